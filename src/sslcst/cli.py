@@ -1,0 +1,180 @@
+"""The command line: `sslcst segment` and `sslcst demo`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import tomllib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import sslcst
+from sslcst._logging import logger
+from sslcst.errors import SslcstError, StoreError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,
+    epilog="Exit codes: 0 done, 1 the data or a parameter do not allow it (stderr says why), 2 wrong usage.",
+)
+
+
+@contextmanager
+def _console() -> Iterator[None]:
+    """Log to stderr without breaking the progress bars; turn a foreseen failure into its message and exit code 1."""
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    if not sys.warnoptions:  # other packages' warnings are for programmers: -W or PYTHONWARNINGS shows them
+        warnings.simplefilter("ignore")
+    logging.getLogger("ome_zarr").setLevel(logging.ERROR)  # warns of each labels element that it has no image above it
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with logging_redirect_tqdm([logger]):
+            yield
+    except SslcstError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+
+
+def _read_params(file: Path | None, settings: list[str]) -> dict[str, dict[str, Any]]:
+    """Merge the sections of a TOML or JSON file with ``section.field=value`` settings, which win."""
+    try:
+        text = file.read_text(encoding="utf-8") if file else "{}"
+        params = tomllib.loads(text) if file and file.suffix == ".toml" else json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error}", param_hint="--params") from error
+    if not isinstance(params, dict) or not all(isinstance(section, dict) for section in params.values()):
+        raise typer.BadParameter(f"{file} must map sections to parameters and their values", param_hint="--params")
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        section, _, field = name.partition(".")
+        if not (equals and section and field):
+            raise typer.BadParameter(f"{setting!r} is not section.field=value", param_hint="--set")
+        params.setdefault(section, {})[field] = _parse_value(value)
+    return params
+
+
+def _parse_value(text: str) -> Any:
+    """Read a number, list, true, false or null as in JSON; anything else is a plain word."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(sslcst.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version and leave.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Find the cells of subcellular spatial transcriptomics from a stain and the transcripts."""
+
+
+@app.command()
+def segment(
+    store: Annotated[
+        Path, typer.Argument(help="A SpatialData zarr store.", exists=True, file_okay=False, show_default=False)
+    ],
+    image_key: Annotated[str | None, typer.Option(help="The stain image.")] = None,
+    channel: Annotated[str | None, typer.Option(help="The channel of the image that shows nuclei.")] = None,
+    points_key: Annotated[str | None, typer.Option(help="The transcripts.")] = None,
+    gene_key: Annotated[str | None, typer.Option(help="The column of the transcripts that names the gene.")] = None,
+    count_key: Annotated[str | None, typer.Option(help="The column that holds counts; else each row is one.")] = None,
+    nuclei_key: Annotated[
+        str | None, typer.Option(help="Labels or shapes to take as the nuclei, instead of finding them in an image.")
+    ] = None,
+    coordinate_system: Annotated[str | None, typer.Option(help="Where image and transcripts meet.")] = None,
+    params: Annotated[
+        Path | None, typer.Option(help="TOML or JSON file of parameters.", exists=True, dir_okay=False)
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="One parameter; wins over the file. Repeatable."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU where there is one.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same cells.")] = 0,
+    key_added: Annotated[str, typer.Option(help="Prefix of the results' names.")] = "sslcst",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of that name.")] = False,
+) -> None:
+    """Segment the cells of a SpatialData store, and write them into it.
+
+    Adds KEY_nuclei and KEY_cells (labels) and KEY_table (cells x genes), KEY being --key-added. Nothing that was in the
+    store changes. Names may be left out where the store leaves no doubt; where it does, the candidates are listed.
+
+    ```
+    sslcst segment run.zarr --image-key morphology_focus --set training.max_epochs=50
+    ```
+    """
+    chosen = _read_params(params, set_ or [])
+    with _console():
+        import spatialdata
+        from zarr.errors import GroupNotFoundError
+
+        try:
+            sdata = spatialdata.read_zarr(store)
+        except GroupNotFoundError as error:
+            raise StoreError(f"{store} is not a zarr store: give the folder that `sdata.write(...)` made.") from error
+        sslcst.tl.segment(
+            sdata,
+            image_key=image_key,
+            channel=channel,
+            points_key=points_key,
+            gene_key=gene_key,
+            count_key=count_key,
+            nuclei_key=nuclei_key,
+            coordinate_system=coordinate_system,
+            params=chosen,
+            device=device,
+            seed=seed,
+            key_added=key_added,
+            overwrite=overwrite,
+        )
+    typer.echo(f"{store}: {sdata.tables[f'{key_added}_table'].n_obs} cells in {key_added}_cells and {key_added}_table.")
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Option(help="Folder for the store and the picture; those of an earlier demo go.")
+    ] = Path("sslcst-demo"),
+    cells: Annotated[int, typer.Option(help="Number of cells to simulate.", min=10)] = 300,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same tissue and cells.")] = 0,
+) -> None:
+    """Segment a simulated tissue with known cells, and show how close the result comes.
+
+    Simulates a stain and transcripts, runs sslcst, then scanpy and squidpy, and compares the cells with the true ones
+    beside the nuclei alone and the nuclei grown by the best distance. Needs the extra: `pip install "sslcst[demo]"`.
+
+    ```
+    sslcst demo --out somewhere --cells 500
+    ```
+    """
+    with _console():
+        from sslcst._demo import run_demo
+
+        result = run_demo(out, n_cells=cells, seed=seed)
+    typer.echo(result.report())

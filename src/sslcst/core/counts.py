@@ -1,0 +1,47 @@
+"""Cells by genes: transcripts counted in whatever label they lie in."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from sslcst.core.spots import inside_raster
+
+
+def owners(yx: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Label at each position (n, 2) in pixels, 0 off the raster."""
+    out = np.zeros(len(yx), labels.dtype)
+    on = inside_raster(yx, labels.shape)
+    rows, columns = np.floor(yx[on]).astype(np.intp).T
+    out[on] = labels[rows, columns]
+    return out
+
+
+def count_matrix(
+    owner: np.ndarray, gene: np.ndarray, count: np.ndarray | None, *, ids: np.ndarray, n_genes: int
+) -> sparse.csr_matrix:
+    """Molecules of each gene in each cell.
+
+    Parameters
+    ----------
+    owner
+        Cell of each transcript (n,); transcripts of a cell that is not among `ids` are not counted.
+    gene
+        Gene of each transcript in [0, n_genes), (n,).
+    count
+        Molecules of each transcript (n,); None is one each.
+    ids
+        The cells, ascending (m,).
+    n_genes
+        Number of genes.
+
+    Returns
+    -------
+    Integer csr matrix (m, n_genes): int32, or int64 where a sum needs it.
+    """
+    row = np.minimum(np.searchsorted(ids, owner), len(ids) - 1)
+    owned = ids[row] == owner
+    values = np.ones(owned.sum(), np.int64) if count is None else count[owned].astype(np.int64)
+    matrix = sparse.csr_matrix((values, (row[owned], gene[owned])), shape=(len(ids), n_genes))
+    fits = matrix.data.max(initial=0) <= np.iinfo(np.int32).max
+    return matrix.astype(np.int32) if fits else matrix

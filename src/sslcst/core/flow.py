@@ -1,0 +1,153 @@
+"""Smoothing of the predictions and gradient flow tracking (paper: end of "Cell correction"; Li et al. 2007)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from scipy import ndimage
+
+from sslcst.core.sampling import direction_vectors
+from sslcst.core.spots import Spots
+
+_FAINT = 0.05  # of a spot's weight at its own place: with less than that around, a bin counts as empty surroundings
+
+
+@dataclass(frozen=True)
+class Field:
+    """A direction and a probability for every bin of the grid.
+
+    Parameters
+    ----------
+    vector
+        Directions (dy, dx) towards the nucleus, of length 1 or, where nothing is known, 0: (rows, columns, 2).
+    inside
+        Probability of lying in a cell (rows, columns).
+    """
+
+    vector: np.ndarray
+    inside: np.ndarray
+
+
+def mean_field(spots: Spots, direction: np.ndarray, inside: np.ndarray) -> Field:
+    """The paper's smoothing: mean of direction vectors and probabilities over the 3 x 3 bins around each bin.
+
+    Parameters
+    ----------
+    spots
+        The n occupied spots.
+    direction
+        Posterior of the 16 directions (n, 16); the most probable one is taken.
+    inside
+        Probability of lying in a cell (n,).
+    """
+    vector = spots.on_grid(direction_vectors()[direction.argmax(axis=1)], 0.0)
+    occupied = spots.on_grid(np.ones(len(spots)), 0.0)
+    around = ndimage.uniform_filter(occupied, 3, mode="constant")
+    known = around > 1 / 18  # at least one of nine
+    share = np.where(known, around, 1)
+    probability = ndimage.uniform_filter(spots.on_grid(inside.astype(np.float64), 0.0), 3, mode="constant")
+    return Field(_unit(_each(vector, ndimage.uniform_filter, 3)), np.where(known, probability / share, 0))
+
+
+def confidence_field(spots: Spots, direction: np.ndarray, inside: np.ndarray, *, sigma: float) -> Field:
+    """Predictions that give way to their neighbours' only as far as they are unsure.
+
+    The expected direction vector of a spot has a length between 0 (all directions alike) and 1 (one direction certain), and
+    a probability is unsure near a half; both are topped up by the Gaussian mean around. A certain prediction stays as it is,
+    so that nothing is lost at boundaries, and an empty bin takes what its neighbours say.
+
+    Parameters
+    ----------
+    spots, direction, inside
+        As in `mean_field`.
+    sigma
+        Standard deviation of the Gaussian in bins.
+    """
+    vector = spots.on_grid(direction.astype(np.float64) @ direction_vectors(), 0.0)
+    occupied = spots.on_grid(np.ones(len(spots)), 0.0)
+    probability = spots.on_grid(inside.astype(np.float64), 0.0)
+    sure = np.abs(2 * probability - 1) * occupied
+
+    # The least weight keeps a lone spot from filling all that the Gaussian's tail reaches.
+    faint = _FAINT / (2 * np.pi * sigma**2)
+    around = ndimage.gaussian_filter(occupied, sigma, mode="constant")[..., None] + faint
+    vector += (1 - np.linalg.norm(vector, axis=-1, keepdims=True)) * _each(vector, ndimage.gaussian_filter, sigma) / around
+    around = ndimage.gaussian_filter(sure, sigma, mode="constant") + faint
+    mean = ndimage.gaussian_filter(sure * probability, sigma, mode="constant") / around
+    return Field(_unit(vector), sure * probability + (1 - sure) * mean)
+
+
+def _each(vector: np.ndarray, smooth, size: float) -> np.ndarray:
+    return np.stack([smooth(vector[..., axis], size, mode="constant") for axis in range(2)], axis=-1)
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(vector, axis=-1, keepdims=True)
+    return np.divide(vector, length, out=np.zeros_like(vector), where=length > 1e-9)
+
+
+def track(field: Field, nuclei: np.ndarray, *, threshold: float, step: float, reach: float) -> tuple[np.ndarray, np.ndarray]:
+    """Follow the directions from every bin in a cell until a nucleus is met.
+
+    Parameters
+    ----------
+    field
+        Directions and probabilities.
+    nuclei
+        Nucleus labels on the grid (rows, columns).
+    threshold
+        Bins with a lower probability are outside every cell, unless they lie in a nucleus.
+    step
+        Bins that one step goes; a nucleus passed on the way is met.
+    reach
+        Longest path in bins.
+
+    Returns
+    -------
+    cells
+        Label of the nucleus that each bin's path meets, 0 for none, like `nuclei`.
+    sinks
+        Flat index of the bin where a path from inside ended without a nucleus, -1 for all other bins.
+
+    Notes
+    -----
+    Each bin follows its own path, so that the result depends on no order, and on nothing beyond `reach`.
+    """
+    inside = (field.inside >= threshold) | (nuclei > 0)
+    return _follow(field.vector, inside, nuclei, step, int(np.ceil(reach / step)))
+
+
+@numba.njit(parallel=True, cache=True)
+def _follow(vector, inside, nuclei, step, n_steps):  # pragma: no cover (compiled)
+    height, width = nuclei.shape
+    cells = np.zeros((height, width), nuclei.dtype)
+    sinks = np.full((height, width), -1, np.int64)
+    n_parts = int(np.ceil(step))
+    for start in numba.prange(height):
+        for column in range(width):
+            if not inside[start, column]:
+                continue
+            y, x = np.int64(start), np.int64(column)
+            cells[start, column] = nuclei[y, x]
+            steps = 0
+            while cells[start, column] == 0 and steps < n_steps:
+                next_y, next_x = y, x
+                for part in range(1, n_parts + 1):
+                    along = step * part / n_parts
+                    next_y = int(np.rint(y + vector[y, x, 0] * along))
+                    next_x = int(np.rint(x + vector[y, x, 1] * along))
+                    if next_y < 0 or next_y >= height or next_x < 0 or next_x >= width or not inside[next_y, next_x]:
+                        next_y, next_x = y, x
+                        break
+                    if nuclei[next_y, next_x] > 0:
+                        cells[start, column] = nuclei[next_y, next_x]
+                        break
+                if next_y == y and next_x == x:
+                    break
+                y, x = next_y, next_x
+                steps += 1
+            if cells[start, column] == 0:
+                sinks[start, column] = y * width + x
+    return cells, sinks

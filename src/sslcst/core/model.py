@@ -1,0 +1,79 @@
+"""A trained model: the encoder and what it must know of the spots it was trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from sslcst.core.encoder import SpotEncoder
+from sslcst.core.training import Epoch
+from sslcst.errors import DataError
+from sslcst.params import EncoderParams
+
+logger = logging.getLogger("sslcst")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained encoder, and how to read spots for it.
+
+    Parameters
+    ----------
+    encoder
+        The network.
+    encoder_params
+        Its shape.
+    genes
+        Names of the genes it reads, in its order.
+    bin_size
+        Side of the bins it was trained on, in units of the coordinate system.
+    radius
+        Expected cell radius r it was trained with, in bins.
+    n_neighbors, window
+        How neighbours are sought.
+    seed
+        Of the training.
+    history
+        The epochs of the training.
+    """
+
+    encoder: SpotEncoder
+    encoder_params: EncoderParams
+    genes: tuple[str, ...]
+    bin_size: float
+    radius: float
+    n_neighbors: int
+    window: int
+    seed: int
+    history: tuple[Epoch, ...]
+
+    def sha256(self) -> str:
+        """Hash of the weights."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.encoder.state_dict().items()):
+            digest.update(name.encode() + value.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def read_counts(self, counts: sparse.csr_matrix, genes: Sequence[str]) -> sparse.csr_matrix:
+        """Columns of the model's genes, in its order, from counts (n, len(genes)); a gene that is not there counts 0.
+
+        Raises
+        ------
+        DataError
+            Most of the model's genes are not there.
+        """
+        place = {gene: i for i, gene in enumerate(self.genes)}
+        pairs = np.array([(i, place[gene]) for i, gene in enumerate(genes) if gene in place]).reshape(-1, 2)
+        if 2 * len(pairs) < len(self.genes):
+            raise DataError(
+                f"Only {len(pairs)} of the {len(self.genes)} genes that the model reads are in these data: train one on them."
+            )
+        if len(pairs) < len(self.genes):
+            logger.warning("%d of the model's %d genes are not in these data.", len(self.genes) - len(pairs), len(self.genes))
+        select = sparse.csr_matrix((np.ones(len(pairs)), pairs.T), shape=(len(genes), len(self.genes)))
+        return (counts @ select).tocsr()

@@ -1,0 +1,139 @@
+"""Algorithm 2: training of the encoder on the samples, with early stopping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from sslcst.core.encoder import SpotEncoder
+from sslcst.core.inputs import Inputs
+from sslcst.core.sampling import Samples
+from sslcst.errors import TrainingError
+from sslcst.params import EncoderParams, TrainingParams
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """How training stood after an epoch; accuracies are of the validation samples."""
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    inside_accuracy: float
+    direction_accuracy: float
+
+
+def train_encoder(
+    inputs: Inputs,
+    samples: Samples,
+    *,
+    n_genes: int,
+    encoder_params: EncoderParams = EncoderParams(),
+    params: TrainingParams = TrainingParams(),
+    seed: int = 0,
+    device: str = "cpu",
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> tuple[SpotEncoder, list[Epoch]]:
+    """Train an encoder; the state of the epoch with the lowest validation loss is returned.
+
+    Parameters
+    ----------
+    inputs
+        Features of the spots, on `device`.
+    samples
+        The spots to learn from.
+    n_genes
+        Genes that `inputs` reads.
+    encoder_params, params
+        The network, and the optimiser's settings.
+    seed
+        Of the weights, the order of the samples, the reparameterisation and the dropout. The same seed gives the same
+        weights on the same machine; the caller's random state is left as it was.
+    device
+        Where to train.
+    on_epoch
+        Called after each epoch.
+
+    Raises
+    ------
+    TrainingError
+        The loss is not a finite number.
+    """
+    gpus = [torch.device(device)] if device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=gpus):
+        torch.manual_seed(seed)
+        encoder = SpotEncoder(n_genes, encoder_params).to(device)
+        optimizer = torch.optim.Adam(encoder.parameters(), lr=params.learning_rate)
+        training, validation = (_to_device(samples, samples.validation == held, device) for held in (False, True))
+        history: list[Epoch] = []
+        best = None
+        for epoch in range(params.max_epochs):
+            train_loss = _one_epoch(encoder, optimizer, inputs, training, params.batch_size)
+            history.append(Epoch(epoch, train_loss, *_validate(encoder, inputs, validation, params.batch_size)))
+            on_epoch(history[-1])
+            if not np.isfinite([history[-1].train_loss, history[-1].validation_loss]).all():
+                raise TrainingError(
+                    f"The loss became {train_loss} in epoch {epoch}: lower training.learning_rate, and check the counts."
+                )
+            losses = [e.validation_loss for e in history]
+            if best is None or losses[-1] < min(losses[:-1]):
+                best = {name: value.clone() for name, value in encoder.state_dict().items()}
+            if epoch - int(np.argmin(losses)) >= params.patience:
+                break
+    encoder.load_state_dict(best)
+    return encoder.eval(), history
+
+
+def losses(
+    direction: torch.Tensor, inside: torch.Tensor, direction_class: torch.Tensor, is_inside: torch.Tensor
+) -> torch.Tensor:
+    """Cross-entropy of the direction over the samples that have one, plus L_y of lying in a cell (Algorithm 2, line 17)."""
+    has_direction = (direction_class >= 0).sum().clamp_min(1)
+    direction_loss = F.cross_entropy(direction, direction_class, ignore_index=-1, reduction="sum") / has_direction
+    return direction_loss + F.binary_cross_entropy_with_logits(inside, is_inside)
+
+
+def _to_device(samples: Samples, which: np.ndarray, device: str) -> tuple[torch.Tensor, ...]:
+    parts = samples.spot[which], samples.direction[which], samples.inside[which].astype(np.float32)
+    return tuple(torch.from_numpy(part).to(device) for part in parts)
+
+
+def forward(encoder: SpotEncoder, inputs: Inputs, spot: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits for some spots, the expression of each distinct spot among their tokens embedded once."""
+    batch = inputs.batch(spot)
+    rows, token_row = torch.unique(batch.spot, return_inverse=True)
+    return encoder(batch, F.embedding(token_row, encoder.embed_expression(inputs.counts, rows)))
+
+
+def _one_epoch(encoder, optimizer, inputs, samples, batch_size) -> float:
+    encoder.train()
+    spot, direction_class, is_inside = samples
+    total = torch.zeros((), device=spot.device)
+    for chosen in torch.randperm(len(spot), device=spot.device).split(batch_size):
+        logits = forward(encoder, inputs, spot[chosen])
+        loss = losses(*logits, direction_class[chosen], is_inside[chosen])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        total += loss.detach() * len(chosen)
+    return float(total / len(spot))
+
+
+@torch.no_grad()
+def _validate(encoder, inputs, samples, batch_size) -> tuple[float, float, float]:
+    """Loss, accuracy of in/out and accuracy of the direction."""
+    encoder.eval()
+    spot, direction_class, is_inside = samples
+    logits = [forward(encoder, inputs, part) for part in spot.split(batch_size)]
+    direction, inside = (torch.cat(parts) for parts in zip(*logits, strict=True))
+    known = direction_class >= 0
+    right = direction.argmax(dim=1) == direction_class
+    return (
+        float(losses(direction, inside, direction_class, is_inside)),
+        float(((inside > 0) == (is_inside > 0)).float().mean()),
+        float(right[known].float().mean()) if known.any() else float("nan"),
+    )

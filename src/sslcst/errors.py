@@ -1,0 +1,31 @@
+"""What `sslcst` raises. Each message says what is wrong, with which element, and what to do."""
+
+
+class SslcstError(Exception):
+    """Any failure that `sslcst` foresaw; catch this to catch all of them."""
+
+
+class ParameterError(SslcstError, ValueError):
+    """A parameter out of its bounds, or of the wrong type."""
+
+
+class DataError(SslcstError, ValueError):
+    """The data cannot be segmented as they are: empty, not finite, no nuclei, too few samples."""
+
+
+class KeyMissingError(SslcstError, KeyError):
+    """An element, column, channel or coordinate system that is not there, or one of several that must be chosen."""
+
+    __str__ = Exception.__str__  # KeyError would show the message's repr
+
+
+class StoreError(SslcstError, OSError):
+    """The store cannot be written, or already holds what would be written."""
+
+
+class BackendError(SslcstError, RuntimeError):
+    """A nucleus model or an optional package that was asked for cannot be had."""
+
+
+class TrainingError(SslcstError, RuntimeError):
+    """Training failed: the loss is not finite."""

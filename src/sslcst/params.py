@@ -1,0 +1,310 @@
+"""The parameters of the method: one frozen dataclass for each section of the paper, bounds checked once.
+
+Lengths are in units of the coordinate system that `tl.segment` was told to work in (microns or pixels); ``None`` means
+"taken from the nuclei", so that the defaults serve every platform alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
+
+from sslcst.errors import ParameterError
+
+
+def _check(ok: bool, name: str, value: object, rule: str) -> None:
+    if not ok:
+        raise ParameterError(f"{name}={value!r}: {rule}.")
+
+
+def _check_positive(section: object, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        _check(value is None or value > 0, name, value, "must be above 0")
+
+
+def _check_share(section: object, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        _check(0 <= value <= 1, name, value, "must lie between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NucleiParams:
+    """Nuclei segmentation (paper: "Nuclei segmentation").
+
+    Parameters
+    ----------
+    method
+        ``"watershed"`` (needs no weights) or ``"cellpose"`` (the paper's).
+    model
+        Cellpose only: a model's name (``"cyto2"``, ``"cyto3"``, ``"nuclei"``, ``"cpsam"``) or the path of a weights file.
+        ``None`` takes the paper's ``"cyto2"`` with cellpose 3 and ``"cpsam"`` with cellpose 4.
+    diameters
+        Expected nucleus diameters. With several, each is tried and the one whose nuclei cover most is kept; empty: estimated from
+        the image.
+    flow_threshold
+        Cellpose: largest flow error of a nucleus that is kept. The paper's code uses 0.9.
+    cellprob_threshold
+        Cellpose: pixels above it are foreground.
+    percentiles
+        Intensity percentiles of the whole image that become 0 and 1.
+    """
+
+    method: str = "watershed"
+    model: str | None = None
+    diameters: tuple[float, ...] = ()
+    flow_threshold: float = 0.9
+    cellprob_threshold: float = 0.0
+    percentiles: tuple[float, float] = (1.0, 99.8)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "diameters", tuple(float(d) for d in self.diameters))
+        _check(all(d > 0 for d in self.diameters), "diameters", self.diameters, "each must be above 0")
+        low, high = self.percentiles
+        _check(0 <= low < high <= 100, "percentiles", self.percentiles, "must rise and lie between 0 and 100")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErosionParams:
+    """Dynamic adaptive erosion of the nuclei to high-confidence cores (paper: Algorithm 1).
+
+    Parameters
+    ----------
+    keep
+        Share of a nucleus' area at which its erosion stops.
+    length
+        Length in pixels of the structuring element, a bar 1 pixel wide.
+    min_area
+        Cores of fewer pixels are dropped.
+    min_solidity
+        Cores whose area is a smaller share of their convex hull are dropped as irregular.
+    """
+
+    keep: float = 0.6
+    length: float = 3.0
+    min_area: int = 9
+    min_solidity: float = 0.8
+
+    def __post_init__(self) -> None:
+        _check_share(self, "keep", "min_solidity")
+        _check(self.length >= 3, "length", self.length, "must be at least 3")
+        _check(self.min_area >= 0, "min_area", self.min_area, "must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpotParams:
+    """Spots: the bins of a square grid that hold transcripts.
+
+    Parameters
+    ----------
+    bin_size
+        Side of a bin. ``None``: a sixteenth of the median nucleus diameter, in whole pixels of the labels and at least one.
+    n_genes
+        Most variable genes that the encoder reads; counts in the table always cover all genes.
+    n_neighbors
+        Nearest occupied spots that are read with each spot (paper: 50).
+    window
+        Neighbours lie at most this many bins away along each axis; a spot with fewer neighbours than `n_neighbors` there is read
+        with those.
+    """
+
+    bin_size: float | None = None
+    n_genes: int = 2000
+    n_neighbors: int = 50
+    window: int = 24
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "bin_size", "n_genes", "n_neighbors", "window")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingParams:
+    """Positive and negative samples (paper: "Cell correction").
+
+    Parameters
+    ----------
+    negative_distance
+        Negative samples lie farther than this many expected cell radii from every nucleus centroid.
+    negative_density
+        Negative samples have at most this share of the median density of counts around positive samples ("little or no
+        gene expression").
+    farthest
+        Where too few negatives remain: the share of spots outside nuclei, the farthest ones, that is taken instead.
+    max_samples
+        At most so many samples of each kind.
+    validation
+        Share of the nuclei whose samples, with the negatives nearest to them, are set apart for validation.
+    """
+
+    negative_distance: float = 1.25
+    negative_density: float = 0.5
+    farthest: float = 0.05
+    max_samples: int = 20_000
+    validation: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "negative_distance", "max_samples")
+        _check_share(self, "negative_density", "farthest")
+        _check(0 < self.validation < 1, "validation", self.validation, "must lie strictly between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderParams:
+    """The network (paper: eq. 5-11, Algorithm 2).
+
+    Parameters
+    ----------
+    width
+        Size D of a token.
+    depth
+        Number of blocks (paper: 8).
+    heads
+        Attention heads; must divide `width`.
+    hidden
+        Widths of the RMLP's layers, each followed by GELU and dropout; a last one leads back to `width`.
+    noise
+        Scale of the RMLP's random reparameterisation at each training step, relative to the weights' initial spread; 0 is a plain MLP.
+    dropout
+        Share of activations dropped in the RMLP while training.
+    """
+
+    width: int = 64
+    depth: int = 8
+    heads: int = 1
+    hidden: tuple[int, ...] = (128,)
+    noise: float = 0.1
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        _check_positive(self, "width", "depth", "heads")
+        _check(self.width % self.heads == 0, "heads", self.heads, f"must divide width={self.width}")
+        _check(all(size > 0 for size in self.hidden), "hidden", self.hidden, "each must be above 0")
+        _check(self.noise >= 0, "noise", self.noise, "must not be negative")
+        _check(0 <= self.dropout < 1, "dropout", self.dropout, "must lie in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingParams:
+    """Training (paper: Algorithm 2 and "Experimental setup").
+
+    Parameters
+    ----------
+    learning_rate
+        Of Adam.
+    batch_size
+        Samples a step.
+    max_epochs
+        At most so many passes over the samples.
+    patience
+        Training ends after this many epochs without a lower validation loss; the best state is kept.
+    """
+
+    learning_rate: float = 1e-4
+    batch_size: int = 256
+    max_epochs: int = 200
+    patience: int = 10
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "learning_rate", "batch_size", "max_epochs", "patience")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorParams:
+    """The expected cell radius and what follows from it (paper: eq. 13-15).
+
+    Parameters
+    ----------
+    radius
+        Expected cell radius r. ``None``: twice the median radius of the nuclei.
+    sigma
+        Tolerance, in units of r (paper: a quarter).
+    """
+
+    radius: float | None = None
+    sigma: float = 0.25
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "radius")
+        _check(self.sigma >= 0, "sigma", self.sigma, "must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowParams:
+    """Smoothing and gradient flow tracking, and cells from it.
+
+    Parameters
+    ----------
+    smoothing
+        ``"confidence"``: a spot's prediction gives way to its neighbours' as far as it is unsure. ``"mean"``: the paper's mean
+        over the 3 x 3 bins around.
+    threshold
+        Spots with at least this probability belong to a cell.
+    step
+        Bins that one step of the tracking goes.
+    orphans
+        Keep cells that the flow forms around no nucleus, under ids of their own.
+    min_orphan_area
+        Orphans of fewer bins are dropped.
+    """
+
+    smoothing: Literal["confidence", "mean"] = "confidence"
+    threshold: float = 0.5
+    step: float = 2.0
+    orphans: bool = False
+    min_orphan_area: int = 50
+
+    def __post_init__(self) -> None:
+        _check(self.smoothing in ("confidence", "mean"), "smoothing", self.smoothing, "must be 'confidence' or 'mean'")
+        _check_share(self, "threshold")
+        _check(self.step >= 1, "step", self.step, "must be at least 1")
+        _check(self.min_orphan_area >= 1, "min_orphan_area", self.min_orphan_area, "must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """All parameters of `sslcst.tl.segment`, a section for each step.
+
+    Examples
+    --------
+    >>> Params.of({"training": {"max_epochs": 20}}).training.max_epochs
+    20
+    """
+
+    nuclei: NucleiParams = field(default_factory=NucleiParams)
+    erosion: ErosionParams = field(default_factory=ErosionParams)
+    spots: SpotParams = field(default_factory=SpotParams)
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    encoder: EncoderParams = field(default_factory=EncoderParams)
+    training: TrainingParams = field(default_factory=TrainingParams)
+    prior: PriorParams = field(default_factory=PriorParams)
+    flow: FlowParams = field(default_factory=FlowParams)
+
+    @classmethod
+    def of(cls, params: Params | Mapping[str, Mapping[str, Any]] | None) -> Params:
+        """Parameters from themselves, from nested mappings that name what differs from the defaults, or from nothing.
+
+        Raises
+        ------
+        ParameterError
+            A section or a parameter that does not exist, or a value out of bounds.
+        """
+        if isinstance(params, Params):
+            return params
+        changed = cls()
+        for section, values in (params or {}).items():
+            known = {f.name for f in fields(cls)}
+            _check(section in known, "params", section, f"no such section; there are {', '.join(sorted(known))}")
+            _check(isinstance(values, Mapping), section, values, "must map parameters to values")
+            current = getattr(changed, section)
+            names = {f.name for f in fields(current)}
+            for name in values:
+                _check(name in names, section, name, f"no such parameter; there are {', '.join(sorted(names))}")
+            changed = replace(changed, **{section: replace(current, **values)})
+        return changed
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """The parameters as plain nested dictionaries, which `of` reads back."""
+        return asdict(self)

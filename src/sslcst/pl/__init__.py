@@ -1,0 +1,5 @@
+"""Pictures."""
+
+from sslcst.pl._segmentation import segmentation
+
+__all__ = ["segmentation"]

@@ -1,0 +1,138 @@
+"""Nuclei from a stain image, or from elements that are there already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sslcst._logging import logger
+from sslcst.core.nuclei import segment_nuclei as segment_array
+from sslcst.device import choose_device
+from sslcst.elements import (
+    add_labels,
+    choose_coordinate_system,
+    choose_key,
+    raster_of,
+    raster_over_points,
+    read_channel,
+    read_nuclei,
+)
+from sslcst.errors import DataError
+from sslcst.params import Params
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+_PIXELS_ACROSS = 16  # a nucleus, where shapes are drawn and no image gives the pixels
+
+
+def segment_nuclei(
+    sdata: SpatialData,
+    *,
+    image_key: str | None = None,
+    channel: str | int | None = None,
+    coordinate_system: str | None = None,
+    params: Params | Mapping[str, Any] | None = None,
+    device: str | None = None,
+    key_added: str = "sslcst_nuclei",
+) -> None:
+    """Segment the nuclei of a stain image (paper: "Nuclei segmentation").
+
+    Parameters
+    ----------
+    sdata
+        Holds the image.
+    image_key
+        The image (c, y, x), multiscale or not; may be left out if there is only one.
+    channel
+        Its channel that shows nuclei; may be left out if there is only one, or one is named DAPI or ssDNA.
+    coordinate_system
+        In whose units the diameters of `params` are; by default "global" or the only one.
+    params
+        Section ``nuclei`` chooses the method and its settings.
+    device
+        ``"cpu"``, ``"cuda"``, ...; by default a GPU where there is one.
+    key_added
+        Name of the labels, uint32 on the image's grid and with its transformations. They are added to the object; a
+        store on disk is not touched.
+
+    Raises
+    ------
+    KeyMissingError
+        No such image, channel or coordinate system, or several that could be meant.
+    DataError
+        An image without contrast or with values that are not finite; no nucleus is found.
+    BackendError
+        The model that was asked for cannot be had.
+    """
+    params = Params.of(params)
+    image_key = choose_key(sdata.images, image_key, kind="image", argument="image_key")
+    coordinate_system = choose_coordinate_system(sdata, [image_key], coordinate_system)
+    raster = raster_of(sdata, image_key, coordinate_system)
+    image = read_channel(sdata, image_key, channel)
+    labels = segment_array(image, pixel_size=raster.pixel_size, params=params.nuclei, device=choose_device(device))
+    if not labels.any():
+        raise DataError(
+            f"No nuclei were found in image {image_key!r} with method {params.nuclei.method!r}: "
+            "try another nuclei.method, give nuclei.diameters, or bring nuclei of your own with nuclei_key=."
+        )
+    logger.info("%d nuclei in image %r.", labels.max(), image_key)
+    add_labels(sdata, key_added, labels, raster)
+
+
+def import_nuclei(
+    sdata: SpatialData,
+    nuclei_key: str,
+    *,
+    image_key: str | None = None,
+    points_key: str | None = None,
+    coordinate_system: str | None = None,
+    key_added: str = "sslcst_nuclei",
+) -> None:
+    """Take nuclei that are there already, as labels or shapes.
+
+    Parameters
+    ----------
+    sdata
+        Holds the nuclei.
+    nuclei_key
+        Labels, which keep their ids and their grid; or shapes (polygons or circles), which are drawn on the grid of an
+        image or, without one, on a grid over the points, and keep their index as ids where it holds positive integers.
+    image_key, points_key
+        What gives the grid of shapes; may be left out if there is only one.
+    coordinate_system
+        Where shapes, image and points meet; by default "global" or the only one.
+    key_added
+        Name of the labels, uint32. They are added to the object; a store on disk is not touched.
+
+    Raises
+    ------
+    KeyMissingError
+        No such element or coordinate system, or several that could be meant.
+    DataError
+        Labels that are no integers from 0 to 2^32 - 1; no nucleus.
+    """
+    choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
+    if nuclei_key in sdata.labels:
+        coordinate_system = choose_coordinate_system(sdata, [nuclei_key], coordinate_system)
+        raster = raster_of(sdata, nuclei_key, coordinate_system)
+    elif image_key is not None or len(sdata.images) == 1:
+        image_key = choose_key(sdata.images, image_key, kind="image", argument="image_key")
+        coordinate_system = choose_coordinate_system(sdata, [nuclei_key, image_key], coordinate_system)
+        raster = raster_of(sdata, image_key, coordinate_system)
+    else:
+        points_key = choose_key(sdata.points, points_key, kind="points element", argument="points_key")
+        coordinate_system = choose_coordinate_system(sdata, [nuclei_key, points_key], coordinate_system)
+        raster = raster_over_points(sdata, points_key, coordinate_system, _shape_pixel(sdata, nuclei_key, coordinate_system))
+    add_labels(sdata, key_added, read_nuclei(sdata, nuclei_key, raster), raster)
+
+
+def _shape_pixel(sdata: SpatialData, key: str, coordinate_system: str) -> float:
+    """Side of a pixel, in units of the coordinate system, with which the median shape is some pixels across."""
+    from spatialdata import transform
+
+    shapes = transform(sdata.shapes[key], to_coordinate_system=coordinate_system)
+    radius = shapes["radius"] if "radius" in shapes else np.sqrt(shapes.area / np.pi)
+    return 2 * float(np.median(radius)) / _PIXELS_ACROSS

@@ -1,0 +1,79 @@
+"""Directions and in/out probabilities of the spots of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sslcst._logging import progress
+from sslcst.core.inference import predict_spots
+from sslcst.core.inputs import Inputs
+from sslcst.core.model import Model
+from sslcst.core.prior import direction_posterior, direction_prior
+from sslcst.device import choose_device
+from sslcst.elements import choose_key
+from sslcst.errors import DataError
+from sslcst.params import Params
+from sslcst.pp import as_spots
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+
+def predict(
+    sdata: SpatialData,
+    model: Model,
+    *,
+    spots_key: str = "sslcst_spots",
+    params: Params | Mapping[str, Any] | None = None,
+    device: str | None = None,
+) -> None:
+    """Predict for each spot the direction to its nucleus and whether it lies in a cell (paper: eq. 5-11, 13-15).
+
+    Parameters
+    ----------
+    sdata
+        Holds the spots.
+    model
+        A trained model.
+    spots_key
+        The table that `sslcst.pp.bin_spots` made. ``obsm["direction"]``, float32 (n, 16), gets the posterior of the
+        directions, class 0 from the x axis and on towards +y; ``obs["inside"]`` the probability of lying in a cell.
+    params
+        Section ``prior``.
+    device
+        ``"cpu"``, ``"cuda"``, ...; by default a GPU where there is one.
+
+    Raises
+    ------
+    DataError
+        The spots are of another size than those the model was trained on, or have few of its genes.
+    """
+    params = Params.of(params)
+    device = choose_device(device)
+    choose_key(sdata.tables, spots_key, kind="table of spots", argument="spots_key")
+    table = sdata.tables[spots_key]
+    spots, layout = as_spots(table), table.uns["sslcst"]
+    if not np.isclose(layout["bin_size"], model.bin_size, rtol=0.05):
+        raise DataError(
+            f"The spots are bins of {layout['bin_size']:.4g}, the model was trained on bins of {model.bin_size:.4g}: "
+            f"set spots.bin_size={model.bin_size:.4g}."
+        )
+    inputs = Inputs(
+        spots,
+        counts=model.read_counts(table.X, table.var_names),
+        distance=table.obs["distance"].to_numpy() / layout["bin_size"],
+        radius=model.radius,
+        n_neighbors=model.n_neighbors,
+        window=model.window,
+        device=device,
+    )
+    with progress("predict", len(spots), unit="spot") as bar:
+        direction, inside = predict_spots(model.encoder.to(device), inputs, on_batch=bar.update)
+    model.encoder.cpu()
+    reach = (1 + params.prior.sigma) * layout["radius"] / layout["bin_size"]
+    prior = direction_prior(spots.index + 0.5, layout["centroids"], reach)
+    table.obsm["direction"] = direction_posterior(direction, prior)
+    table.obs["inside"] = inside

@@ -1,0 +1,70 @@
+"""From the predictions of the spots to cell labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sslcst._logging import logger, progress
+from sslcst.core.cells import find_cells, to_pixels
+from sslcst.elements import add_labels, choose_key, raster_of, read_nuclei
+from sslcst.errors import KeyMissingError
+from sslcst.params import Params
+from sslcst.pp import as_spots
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+
+def track(
+    sdata: SpatialData,
+    *,
+    spots_key: str = "sslcst_spots",
+    nuclei_key: str = "sslcst_nuclei",
+    params: Params | Mapping[str, Any] | None = None,
+    key_added: str = "sslcst_cells",
+) -> None:
+    """Follow the predicted directions to the nuclei, and make cells of what flows together (Li et al. 2007).
+
+    Parameters
+    ----------
+    sdata
+        Holds the spots, with their predictions, and the nuclei.
+    spots_key
+        The table that `sslcst.tl.predict` completed.
+    nuclei_key
+        Labels of the nuclei.
+    params
+        Sections ``flow`` and ``prior``.
+    key_added
+        Name of the cell labels, uint32 on the grid of the nuclei, each with the id of its nucleus. They are added to the
+        object; a store on disk is not touched.
+
+    Raises
+    ------
+    KeyMissingError
+        There are no such elements, or the spots have no predictions yet.
+    """
+    params = Params.of(params)
+    choose_key(sdata.tables, spots_key, kind="table of spots", argument="spots_key")
+    choose_key(sdata.labels, nuclei_key, kind="labels element", argument="nuclei_key")
+    table = sdata.tables[spots_key]
+    if "inside" not in table.obs or "direction" not in table.obsm:
+        raise KeyMissingError(f"Table {spots_key!r} has no predictions: run sslcst.tl.predict on it first.")
+    spots, layout = as_spots(table), table.uns["sslcst"]
+    raster = raster_of(sdata, nuclei_key, layout["coordinate_system"])
+    nuclei = read_nuclei(sdata, nuclei_key, raster)
+    with progress("track"):
+        cells = find_cells(
+            spots,
+            direction=table.obsm["direction"],
+            inside=table.obs["inside"].to_numpy(),
+            nuclei=spots.grid.from_raster(nuclei),
+            reach=(1 + params.prior.sigma) * layout["radius"] / layout["bin_size"],
+            params=params.flow,
+        )
+        labels = to_pixels(cells, spots.grid, nuclei)
+    logger.info("%d cells.", len(np.unique(labels[labels > 0])))
+    add_labels(sdata, key_added, labels, raster)

@@ -1,0 +1,160 @@
+"""The command line: what reaches `tl.segment`, and what each kind of failure looks like from a shell."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import spatialdata as sd
+import typer.main
+from anndata import AnnData
+from typer.testing import CliRunner, Result
+
+import sslcst
+from sslcst.cli import app
+from sslcst.errors import DataError
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "120", "TERM": "dumb"})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    sd.SpatialData().write(tmp_path / "run.zarr")
+    return tmp_path / "run.zarr"
+
+
+@pytest.fixture
+def segmented_with(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Options that `tl.segment` was called with; it finds three cells."""
+    options = {}
+
+    def segment(sdata: sd.SpatialData, **given: Any) -> None:
+        options.update(given)
+        sdata.tables[f"{given['key_added']}_table"] = AnnData(np.zeros((3, 1), np.float32))
+
+    monkeypatch.setattr(sslcst.tl, "segment", segment, raising=False)
+    return options
+
+
+def test_version() -> None:
+    assert run("--version").stdout.strip() == sslcst.__version__
+
+
+def test_help_names_commands_and_exit_codes() -> None:
+    """Someone who types only `sslcst` sees where to go on."""
+    for result in (run(), run("--help")):
+        assert all(word in result.output for word in ("segment", "demo", "Exit codes"))
+
+
+@pytest.mark.parametrize("command", ["segment", "demo"])
+def test_help_shows_an_example_and_explains_every_option(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert f"sslcst {command} " in result.stdout
+    parameters = typer.main.get_command(app).commands[command].params
+    assert all(parameter.help for parameter in parameters)
+
+
+def test_defaults_are_those_of_tl_segment(store: Path, segmented_with: dict[str, Any]) -> None:
+    """A key that was not given stays open, so that `tl.segment` takes the one that the store leaves no doubt about."""
+    result = run("segment", store)
+    assert result.exit_code == 0, result.output
+    assert "3 cells in sslcst_cells" in result.stdout
+    keys = ("image_key", "channel", "points_key", "gene_key", "count_key", "nuclei_key", "coordinate_system", "device")
+    given = {"params": {}, "seed": 0, "key_added": "sslcst", "overwrite": False}
+    assert segmented_with == {**dict.fromkeys(keys), **given}
+
+
+def test_every_option_reaches_tl_segment(store: Path, segmented_with: dict[str, Any]) -> None:
+    options = {
+        **{
+            "image_key": "dapi",
+            "channel": "0",
+            "points_key": "p",
+            "gene_key": "g",
+            "count_key": "c",
+            "nuclei_key": "n",
+        },
+        **{"coordinate_system": "micron", "device": "cpu", "seed": 7, "key_added": "mine"},
+    }
+    arguments = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
+    result = run("segment", store, *arguments, "--overwrite")
+    assert result.exit_code == 0, result.output
+    assert segmented_with == {**options, "overwrite": True, "params": {}}
+
+
+@pytest.mark.parametrize("suffix", ["toml", "json"])
+def test_settings_win_over_the_file(suffix: str, store: Path, segmented_with: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / f"params.{suffix}"
+    params = {"training": {"max_epochs": 5, "patience": 3}}
+    toml = "[training]\nmax_epochs = 5\npatience = 3\n"
+    file.write_text(toml if suffix == "toml" else json.dumps(params), encoding="utf-8")
+    settings = ("training.max_epochs=9", "nuclei.diameters=[8, 12.5]", "nuclei.method=cellpose", "flow.orphans=true")
+    result = run("segment", store, "--params", file, *(part for setting in settings for part in ("--set", setting)))
+    assert result.exit_code == 0, result.output
+    assert segmented_with["params"] == {
+        "training": {"max_epochs": 9, "patience": 3},
+        "nuclei": {"diameters": [8, 12.5], "method": "cellpose"},
+        "flow": {"orphans": True},
+    }
+
+
+@pytest.mark.parametrize("setting", ["training", "training=1", "training.max_epochs", ".max_epochs=1", "training.=1"])
+def test_malformed_setting_is_wrong_usage(setting: str, store: Path) -> None:
+    result = run("segment", store, "--set", setting)
+    assert result.exit_code == 2
+    assert "section.field=value" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"training": 1}'])
+def test_malformed_file_is_wrong_usage(text: str, store: Path, tmp_path: Path) -> None:
+    (tmp_path / "params.json").write_text(text, encoding="utf-8")
+    result = run("segment", store, "--params", tmp_path / "params.json")
+    assert result.exit_code == 2
+    assert "params.json" in result.stderr
+
+
+def test_absent_store_is_wrong_usage(tmp_path: Path) -> None:
+    result = run("segment", tmp_path / "nothing.zarr")
+    assert result.exit_code == 2
+    assert "nothing.zarr" in result.stderr
+
+
+def test_folder_that_is_no_store_is_named(tmp_path: Path) -> None:
+    result = run("segment", tmp_path)
+    assert result.exit_code == 1
+    assert f"{tmp_path} is not a zarr store" in result.stderr
+
+
+def test_foreseen_failure_is_its_message(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 1 and the message on stderr; no traceback, nothing on stdout."""
+
+    def segment(sdata: sd.SpatialData, **_: Any) -> None:
+        raise DataError("'transcripts' holds no transcripts: give another points_key.")
+
+    monkeypatch.setattr(sslcst.tl, "segment", segment, raising=False)
+    result = run("segment", store)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr == "Error: 'transcripts' holds no transcripts: give another points_key.\n"
+
+
+def test_log_goes_to_stderr_and_the_logger_is_left_as_it_was(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = logging.getLogger("sslcst")
+    before = (logger.level, list(logger.handlers))
+
+    def segment(sdata: sd.SpatialData, **_: Any) -> None:
+        logger.info("looking for nuclei")
+        sdata.tables["sslcst_table"] = AnnData(np.zeros((1, 1), np.float32))
+
+    monkeypatch.setattr(sslcst.tl, "segment", segment, raising=False)
+    result = run("segment", store)
+    assert "looking for nuclei" in result.stderr
+    assert "looking for nuclei" not in result.stdout
+    assert (logger.level, logger.handlers) == before

@@ -1,0 +1,322 @@
+"""`sslcst.pl`: what is drawn lies where the coordinate system says, and no more is read than is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.colors import to_hex
+from scipy.sparse import csr_matrix
+from spatialdata import SpatialData, read_zarr
+from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, TableModel
+from spatialdata.transformations import Affine, Identity, Scale
+
+from sslcst.errors import DataError, KeyMissingError, ParameterError
+from sslcst.pl import _segmentation as module
+from sslcst.pl import segmentation
+
+AXES = {"input_axes": ("x", "y"), "output_axes": ("x", "y")}
+TURNED = np.array([[0.0, -2.0, 100.0], [1.0, 0.5, -10.0], [0.0, 0.0, 1.0]])  # turned, stretched and sheared
+HEIGHT, WIDTH = 30, 40
+
+
+def systems() -> dict:
+    return {"global": Identity(), "micron": Scale([0.5, 0.5], axes=("x", "y")), "turned": Affine(TURNED, **AXES)}
+
+
+def labels(array: np.ndarray, **kwargs) -> object:
+    return Labels2DModel.parse(array.astype(np.uint32), dims=("y", "x"), transformations=systems(), **kwargs)
+
+
+@pytest.fixture
+def sdata() -> SpatialData:
+    """Cells 5 and 9 (square, with a nucleus each) and 12, which the table does not have, on a stain."""
+    cells, nuclei = np.zeros((2, HEIGHT, WIDTH), int)
+    cells[4:14, 6:16], cells[4:14, 16:26], cells[20:24, 30:36] = 5, 9, 12
+    nuclei[6:10, 8:12], nuclei[6:10, 18:22] = 5, 9
+    table = AnnData(
+        csr_matrix([[3, 0], [1, 7]]),
+        obs=pd.DataFrame(
+            {"cell_id": np.array([9, 5], np.uint32), "region": pd.Categorical(["sslcst_cells"] * 2)}, index=["9", "5"]
+        ).assign(kind=pd.Categorical(["T", "B"]), touches_border=[False, True], area=[100.0, np.nan]),
+        var=pd.DataFrame(index=["Actb", "Cd3e"]),
+    )
+    points = pd.DataFrame({"x": [10.5, 20.5, 39.5], "y": [8.5, 8.5, 29.5], "z": 1.0})
+    stain = np.random.default_rng(0).integers(0, 900, (2, HEIGHT, WIDTH)).astype(np.uint16)
+    return SpatialData(
+        images={
+            "stain": Image2DModel.parse(
+                stain, dims=("c", "y", "x"), c_coords=["RNA", "DAPI"], transformations=systems()
+            )
+        },
+        labels={"sslcst_cells": labels(cells), "sslcst_nuclei": labels(nuclei), "truth": labels(np.roll(cells, 1))},
+        points={"transcripts": PointsModel.parse(points, npartitions=2, transformations=systems())},
+        tables={
+            "sslcst_table": TableModel.parse(table, region="sslcst_cells", region_key="region", instance_key="cell_id")
+        },
+    )
+
+
+@pytest.fixture(autouse=True)
+def close_figures() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def legend(ax: Axes) -> list[str]:
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def outline(ax: Axes, name: str) -> np.ndarray:
+    """Corner points (n, 2) of an element's outlines in the units of the axes."""
+    colour = {"cells": module.CELLS, "nuclei": module.NUCLEI, "reference": module.REFERENCE}[name]
+    [lines] = [
+        lines
+        for lines in ax.collections
+        if isinstance(lines, LineCollection) and to_hex(lines.get_color()[0]) == colour
+    ]
+    corners = np.concatenate(lines.get_segments())
+    return (lines.get_transform() - ax.transData).transform(corners)
+
+
+def box(points: np.ndarray) -> list[float]:
+    return [*points.min(axis=0), *points.max(axis=0)]
+
+
+def test_outlines_known_by_hand() -> None:
+    """One line around a pixel, straight runs in one piece, and none along the rim of the array."""
+    one = module._outlines(np.array([[0, 0, 0], [0, 7, 0], [0, 0, 0]]))
+    assert sorted(map(np.ndarray.tolist, one)) == [
+        [[1, 1], [1, 2]],
+        [[1, 1], [2, 1]],
+        [[1, 2], [2, 2]],
+        [[2, 1], [2, 2]],
+    ]
+    assert module._outlines(np.array([[3, 8], [3, 8], [3, 8]])).tolist() == [[[1, 0], [1, 3]]]
+    assert module._outlines(np.full((4, 5), 6)).shape == (0, 2, 2)
+
+
+@given(arrays(np.uint32, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 3)))
+def test_outlines_part_all_neighbours_that_differ(array: np.ndarray) -> None:
+    """Cut into unit steps, the lines are exactly the edges between pixels of different labels."""
+    steps = set()
+    for (x0, y0), (x1, y1) in module._outlines(array).tolist():
+        if x0 == x1:
+            steps |= {("upright", x0, y) for y in range(y0, y1)}
+        else:
+            steps |= {("level", x, y0) for x in range(x0, x1)}
+    rows, columns = np.nonzero(array[:, 1:] != array[:, :-1])
+    expected = {("upright", x + 1, y) for y, x in zip(rows.tolist(), columns.tolist(), strict=True)}
+    rows, columns = np.nonzero(array[1:] != array[:-1])
+    expected |= {("level", x, y + 1) for y, x in zip(rows.tolist(), columns.tolist(), strict=True)}
+    assert steps == expected
+
+
+def test_axes_are_in_the_coordinate_system(sdata: SpatialData) -> None:
+    """Limits and outlines in microns, half of the pixels; y downward; each layer named in the legend."""
+    ax = segmentation(sdata, coordinate_system="micron", truth_key="truth", points_key="transcripts")
+    assert ax.get_xlim() == (0, WIDTH / 2)
+    assert ax.get_ylim() == (HEIGHT / 2, 0)
+    assert ax.get_xlabel() == "x (micron)"
+    assert box(outline(ax, "cells")) == [3, 2, 18, 12]
+    assert box(outline(ax, "nuclei")) == [4, 3, 11, 5]
+    assert box(outline(ax, "reference")) == [3.5, 2, 18.5, 12]
+    assert legend(ax) == ["transcripts", "reference", "cells", "nuclei"]
+
+
+def test_any_affine(sdata: SpatialData) -> None:
+    """Where axes turn and shear, outlines, transcripts and stain go through the one matrix."""
+    ax = segmentation(sdata, coordinate_system="turned", points_key="transcripts")
+
+    def moved(points: list[tuple[float, float]]) -> np.ndarray:
+        return np.array(points) @ TURNED[:2, :2].T + TURNED[:2, 2]
+
+    corners = [(6, 4), (26, 4), (26, 14), (6, 14), (30, 20), (36, 24), (36, 20), (30, 24)]
+    assert box(outline(ax, "cells")) == pytest.approx(box(moved(corners)))
+    [dots] = [artist for artist in ax.collections if isinstance(artist, PathCollection)]
+    assert np.asarray(dots.get_offsets()) == pytest.approx(moved([(10.5, 8.5), (20.5, 8.5), (39.5, 29.5)]))
+    [stain] = ax.images
+    to_axes = stain.get_transform() - ax.transData
+    x0, x1, y1, y0 = stain.get_extent()
+    assert to_axes.transform([(x0, y0), (x1, y1)]) == pytest.approx(moved([(0, 0), (WIDTH, HEIGHT)]))
+    everything = box(moved([(0, 0), (WIDTH, 0), (0, HEIGHT), (WIDTH, HEIGHT)]))
+    assert [*ax.get_xlim(), *ax.get_ylim()] == pytest.approx([everything[i] for i in (0, 2, 3, 1)])
+
+
+def test_region(sdata: SpatialData) -> None:
+    """A part of the picture: only its pixels and its transcripts."""
+    ax = segmentation(sdata, coordinate_system="micron", region=(2, 1, 9, 6), points_key="transcripts")
+    assert (ax.get_xlim(), ax.get_ylim()) == ((2, 9), (6, 1))
+    assert ax.images[0].get_array().shape == (10, 14)
+    assert box(outline(ax, "cells")) == [3, 2, 9, 6]  # the rest lies outside
+    [dots] = [artist for artist in ax.collections if isinstance(artist, PathCollection)]
+    assert dots.get_offsets().tolist() == [[5.25, 4.25]]
+
+
+def test_reads_only_what_it_shows() -> None:
+    """Of an image in 100 chunks, those that the region touches are computed."""
+    import dask.array as da
+
+    read = []
+
+    def block(block_info: dict) -> np.ndarray:
+        read.append(tuple(block_info[None]["chunk-location"]))
+        return np.ones((10, 10), np.uint32)
+
+    lazy = da.map_blocks(block, chunks=((10,) * 10,) * 2, dtype=np.uint32, meta=np.empty((0, 0), np.uint32))
+    element = Labels2DModel.parse(lazy, dims=("y", "x"), transformations=systems())
+    read.clear()
+    raster = module._read(element, "micron", (11, 16, 14, 24), "cells")
+    assert set(read) == {(row, 2) for row in (3, 4)}
+    assert raster.pixels.shape == (16, 6)
+
+
+def test_large_elements_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The coarsest scale with enough pixels, else every n-th pixel; what is drawn stays where it is."""
+    monkeypatch.setattr(module, "MAX_PIXELS", 50)
+    full = np.repeat(np.arange(1, 401, dtype=np.uint32)[None], 200, axis=0)
+    for kwargs, shape in [({"scale_factors": [2, 2]}, (25, 50)), ({}, (25, 50)), ({"scale_factors": [8]}, (25, 50))]:
+        raster = module._read(labels(full, **kwargs), "micron", (0, 0, 200, 100), "cells")
+        assert raster.pixels.shape == shape
+        left, right = (raster.to_axes[0, 0] * (np.arange(50) + side) + raster.to_axes[0, 2] for side in (0, 1))
+        taken = (raster.pixels[0] - 0.5) * 0.5  # centre, in microns, of the pixel whose label was taken
+        assert ((left < taken) & (taken < right)).all()
+        assert (left[0], right[-1]) == (0, 200)
+    close = module._read(labels(full, scale_factors=[2, 2]), "micron", (50, 50, 70, 60), "cells")
+    assert close.pixels.shape == (20, 40)  # the finest scale
+
+
+def test_many_transcripts_are_thinned(sdata: SpatialData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the legend says so."""
+    monkeypatch.setattr(module, "MAX_DOTS", 2)
+    ax = segmentation(sdata, points_key="transcripts")
+    assert legend(ax)[0] == "transcripts (1 in 2)"
+
+
+def test_transcripts_may_all_lie_elsewhere(sdata: SpatialData) -> None:
+    ax = segmentation(sdata, points_key="transcripts", region=(0, 0, 9, 9))
+    assert legend(ax)[0] == "transcripts"
+
+
+def fills(ax: Axes) -> dict[int, str | None]:
+    """Colour in the middle of each cell, None where clear."""
+    pixels = ax.images[-1].get_array()
+    middle = {5: (9, 11), 9: (9, 21), 12: (22, 33), 0: (0, 0)}
+    return {cell: to_hex(pixels[place]) if pixels[place][3] else None for cell, place in middle.items()}
+
+
+@pytest.mark.parametrize(("color", "names"), [("kind", ["B", "T"]), ("touches_border", ["False", "True"])])
+def test_color_by_category(sdata: SpatialData, color: str, names: list[str]) -> None:
+    """Cells take the colour of their category by id, not by row; a cell that the table lacks stays clear."""
+    ax = segmentation(sdata, color=color)
+    shown = fills(ax)
+    patches = dict(zip(legend(ax), [to_hex(h.get_facecolor()) for h in ax.get_legend().get_patches()], strict=False))
+    expected = dict(
+        zip(sdata["sslcst_table"].obs["cell_id"], sdata["sslcst_table"].obs[color].astype(str), strict=True)
+    )
+    assert legend(ax)[:2] == names
+    assert {cell: patches[name] for cell, name in expected.items()} == {cell: shown[cell] for cell in (9, 5)}
+    assert shown[12] is None
+    assert shown[0] is None
+
+
+def test_color_of_the_table(sdata: SpatialData) -> None:
+    """The colours that scanpy keeps for a column are used."""
+    sdata["sslcst_table"].uns["kind_colors"] = ["#ff0000", "#00ff00"]
+    assert fills(segmentation(sdata, color="kind")) == {5: "#ff0000", 9: "#00ff00", 12: None, 0: None}
+
+
+def test_color_by_gene(sdata: SpatialData) -> None:
+    """The lowest and the highest count are the ends of the colour bar; only outlines are in the legend."""
+    ax = segmentation(sdata, color="Cd3e")
+    viridis = plt.get_cmap("viridis")
+    assert fills(ax) == {5: to_hex(viridis(1.0)), 9: to_hex(viridis(0.0)), 12: None, 0: None}
+    [bar] = [other for other in ax.figure.axes if other is not ax]
+    assert (bar.get_xlim(), bar.get_xlabel()) == ((0, 7), "Cd3e")
+    assert legend(ax) == ["cells", "nuclei"]
+
+
+def test_cells_without_a_value_are_clear(sdata: SpatialData) -> None:
+    shown = fills(segmentation(sdata, color="area"))
+    assert shown[5] is None
+    assert shown[9] is not None
+
+
+def test_channel(sdata: SpatialData) -> None:
+    """By name; without one, the first."""
+    stain = sdata.images["stain"].to_numpy()
+    for channel, expected in ((None, stain[0]), ("DAPI", stain[1])):
+        ax = segmentation(sdata, channel=channel)
+        assert (ax.images[0].get_array() == expected).all()
+
+
+def test_without_image_on_given_axes_into_a_file(sdata: SpatialData, tmp_path: Path) -> None:
+    """A constant or absent stain is drawn too; the picture is not black: outlines are in it."""
+    sdata.images["stain"] = Image2DModel.parse(
+        np.full((1, HEIGHT, WIDTH), 7, np.uint8), dims=("c", "y", "x"), transformations=systems()
+    )
+    segmentation(sdata)
+    del sdata.images["stain"]
+    _, (left, right) = plt.subplots(1, 2)
+    assert segmentation(sdata, ax=right, save=tmp_path / "a.png") is right
+    assert not left.collections
+    picture = plt.imread(tmp_path / "a.png")
+    orange = np.array([0xE6, 0x9F, 0]) / 255
+    assert (np.abs(picture[..., :3] - orange).max(axis=-1) < 0.05).sum() > 50
+
+
+def test_from_a_store(sdata: SpatialData, tmp_path: Path) -> None:
+    """Elements on disk, with scales, look the same."""
+    for name in ("sslcst_cells", "sslcst_nuclei"):
+        sdata.labels[name] = labels(sdata.labels[name].to_numpy(), scale_factors=[2])
+    sdata.write(tmp_path / "a.zarr")
+    ax = segmentation(read_zarr(tmp_path / "a.zarr"), color="kind", points_key="transcripts", truth_key="truth")
+    assert box(outline(ax, "cells")) == [6, 4, 36, 24]
+    ax.figure.canvas.draw()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param({"key": "other"}, r"no labels 'other_nuclei'.*'sslcst_nuclei', 'truth'", id="key"),
+        pytest.param({"truth_key": "no"}, r"no labels 'no'.*'truth'", id="truth"),
+        pytest.param({"image_key": "no"}, r"no image 'no'.*'stain'", id="image"),
+        pytest.param({"points_key": "no"}, r"no points 'no'.*'transcripts'", id="points"),
+        pytest.param({"channel": "GFP"}, r"no channel 'GFP'.*'RNA', 'DAPI'", id="channel"),
+        pytest.param({"color": "Cd4"}, r"'Cd4'.* 2 genes .*'kind'", id="color"),
+        pytest.param({"coordinate_system": "mm"}, r"cells is not in .*'mm' but in \['global', 'micron'", id="system"),
+    ],
+)
+def test_missing_names_are_told(sdata: SpatialData, arguments: dict, message: str) -> None:
+    """The error names what there is instead, and no empty figure is left behind."""
+    with pytest.raises(KeyMissingError, match=message):
+        segmentation(sdata, **arguments)
+    assert not plt.get_fignums()
+
+
+def test_several_images(sdata: SpatialData) -> None:
+    sdata.images["other"] = sdata.images["stain"]
+    with pytest.raises(KeyMissingError, match=r"image_key, one of \['other', 'stain'\]"):
+        segmentation(sdata)
+    segmentation(sdata, image_key="other")
+
+
+@pytest.mark.parametrize("region", [(5, 0, 5, 9), (0, 9, 5, 2), (0, 0, float("inf"), 5)])
+def test_region_without_area(sdata: SpatialData, region: tuple) -> None:
+    with pytest.raises(ParameterError, match="region"):
+        segmentation(sdata, region=region)
+
+
+def test_region_elsewhere(sdata: SpatialData) -> None:
+    with pytest.raises(DataError, match=r"nuclei has no pixel in the region \(90, 0, 99, 9\)"):
+        segmentation(sdata, region=(90, 0, 99, 9))
