@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def segmented_with(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         options.update(given)
         sdata.tables[f"{given['key_added']}_table"] = AnnData(np.zeros((3, 1), np.float32))
 
-    monkeypatch.setattr(sslcst.tl, "segment", segment, raising=False)
+    monkeypatch.setattr(sslcst.tl, "segment", segment)
     return options
 
 
@@ -138,7 +139,7 @@ def test_foreseen_failure_is_its_message(store: Path, monkeypatch: pytest.Monkey
     def segment(sdata: sd.SpatialData, **_: Any) -> None:
         raise DataError("'transcripts' holds no transcripts: give another points_key.")
 
-    monkeypatch.setattr(sslcst.tl, "segment", segment, raising=False)
+    monkeypatch.setattr(sslcst.tl, "segment", segment)
     result = run("segment", store)
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -153,8 +154,33 @@ def test_log_goes_to_stderr_and_the_logger_is_left_as_it_was(store: Path, monkey
         logger.info("looking for nuclei")
         sdata.tables["sslcst_table"] = AnnData(np.zeros((1, 1), np.float32))
 
-    monkeypatch.setattr(sslcst.tl, "segment", segment, raising=False)
+    monkeypatch.setattr(sslcst.tl, "segment", segment)
     result = run("segment", store)
     assert "looking for nuclei" in result.stderr
     assert "looking for nuclei" not in result.stdout
     assert (logger.level, logger.handlers) == before
+
+
+def test_demo_runs_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulation, segmentation, scanpy, squidpy, scores and picture; what an earlier demo left is replaced."""
+    monkeypatch.setattr("sslcst._demo.PARAMS", {"encoder": {"depth": 1}, "training": {"max_epochs": 1}})
+    sd.SpatialData().write(tmp_path / "demo.zarr")
+    result = run("demo", "--out", tmp_path, "--cells", 30)
+    assert result.exit_code == 0, result.output
+    assert "training.max_epochs=1" in result.stdout
+    for way in ("nuclei alone", r"nuclei grown \*", "sslcst"):
+        row = re.search(rf"^{way}((?: +[01]\.\d{{3}}(?: \([1-6] um\))?){{3}})$", result.stdout, re.MULTILINE)
+        assert row, f"{way} is not in the table"
+    assert str(tmp_path / "demo.png") in result.stdout and (tmp_path / "demo.png").stat().st_size > 10_000
+    sdata = sd.read_zarr(tmp_path / "demo.zarr")
+    assert {"true_cells", "sslcst_nuclei", "sslcst_cells"} <= set(sdata.labels)
+    assert sdata.tables["sslcst_table"].n_obs > 0
+
+
+def test_demo_names_the_package_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any work, with the command that mends it."""
+    monkeypatch.setattr("sslcst._demo.NEEDED", ("numpy", "no_such_package"))
+    result = run("demo", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "no_such_package" in result.stderr and "pip install 'sslcst[demo]'" in result.stderr
+    assert not (tmp_path / "out").exists()

@@ -35,6 +35,7 @@ def _console() -> Iterator[None]:
     if not sys.warnoptions:  # other packages' warnings are for programmers: -W or PYTHONWARNINGS shows them
         warnings.simplefilter("ignore")
     logging.getLogger("ome_zarr").setLevel(logging.ERROR)  # warns of each labels element that it has no image above it
+    logging.getLogger("spatialdata._logging").setLevel(logging.WARNING)  # writes to stdout, which is for results
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     level = logger.level

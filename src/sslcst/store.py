@@ -102,7 +102,8 @@ def _publish(store: Path, elements: Mapping[str, Any], kinds: Mapping[str, str])
                     _add_to_group(store, *place.parts)
                 _move(places, new, store)
             except OSError:
-                _move(places, store, Path(scratch) / "undone")
+                arrived = [place for place in places if not (new / place).exists()]
+                _move(arrived, store, Path(scratch) / "undone")
                 _move(places, old, store)
                 raise
             finally:

@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 from sslcst.errors import DataError
 
 
-def centroids(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def centroids(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Eq. 1: the mean position of each label's pixels.
 
     Parameters
@@ -23,6 +23,8 @@ def centroids(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         The labels that occur, ascending, (n,).
     centers
         Their centroids (n, 2) in pixels, where pixel i reaches from i to i + 1.
+    areas
+        Their numbers of pixels (n,).
 
     Raises
     ------
@@ -32,9 +34,9 @@ def centroids(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rows, columns = np.nonzero(labels)
     if not len(rows):
         raise DataError("There are no nuclei: all labels are 0.")
-    ids, member, area = np.unique(labels[rows, columns], return_inverse=True, return_counts=True)
+    ids, member, areas = np.unique(labels[rows, columns], return_inverse=True, return_counts=True)
     sums = np.stack([np.bincount(member, rows + 0.5), np.bincount(member, columns + 0.5)], axis=1)
-    return ids, sums / area[:, None]
+    return ids, sums / areas[:, None], areas
 
 
 def nearest_centroid(yx: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -38,6 +38,8 @@ class Model:
         How neighbours are sought.
     seed
         Of the training.
+    n_samples
+        Samples it was trained on in each epoch.
     history
         The epochs of the training.
     """
@@ -50,6 +52,7 @@ class Model:
     n_neighbors: int
     window: int
     seed: int
+    n_samples: int
     history: tuple[Epoch, ...]
 
     def sha256(self) -> str:

@@ -1,5 +1,6 @@
-"""Readers of formats that spatialdata-io does not cover."""
+"""Readers, and models as files."""
 
 from sslcst.io._gem import read_gem
+from sslcst.io._model import read_model, write_model
 
-__all__ = ["read_gem"]
+__all__ = ["read_gem", "read_model", "write_model"]

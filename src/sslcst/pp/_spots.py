@@ -85,8 +85,8 @@ def bin_spots(
         logger.info("%d of %d transcripts lie off the image and belong to no cell.", off, len(transcripts.yx))
 
     nuclei = read_nuclei(sdata, nuclei_key, raster)
-    ids, centers = centroids(nuclei)
-    diameter = _median_diameter(nuclei)  # pixels
+    ids, centers, areas = centroids(nuclei)
+    diameter = 2 * float(np.sqrt(np.median(areas) / np.pi))  # pixels
     bin_size = params.spots.bin_size or max(1, round(diameter / _BINS_ACROSS)) * raster.pixel_size
     radius = params.prior.radius or diameter * raster.pixel_size
     height, width = bin_size / raster.pixel_sides
@@ -136,8 +136,3 @@ def as_spots(table: AnnData) -> Spots:
 def _at(on_grid: np.ndarray, spots: Spots) -> np.ndarray:
     return on_grid[spots.index[:, 0], spots.index[:, 1]]
 
-
-def _median_diameter(labels: np.ndarray) -> float:
-    """Of circles with the labels' areas, in pixels."""
-    area = np.bincount(labels.ravel())[1:]
-    return 2 * float(np.sqrt(np.median(area[area > 0]) / np.pi))

@@ -75,7 +75,7 @@ def aggregate(
     cells, nuclei = (read_nuclei(sdata, key, raster) for key in (cells_key, nuclei_key))
     transcripts = read_transcripts(sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster)
 
-    ids, centers = centroids(cells)
+    ids, centers, areas = centroids(cells)
     owner = owners(transcripts.yx, cells)
     in_nucleus = owners(transcripts.yx, nuclei) == owner
     counts, nuclear = (
@@ -92,9 +92,9 @@ def aggregate(
     table = TableModel.parse(table, region=cells_key, region_key="region", instance_key="cell_id")
     # Columns of our own come after parsing, which would reorder and retype them.
     pixel_area = raster.pixel_size**2
-    area, nucleus_area = (np.bincount(labels.ravel(), minlength=ids[-1] + 1)[ids] for labels in (cells, nuclei))
-    table.obs["area"] = area * pixel_area
-    table.obs["nucleus_area"] = nucleus_area * pixel_area
+    nuclear_pixels = np.searchsorted(ids, nuclei[nuclei > 0])
+    table.obs["area"] = areas * pixel_area
+    table.obs["nucleus_area"] = np.bincount(nuclear_pixels, minlength=len(ids)) * pixel_area
     table.obs["n_counts"] = np.asarray(counts.sum(axis=1)).ravel()
     table.obs["n_genes"] = np.diff(counts.indptr)
     table.obs["n_spots"], table.obs["mean_prob"] = _of_spots(sdata.tables[spots_key], cells, ids)
@@ -110,9 +110,8 @@ def _of_spots(table, cells: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np
     """Number of spots in each cell, and their mean probability to lie in a cell."""
     spots = as_spots(table)
     owner = owners(spots.grid.centers(spots.index), cells)
-    n_spots, total = (
-        np.bincount(owner, weights, minlength=ids[-1] + 1)[ids] for weights in (None, table.obs["inside"].to_numpy())
-    )
+    owned, inside = np.searchsorted(ids, owner[owner > 0]), table.obs["inside"].to_numpy()[owner > 0]
+    n_spots, total = (np.bincount(owned, weights, minlength=len(ids)) for weights in (None, inside))
     return n_spots, np.divide(total, n_spots, out=np.full(len(ids), np.nan), where=n_spots > 0)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sslcst import pp
 from sslcst._logging import progress
 from sslcst.device import choose_device
-from sslcst.elements import annotating_table, choose_coordinate_system, choose_key, raster_of, read_transcripts
+from sslcst.elements import choose_coordinate_system, choose_key, raster_of, read_transcripts
 from sslcst.params import Params
 from sslcst.store import check_free, commit
 from sslcst.tl._aggregate import aggregate
@@ -101,6 +101,8 @@ def segment(
     --------
     sslcst.pl.segmentation : look at the result.
     """
+    from spatialdata import SpatialData
+
     params = Params.of(params)
     device = choose_device(device)
     results = {"nuclei": "labels", "cells": "labels", "table": "tables"}
@@ -113,11 +115,15 @@ def segment(
     where = {"points_key": points_key, "gene_key": gene_key, "count_key": count_key}
     if nuclei_key is None:
         image_key = choose_key(sdata.images, image_key, kind="image", argument="image_key")
-        coordinate_system = choose_coordinate_system(sdata, [image_key, points_key], coordinate_system)
+    else:
+        choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
+    coordinate_system = choose_coordinate_system(sdata, [nuclei_key or image_key, points_key], coordinate_system)
+    if nuclei_key is None:
         # Transcripts that cannot be read are better known before minutes go into the nuclei.
         read_transcripts(sdata, raster=raster_of(sdata, image_key, coordinate_system), **where)
 
-    work = _only(sdata, image_key, nuclei_key, points_key)
+    # The steps add what they make to an object of their own; the caller's gets the finished results alone.
+    work = SpatialData.init_from_elements({name: element for _, name, element in sdata.gen_elements()})
     with progress("nuclei"):
         if nuclei_key is None:
             pp.segment_nuclei(
@@ -157,18 +163,6 @@ def segment(
         work.tables[table_added].uns["sslcst"] = _provenance(work, params, model, seed)
     with progress("write"):
         commit(sdata, {name: work[name] for name in results}, results)
-
-
-def _only(sdata: SpatialData, *keys: str | None) -> SpatialData:
-    """An object in memory with these elements alone, and the tables of the points, for the steps to add theirs to."""
-    from spatialdata import SpatialData
-
-    elements = {key: sdata[key] for key in keys if key is not None}
-    work = SpatialData.init_from_elements(elements)
-    table_key = annotating_table(sdata, keys[-1])
-    if table_key is not None:
-        work.tables[table_key] = sdata.tables[table_key]
-    return work
 
 
 def _provenance(work: SpatialData, params: Params, model: Model, seed: int) -> dict[str, Any]:

@@ -113,6 +113,7 @@ def train(
         bin_size=float(layout["bin_size"]),
         radius=float(radius),
         seed=seed,
+        n_samples=int((~samples.validation).sum()),
         history=tuple(history),
         **neighborhood,
     )

@@ -1,0 +1,226 @@
+"""What sslcst reaches on a simulated tissue and on real ones, beside what growing the nuclei reaches.
+
+    python benchmarks/accuracy.py DATA [--only NAME ...] [--set section.field=value ...]
+
+DATA is a folder that may hold ``prostate.zarr`` (labels reference_nuclei and reference_cells, points in microns),
+``cosmx.zarr`` (image dapi, labels reference_cells, points), Cellpose weights ``cellpose.pt`` and a bin1 GEM ``*.gem.gz``;
+what is not there is left out. Reference cells serve for scoring alone. Prints two tables in Markdown: how close the cells
+come, and the time, memory and speed of each stage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import psutil
+import spatialdata as sd
+from skimage.segmentation import expand_labels
+from spatialdata.models import Labels2DModel
+from spatialdata.transformations import get_transformation
+
+import sslcst
+from sslcst.core.counts import owners
+from sslcst.elements import raster_of, read_transcripts
+from sslcst.metrics import f1, fraction_right, mean_best_iou
+
+GROWN_BY = (0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6)  # micron, as are all coordinate systems chosen below
+REFERENCE = {"simulated": "true_cells", "prostate": "reference_cells", "cosmx": "reference_cells"}
+
+
+@dataclass
+class Run:
+    """One tissue, segmented stage by stage, with what each stage took."""
+
+    sdata: sd.SpatialData
+    system: str
+    params: dict
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak: dict[str, float] = field(default_factory=dict)  # resident memory, GiB
+    model: object = None
+
+    @contextmanager
+    def stage(self, name: str):
+        """Time a stage and watch the process' resident memory."""
+        process, done = psutil.Process(), threading.Event()
+        high = [process.memory_info().rss]
+
+        def watch():
+            while not done.wait(0.02):
+                high.append(process.memory_info().rss)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = time.perf_counter() - start
+            done.set()
+            watcher.join()
+            self.peak[name] = max(high) / 2**30
+
+    def segment(self, nuclei_key: str | None = None) -> None:
+        """The stages of `sslcst.tl.segment`, one by one."""
+        params, system = self.params, {"coordinate_system": self.system}
+        with self.stage("nuclei"):
+            if nuclei_key is None:
+                sslcst.pp.segment_nuclei(self.sdata, params=params, **system)
+            else:
+                sslcst.pp.import_nuclei(self.sdata, nuclei_key, **system)
+            sslcst.pp.erode_nuclei(self.sdata, params=params)
+        with self.stage("spots"):
+            sslcst.pp.bin_spots(self.sdata, params=params, **system)
+        with self.stage("train"):
+            self.model = sslcst.tl.train(self.sdata, params=params)
+        with self.stage("predict"):
+            sslcst.tl.predict(self.sdata, self.model, params=params)
+        with self.stage("track"):
+            sslcst.tl.track(self.sdata, params=params)
+        with self.stage("count"):
+            sslcst.tl.aggregate(self.sdata, **system)
+
+    def scores(self, reference_key: str) -> dict[str, tuple[int, float, float, float]]:
+        """Cells, mean best IoU, F1 and transcripts right, of each way to segment."""
+        reference = self.sdata.labels[reference_key].to_numpy()
+        raster = raster_of(self.sdata, "sslcst_cells", self.system)
+        points_key = next(iter(self.sdata.points))
+        yx = read_transcripts(self.sdata, points_key, gene_key=None, count_key=None, raster=raster).yx
+        if reference_key == "true_cells":
+            of_reference = self.sdata.points[points_key]["cell_id"].compute().to_numpy()
+        else:
+            of_reference = owners(yx, reference)
+        nuclei, cells = (self.sdata.labels[f"sslcst_{name}"].to_numpy() for name in ("nuclei", "cells"))
+        ways = {"nuclei alone": nuclei}
+        ways |= {f"{by:g} um": expand_labels(nuclei, by / raster.pixel_size) for by in GROWN_BY}
+        ways["sslcst"] = cells
+        return {
+            way: (
+                len(np.unique(labels)) - 1,
+                mean_best_iou(reference, labels),
+                f1(reference, labels),
+                fraction_right(of_reference, owners(yx, labels)),
+            )
+            for way, labels in ways.items()
+        }
+
+    def speed(self) -> tuple[float, float]:
+        """Samples a second of training, spots a second of inference."""
+        spots = self.sdata.tables["sslcst_spots"].n_obs
+        samples = self.model.n_samples * len(self.model.history)
+        return samples / self.seconds["train"], spots / self.seconds["predict"]
+
+
+def simulated(params: dict) -> Run:
+    run = Run(sslcst.datasets.simulate(n_cells=300, seed=0), "global", params)
+    run.segment()
+    return run
+
+
+def prostate(data: Path, params: dict) -> Run:
+    run = Run(in_memory(data / "prostate.zarr"), "micron", params)
+    run.segment("reference_nuclei")
+    return run
+
+
+def cosmx(data: Path, params: dict, weights: Path | None = None) -> Run:
+    chosen = {"method": "watershed"} if weights is None else {"method": "cellpose", "model": str(weights)}
+    params = params | {"nuclei": params.get("nuclei", {}) | chosen}
+    run = Run(in_memory(data / "cosmx.zarr"), "micron", params)
+    run.segment()
+    return run
+
+
+def gem(file: Path, params: dict) -> Run:
+    """Nuclei of a simulated tissue laid over the real counts: for the counts' sake, there is nothing to score."""
+    sdata = sslcst.io.read_gem(file)
+    height, width = (int(np.ceil(sdata.points["transcripts"][axis].max().compute())) for axis in ("y", "x"))
+    nuclei = sslcst.datasets.simulate(n_cells=400, pixel_size=0.5, seed=0)["true_nuclei"].to_numpy()[:height, :width]
+    system = get_transformation(sdata.points["transcripts"], get_all=True)
+    sdata.labels["nuclei"] = Labels2DModel.parse(nuclei, dims=("y", "x"), transformations=dict(system))
+    run = Run(sdata, "micron", params)
+    run.segment("nuclei")
+    return run
+
+
+def in_memory(store: Path) -> sd.SpatialData:
+    sdata = sd.read_zarr(store)
+    return sd.SpatialData.init_from_elements({name: element for _, name, element in sdata.gen_elements()})
+
+
+def accuracy_rows(name: str, scores: dict) -> list[str]:
+    grown = {way: score for way, score in scores.items() if way.endswith("um")}
+    best = [max(grown, key=lambda way, i=i: grown[way][i]) for i in (1, 2, 3)]
+    shown = {
+        "nuclei alone": [f"{x:.3f}" for x in scores["nuclei alone"][1:]],
+        "grown by the best distance": [f"{grown[way][i]:.3f} ({way})" for i, way in zip((1, 2, 3), best, strict=True)],
+        "sslcst": [f"{x:.3f}" for x in scores["sslcst"][1:]],
+    }
+    cells = scores["sslcst"][0]
+    return [f"| {name} | {way} | {cells} | {' | '.join(figures)} |" for way, figures in shown.items()]
+
+
+def stage_row(name: str, run: Run) -> str:
+    stages = " | ".join(f"{run.seconds[s]:.1f} s, {run.peak[s]:.2f} GiB" for s in run.seconds)
+    samples, spots = run.speed()
+    return f"| {name} | {stages} | {samples:,.0f} | {spots:,.0f} |"
+
+
+def conserved(run: Run) -> str:
+    table, points = run.sdata.tables["sslcst_table"], run.sdata.points["transcripts"].compute()
+    total, given = int(points["count"].sum()), int(table.X.sum())
+    cells = run.sdata.labels["sslcst_cells"].to_numpy()
+    yx = np.floor(points[["y", "x"]].to_numpy()).astype(int)
+    on = (yx < cells.shape).all(axis=1)
+    outside = int(points["count"].to_numpy()[on][cells[tuple(yx[on].T)] == 0].sum() + points["count"].to_numpy()[~on].sum())
+    verdict = "all there" if given + outside == total else "COUNTS WERE LOST OR MADE"
+    return f"GEM: {total} counts = {given} in {table.n_obs} cells + {outside} outside: {verdict}."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--set", nargs="*", default=[], metavar="SECTION.FIELD=VALUE")
+    args = parser.parse_args()
+    params: dict = {}
+    for setting in args.set:
+        name, value = setting.split("=")
+        section, parameter = name.split(".")
+        params.setdefault(section, {})[parameter] = json.loads(value)
+
+    weights, gems = args.data / "cellpose.pt", sorted(args.data.glob("*.gem.gz"))
+    tissues = {"simulated": lambda: simulated(params)}
+    if (args.data / "prostate.zarr").exists():
+        tissues["prostate"] = lambda: prostate(args.data, params)
+    if (args.data / "cosmx.zarr").exists():
+        tissues["cosmx"] = lambda: cosmx(args.data, params)
+        if weights.exists():
+            tissues["cosmx, Cellpose"] = lambda: cosmx(args.data, params, weights)
+    if gems:
+        tissues["Stereo-seq GEM"] = lambda: gem(gems[0], params)
+
+    accuracy, stages, remarks = [], [], []
+    for name in args.only or tissues:
+        run = tissues[name]()
+        reference = REFERENCE.get(name.split(",")[0])
+        if reference is None:
+            remarks.append(conserved(run))
+        else:
+            accuracy += accuracy_rows(name, run.scores(reference))
+        stages.append(stage_row(name, run))
+    print("| tissue | method | cells | mean best IoU | F1 at 0.5 | transcripts right |\n|---|---|---|---|---|---|")
+    print("\n".join(accuracy), end="\n\n")
+    print("| tissue | nuclei | spots | train | predict | track | count | samples/s | spots/s |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    print("\n".join(stages + remarks))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Nuclei segmentation (paper: "Nuclei segmentation"): a stain image in, labels out, by a backend chosen by name.
+
+A backend is a module of this package, named as `NucleiParams.method`, with one function
+``load(params, *, device) -> Segmenter``. It imports its package and reads its weights there, so that whatever is
+missing is known before any work; an `ImportError` from it becomes the `BackendError` that says what to install.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.segmentation import relabel_sequential
+
+from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_intensity
+from sslcst.errors import BackendError, ParameterError
+from sslcst.params import NucleiParams
+
+BACKENDS = ("cellpose", "watershed")
+MIN_DIAMETER = 3.0  # pixels; nuclei smaller than that have no shape
+
+
+class Segmenter(Protocol):
+    """A loaded backend."""
+
+    def __call__(self, image: NDArray[np.float32], diameter: float | None) -> NDArray[np.integer]:
+        """Label the nuclei of an image.
+
+        Parameters
+        ----------
+        image
+            (y, x), bright nuclei, scaled so that its low and high percentiles are 0 and 1.
+        diameter
+            Expected diameter of a nucleus in pixels; ``None`` leaves it to the backend.
+
+        Returns
+        -------
+        (y, x) labels, 0 where there is no nucleus. Numbers need not be consecutive.
+        """
+        ...
+
+
+def load_backend(params: NucleiParams, *, device: str = "cpu") -> Segmenter:
+    """Load the backend that `params.method` names.
+
+    Parameters
+    ----------
+    params
+        Method and, where it has them, its model and thresholds.
+    device
+        Where networks run: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+
+    Returns
+    -------
+    The segmenter, ready for any number of images.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such method.
+    BackendError
+        If its package is not installed, or its model cannot be had.
+    """
+    if params.method not in BACKENDS:
+        raise ParameterError(f"method={params.method!r}: must be one of {', '.join(map(repr, BACKENDS))}.")
+    try:
+        return import_module(f"{__name__}.{params.method}").load(params, device=device)
+    except ImportError as error:
+        raise BackendError(
+            f"method={params.method!r} needs a package that cannot be imported here ({error}). Install it with "
+            f'`pip install "sslcst[{params.method}]"`, or use method="watershed", or nuclei you have (nuclei_key).'
+        ) from error
+
+
+def segment_nuclei(
+    image: NDArray[np.generic], *, pixel_size: float = 1.0, params: NucleiParams | None = None, device: str = "cpu"
+) -> NDArray[np.uint32]:
+    """Segment the nuclei of a stain image.
+
+    Intensities are normalised with percentiles of the whole image. Each of `params.diameters` is tried, and the one
+    whose nuclei cover most is kept; with none, the backend takes its own.
+
+    Parameters
+    ----------
+    image
+        (y, x) image of one channel, nuclei brighter than their surroundings; any real type.
+    pixel_size
+        Side of a pixel in the units of `params.diameters`.
+    params
+        Method, model, diameters, thresholds and percentiles; ``None``: the defaults.
+    device
+        Where networks run: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+
+    Returns
+    -------
+    (y, x) labels numbered from 1 without gaps; 0 is background. All 0 where no nucleus was found.
+
+    Raises
+    ------
+    DataError
+        If the image is not two-dimensional, empty, not finite, or has no contrast.
+    ParameterError
+        If there is no such method, or a diameter is below three pixels or wider than the image.
+    BackendError
+        If the method's package or model cannot be had.
+    """
+    params = params or NucleiParams()
+    image = check_image(image)
+    diameters = _diameters_in_pixels(params, pixel_size, min(image.shape)) or [None]
+    segment = load_backend(params, device=device)
+    scaled = scale_intensity(image, *intensity_range(image, params.percentiles))
+    labels = max((segment(scaled, diameter) for diameter in diameters), key=np.count_nonzero)
+    return relabel_sequential(labels)[0].astype(np.uint32)
+
+
+def _diameters_in_pixels(params: NucleiParams, pixel_size: float, shorter_side: int) -> list[float]:
+    if not 0 < pixel_size < np.inf:
+        raise ParameterError(f"pixel_size={pixel_size!r}: must be above 0 and finite.")
+    pixels = [diameter / pixel_size for diameter in params.diameters]
+    for diameter, width in zip(params.diameters, pixels, strict=True):
+        if not MIN_DIAMETER <= width <= shorter_side:
+            raise ParameterError(
+                f"diameters: {diameter:g} is {width:.3g} pixels at pixel_size={pixel_size:g}, and must lie between "
+                f"{MIN_DIAMETER:g} and the image's shorter side of {shorter_side}. Are both in the same unit?"
+            )
+    return pixels

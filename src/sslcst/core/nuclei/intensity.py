@@ -1,0 +1,72 @@
+"""Intensity normalisation with percentiles of the whole image, so that a tile of it is scaled as the whole."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sslcst.errors import DataError
+
+
+def check_image(image: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return a stain image as a plain numeric array, or say why it cannot be segmented.
+
+    Parameters
+    ----------
+    image
+        Anything that numpy takes for an array.
+
+    Returns
+    -------
+    (y, x) array of integers or floats, at least single precision.
+
+    Raises
+    ------
+    DataError
+        If it is not one channel of real numbers, is empty, not finite everywhere, or the same everywhere.
+    """
+    image = np.asarray(image)
+    if image.ndim != 2:
+        raise DataError(f"The stain image has the shape {image.shape}: give one channel as a (y, x) array.")
+    if image.size == 0:
+        raise DataError(f"The stain image is empty: its shape is {image.shape}.")
+    if image.dtype.kind not in "buif":
+        raise DataError(f"The stain image is of type {image.dtype}: give integers, floats or booleans.")
+    if image.dtype.kind == "b":
+        image = image.astype(np.uint8)
+    elif image.dtype.kind == "f":
+        image = image.astype(np.promote_types(image.dtype, np.float32), copy=False)
+        if bad := image.size - np.count_nonzero(np.isfinite(image)):
+            raise DataError(
+                f"The stain image has {bad} of {image.size} pixels that are NaN or infinite: "
+                "give them the value of the background first."
+            )
+    if image.min() == image.max():
+        raise DataError(f"The stain image has no contrast: every pixel is {image.flat[0]}. Is it the right channel?")
+    return image
+
+
+def intensity_range(image: NDArray[np.generic], percentiles: tuple[float, float]) -> tuple[float, float]:
+    """Intensities that become 0 and 1.
+
+    Parameters
+    ----------
+    image
+        (y, x) array with at least two different values.
+    percentiles
+        Lower and upper percentile.
+
+    Returns
+    -------
+    Their values; the least and the greatest intensity if the percentiles coincide, as they do where fewer pixels
+    are stained than lie above the upper one.
+    """
+    low, high = np.percentile(image, percentiles)
+    if low == high:
+        low, high = image.min(), image.max()
+    return float(low), float(high)
+
+
+def scale_intensity(image: NDArray[np.generic], low: float, high: float) -> NDArray[np.float32]:
+    """Map `low` to 0 and `high` to 1 linearly; what lies beyond them stays beyond."""
+    return (np.subtract(image, low, dtype=np.float64) / (high - low)).astype(np.float32)

@@ -1,0 +1,473 @@
+"""Smoothing, tracking and what makes cells of it: each against loops, and on perfect predictions against the truth."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import sparse
+
+from sslcst.core.cells import fill_holes, find_cells, keep_attached, orphan_cells, spot_spacing, to_pixels
+from sslcst.core.flow import Field, confidence_field, mean_field, track
+from sslcst.core.sampling import direction_class, direction_vectors
+from sslcst.core.spots import Grid, Spots
+from sslcst.metrics import mean_best_iou
+from sslcst.params import FlowParams
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def spots_at(occupied: np.ndarray) -> Spots:
+    index = np.argwhere(occupied).astype(np.int32)
+    return Spots(Grid(occupied.shape, (1.0, 1.0), 1.0), index, sparse.csr_matrix((len(index), 1)))
+
+
+def random_predictions(seed: int, shape: tuple[int, int] = (9, 11)) -> tuple[Spots, np.ndarray, np.ndarray]:
+    """Spots on about half of the bins, each with any direction posterior and any probability."""
+    rng = np.random.default_rng(seed)
+    spots = spots_at(rng.random(shape) < 0.5)
+    return spots, rng.dirichlet(np.full(16, 0.2), len(spots)), rng.random(len(spots))
+
+
+# --- Smoothing -------------------------------------------------------------------------------------------------------
+
+
+@given(SEEDS)
+@settings(max_examples=20)
+def test_the_papers_smoothing_is_the_mean_over_nine_bins(seed: int) -> None:
+    """Most probable directions, and probabilities, averaged over the spots among a bin and its eight neighbours."""
+    spots, direction, inside = random_predictions(seed)
+    field = mean_field(spots, direction, inside)
+    at = {tuple(place): i for i, place in enumerate(spots.index.tolist())}
+    for y, x in product(*map(range, spots.grid.shape)):
+        around = [at[b] for b in product((y - 1, y, y + 1), (x - 1, x, x + 1)) if b in at]
+        angles = [(direction[i].argmax() + 0.5) * np.pi / 8 for i in around]
+        vector = np.array([sum(np.sin(angles)), sum(np.cos(angles))])
+        length = np.linalg.norm(vector)
+        expected = vector / length if length > 1e-6 else np.zeros(2)
+        assert field.vector[y, x] == pytest.approx(expected, abs=1e-6)
+        assert field.inside[y, x] == pytest.approx(np.mean(inside[around]) if around else 0, abs=1e-12)
+
+
+@given(SEEDS)
+@settings(max_examples=20)
+def test_confidence_smoothing_leaves_certain_predictions_as_they_are(seed: int) -> None:
+    spots, _, _ = random_predictions(seed)
+    rng = np.random.default_rng(seed)
+    which, inside = rng.integers(0, 16, len(spots)), rng.integers(0, 2, len(spots)).astype(np.float32)
+    field = confidence_field(spots, np.eye(16, dtype=np.float32)[which], inside, sigma=2.0)
+    assert np.array_equal(field.inside[tuple(spots.index.T)], inside)
+    assert field.vector[tuple(spots.index.T)] == pytest.approx(direction_vectors()[which], abs=1e-12)
+
+
+def test_confidence_smoothing_gives_the_unsure_what_their_neighbours_say() -> None:
+    """An unsure spot and an empty bin amid spots that are certain take the direction and the side of these."""
+    occupied = np.ones((9, 9), bool)
+    occupied[4, 6] = False
+    spots = spots_at(occupied)
+    direction, inside = np.tile(np.eye(16)[3], (len(spots), 1)), np.ones(len(spots))
+    unsure = np.flatnonzero((spots.index == (4, 4)).all(axis=1))
+    direction[unsure], inside[unsure] = 1 / 16, 0.5
+    field = confidence_field(spots, direction, inside, sigma=1.0)
+    for place in ((4, 4), (4, 6)):
+        assert field.vector[place] == pytest.approx(direction_vectors()[3], abs=1e-12)
+        assert field.inside[place] > 0.9
+
+
+def test_confidence_smoothing_leaves_the_empty_far_away_empty() -> None:
+    """A lone spot does not fill all that the Gaussian's tail reaches."""
+    occupied = np.zeros((31, 31), bool)
+    occupied[15, 15] = True
+    field = confidence_field(spots_at(occupied), np.eye(16)[[0]], np.ones(1), sigma=1.5)
+    y, x = np.nonzero(field.inside >= 0.5)
+    assert field.inside[15, 15] == 1
+    assert np.hypot(y - 15, x - 15).max() < 3 * 1.5
+    assert field.inside[0].max() < 1e-3
+
+
+@given(seed=SEEDS, sigma=st.floats(0.8, 4))
+@settings(max_examples=20)
+def test_a_field_is_of_unit_vectors_and_probabilities(seed: int, sigma: float) -> None:
+    spots, direction, inside = random_predictions(seed)
+    for field in (mean_field(spots, direction, inside), confidence_field(spots, direction, inside, sigma=sigma)):
+        length = np.linalg.norm(field.vector, axis=-1)
+        assert (np.isclose(length, 1) | (length == 0)).all()
+        assert field.inside.min() >= 0
+        assert field.inside.max() <= 1 + 1e-12
+
+
+# --- Tracking --------------------------------------------------------------------------------------------------------
+
+
+def rightward(width: int, *, angle: float = 0.0, height: int = 1) -> tuple[Field, np.ndarray]:
+    """All bins inside and pointing one way; the nucleus is the last bin of the middle row."""
+    nuclei = np.zeros((height, width), np.uint32)
+    nuclei[height // 2, -1] = 7
+    vector = np.tile([np.sin(angle), np.cos(angle)], (height, width, 1))
+    return Field(vector, np.ones(nuclei.shape)), nuclei
+
+
+def random_field(seed: int, shape: tuple[int, int] = (16, 19)) -> tuple[Field, np.ndarray]:
+    """A field that swirls but mostly leads to one of three nuclei."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    centers = rng.uniform(0, shape, (3, 2))
+    distance = np.hypot(y[..., None] - centers[:, 0], x[..., None] - centers[:, 1])
+    nearest = distance.argmin(axis=-1)
+    angle = np.arctan2(centers[nearest][..., 0] - y, centers[nearest][..., 1] - x) + rng.normal(0, 0.7, shape)
+    nuclei = np.where(distance.min(axis=-1) < 1.5, nearest + 1, 0).astype(np.uint32)
+    return Field(np.stack([np.sin(angle), np.cos(angle)], axis=-1), rng.random(shape)), nuclei
+
+
+def followed(field: Field, nuclei: np.ndarray, *, threshold: float, step: float, n_steps: int) -> tuple:
+    """Each bin's path, walked in plain Python."""
+    cells, sinks = np.zeros(nuclei.shape, np.uint32), np.full(nuclei.shape, -1)
+    inside = (field.inside >= threshold) | (nuclei > 0)
+    n_parts = int(np.ceil(step))
+    for start in map(tuple, np.argwhere(inside)):
+        at, moved = start, 0
+        while not cells[start]:
+            if nuclei[at]:
+                cells[start] = nuclei[at]
+                break
+            target = at
+            for part in range(n_parts):
+                offset = field.vector[at] * step * (part + 1) / n_parts
+                there = tuple(int(a + round(o)) for a, o in zip(at, offset, strict=True))
+                if not all(0 <= t < size for t, size in zip(there, nuclei.shape, strict=True)) or not inside[there]:
+                    target = at
+                    break
+                target = there
+                if nuclei[there]:
+                    break
+            if target == at or moved == n_steps:
+                sinks[start] = at[0] * nuclei.shape[1] + at[1]
+                break
+            at, moved = target, moved + 1
+    return cells, sinks
+
+
+@given(seed=SEEDS, step=st.sampled_from([1.0, 2.0, 2.5, 3.0]), n_steps=st.integers(1, 8))
+@settings(max_examples=25)
+def test_tracking_is_that_of_a_walk_from_each_bin(seed: int, step: float, n_steps: int) -> None:
+    field, nuclei = random_field(seed)
+    found = track(field, nuclei, threshold=0.4, step=step, reach=n_steps * step)
+    for a, b in zip(found, followed(field, nuclei, threshold=0.4, step=step, n_steps=n_steps), strict=True):
+        assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize(("step", "reach", "far"), [(1.0, 4, 4), (1.0, 7.0, 7), (2.0, 4, 4), (3.0, 6, 6)])
+def test_paths_are_as_long_as_the_reach(step: float, reach: float, far: int) -> None:
+    field, nuclei = rightward(15)
+    cells, sinks = track(field, nuclei, threshold=0.5, step=step, reach=reach)
+    assert np.flatnonzero(cells[0]).tolist() == list(range(14 - far, 15))
+    assert (sinks[0] >= 0).tolist() == [True] * (14 - far) + [False] * (far + 1)
+
+
+# Bug reported: the number of steps is rounded up, and each end of a step to a bin, so that paths exceed the reach.
+@pytest.mark.xfail(reason="paths are up to a step, and at some angles a ninth, longer than the reach", strict=True)
+@pytest.mark.parametrize(("step", "reach", "angle"), [(2.0, 5, 0.0), (3.0, 4, 0.0), (2.0, 10, np.deg2rad(33.75))])
+def test_paths_are_never_longer_than_the_reach(step: float, reach: float, angle: float) -> None:
+    field, nuclei = rightward(20, angle=angle, height=31)
+    cells, _ = track(field, nuclei, threshold=0.5, step=step, reach=reach)
+    assert np.linalg.norm(np.argwhere(cells) - (15, 19), axis=1).max() <= reach
+
+
+def test_a_bin_outside_gets_nothing_and_stops_what_would_pass_it() -> None:
+    field, nuclei = rightward(8)
+    field.inside[0, 4] = 0.49
+    cells, sinks = track(field, nuclei, threshold=0.5, step=1.0, reach=20)
+    assert cells.tolist() == [[0, 0, 0, 0, 0, 7, 7, 7]]
+    assert sinks.tolist() == [[3, 3, 3, 3, -1, -1, -1, -1]]
+
+
+def test_a_nucleus_keeps_its_bins_however_improbable() -> None:
+    field, nuclei = rightward(5)
+    cells, _ = track(Field(field.vector, np.zeros(nuclei.shape)), nuclei, threshold=0.5, step=2.0, reach=9)
+    assert np.array_equal(cells, nuclei)
+
+
+def test_a_nucleus_that_a_long_step_passes_is_met() -> None:
+    field, nuclei = rightward(9)
+    nuclei[0, 5] = 3
+    cells, _ = track(field, nuclei, threshold=0.5, step=4.0, reach=20)
+    assert cells.tolist() == [[3, 3, 3, 3, 3, 3, 7, 7, 7]]
+
+
+def test_a_path_in_a_circle_ends() -> None:
+    vector = np.zeros((1, 4, 2))
+    vector[0, :, 1] = [1, 1, -1, -1]
+    cells, sinks = track(Field(vector, np.ones((1, 4))), np.zeros((1, 4), np.uint32), threshold=0.5, step=1.0, reach=9)
+    assert not cells.any()
+    assert set(sinks[0].tolist()) <= {1, 2}
+
+
+@given(SEEDS)
+@settings(max_examples=20)
+def test_tracking_knows_no_order(seed: int) -> None:
+    """Mirrored or turned, a tissue has its cells mirrored or turned: no direction is walked first."""
+    field, nuclei = random_field(seed)
+    settings_ = {"threshold": 0.4, "step": 2.0, "reach": 12}
+    cells, _ = track(field, nuclei, **settings_)
+
+    def tracked(vector: np.ndarray, turn) -> np.ndarray:
+        arguments = (np.ascontiguousarray(x) for x in (turn(vector), turn(field.inside), turn(nuclei)))
+        vector, inside, turned = arguments
+        return turn(track(Field(vector, inside), turned, **settings_)[0])
+
+    assert np.array_equal(tracked(field.vector * (-1, 1), lambda a: a[::-1]), cells)
+    assert np.array_equal(tracked(field.vector * (1, -1), lambda a: a[:, ::-1]), cells)
+    assert np.array_equal(tracked(field.vector[..., ::-1], lambda a: a.swapaxes(0, 1)), cells)
+
+
+# Bug reported: np.rint(y + offset) rounds halves to even places, so that a step of a half depends on where it starts.
+@pytest.mark.parametrize(
+    "across", [0.3, pytest.param(0.5, marks=pytest.mark.xfail(reason="halves are rounded by place", strict=True))]
+)
+def test_tracking_does_not_depend_on_where_the_tissue_lies(across: float) -> None:
+    """A tile is tracked as the whole tissue is, whatever row and column it begins with."""
+    nuclei = np.zeros((12, 12), np.uint32)
+    nuclei[:2] = 1 + np.arange(12) // 2
+    vector = np.tile([-((1 - across**2) ** 0.5), across], (12, 12, 1))
+    field = Field(vector, np.ones(nuclei.shape))
+    whole, _ = track(field, nuclei, threshold=0.5, step=1.0, reach=30)
+    tile, _ = track(Field(vector[:, 1:], field.inside[:, 1:]), nuclei[:, 1:], threshold=0.5, step=1.0, reach=30)
+    assert np.array_equal(whole[:, 1:], tile)
+
+
+def test_ids_beyond_16_and_31_bits_are_kept() -> None:
+    field, nuclei = rightward(4)
+    nuclei[0, -1] = 4_000_000_000
+    cells, _ = track(field, nuclei, threshold=0.5, step=1.0, reach=9)
+    assert cells.dtype == np.uint32
+    assert (cells == 4_000_000_000).all()
+    assert (keep_attached(cells, nuclei) == 4_000_000_000).all()
+    assert np.array_equal(fill_holes(cells), cells)
+
+
+# --- Cells -----------------------------------------------------------------------------------------------------------
+
+
+def connected(mask: np.ndarray, start: tuple[int, int]) -> set[tuple[int, int]]:
+    """Bins that hang together with one by edges."""
+    seen, todo = {start}, [start]
+    while todo:
+        y, x = todo.pop()
+        for there in ((y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)):
+            if there not in seen and all(0 <= t < n for t, n in zip(there, mask.shape, strict=True)) and mask[there]:
+                seen.add(there)
+                todo.append(there)
+    return seen
+
+
+LABELS = arrays(np.uint32, (7, 8), elements=st.sampled_from([0, 1, 1, 2, 300]))
+
+
+@given(cells=LABELS, in_nucleus=arrays(bool, (7, 8)))
+@settings(max_examples=40)
+def test_only_what_hangs_together_with_its_nucleus_is_kept(cells: np.ndarray, in_nucleus: np.ndarray) -> None:
+    nuclei = np.where(in_nucleus, cells, 0)
+    expected = np.zeros_like(cells)
+    for place in map(tuple, np.argwhere(cells)):
+        piece = connected(cells == cells[place], place)
+        expected[place] = cells[place] * any(nuclei[p] for p in piece)
+    assert np.array_equal(keep_attached(cells, nuclei), expected)
+
+
+@given(cells=LABELS)
+@settings(max_examples=60)
+def test_holes_are_filled_by_the_one_cell_around(cells: np.ndarray) -> None:
+    expected = cells.copy()
+    for place in map(tuple, np.argwhere(cells == 0)):
+        region = connected(cells == 0, place)
+        if any(y in (0, 6) or x in (0, 7) for y, x in region):
+            continue  # open at the border
+        around = {int(cells[y + dy, x + dx]) for y, x in region for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0))} - {0}
+        if len(around) == 1:
+            expected[place] = around.pop()
+    assert np.array_equal(fill_holes(cells), expected)
+
+
+def test_a_hole_between_two_cells_stays() -> None:
+    cells = np.array([[1, 1, 2, 2], [1, 0, 0, 2], [1, 1, 2, 2], [1, 0, 1, 1], [1, 1, 1, 1]], np.uint32)
+    filled = fill_holes(cells)
+    assert filled[1].tolist() == [1, 0, 0, 2]
+    assert filled[3].tolist() == [1, 1, 1, 1]
+
+
+def test_paths_that_end_together_are_one_orphan() -> None:
+    """Sinks that touch, by a corner too, are one; those apart are others; the small are dropped; ids follow on."""
+    sinks = np.full((4, 10), -1)
+    sinks[0, :3], sinks[1, :2] = 0, 11  # end in (0, 0) and (1, 1), which touch by a corner
+    sinks[3, 0:4] = 38  # ends in (3, 8)
+    sinks[3, 9] = 5  # one bin
+    orphans = orphan_cells(sinks, first_id=50, min_area=2)
+    assert set(np.unique(orphans)) == {0, 50, 51}
+    assert np.argwhere(orphans == orphans[0, 0]).tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1]]
+    assert np.argwhere(orphans == orphans[3, 0]).tolist() == [[3, 0], [3, 1], [3, 2], [3, 3]]
+
+
+def test_without_sinks_there_are_no_orphans() -> None:
+    assert not orphan_cells(np.full((3, 4), -1), first_id=1, min_area=1).any()
+
+
+def test_pixels_take_their_bins_cell_and_nuclei_stay_as_they_are() -> None:
+    grid = Grid((4, 5), (2.0, 2.0), 2.0)
+    nuclei = np.zeros((4, 5), np.uint32)
+    nuclei[1, 1:3] = 9
+    cells = np.array([[3, 0, 4], [0, 9, 0]], np.uint32)
+    assert to_pixels(cells, grid, nuclei).tolist() == [
+        [3, 3, 0, 0, 4],
+        [3, 9, 9, 0, 4],
+        [0, 0, 9, 9, 0],
+        [0, 0, 9, 9, 0],
+    ]
+    assert to_pixels(cells, grid, nuclei).dtype == np.uint32
+
+
+@given(seed=SEEDS, step=st.sampled_from([1.0, 1.6, 2.5]))
+@settings(max_examples=15)
+def test_every_nucleus_lies_in_its_cell(seed: int, step: float) -> None:
+    rng = np.random.default_rng(seed)
+    grid = Grid((12, 13), (step, step), step)
+    nuclei = rng.integers(0, 4, (12, 13)).astype(np.uint32)
+    pixels = to_pixels(rng.integers(0, 4, grid.shape).astype(np.uint32), grid, nuclei)
+    assert np.array_equal(pixels[nuclei > 0], nuclei[nuclei > 0])
+
+
+def test_spacing_is_that_of_the_spots_in_nuclei() -> None:
+    nuclei = np.zeros((20, 20), np.uint32)
+    nuclei[:10] = 1
+    occupied = np.zeros((20, 20), bool)
+    occupied[::5, ::5] = True  # 8 spots on the 200 bins of nuclei
+    assert spot_spacing(spots_at(occupied), nuclei) == pytest.approx(0.5 * (200 / 8) ** 0.5)
+    assert spot_spacing(spots_at(np.ones((20, 20), bool)), nuclei) == 1
+
+
+# --- Perfect predictions ---------------------------------------------------------------------------------------------
+
+
+def discs(*, spacing: float, radius: float, shape: tuple[int, int] = (112, 112)) -> tuple[np.ndarray, ...]:
+    """Round cells around nuclei of radius 3 and the middles of these; where cells would overlap, a line parts them."""
+    steps = (np.arange(spacing / 2, size, spacing) for size in shape)
+    centers = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 2)
+    centers = centers + np.random.default_rng(0).uniform(-2, 2, centers.shape)
+    y, x = np.mgrid[: shape[0], : shape[1]] + 0.5
+    distance = np.hypot(y[..., None] - centers[:, 0], x[..., None] - centers[:, 1])
+    nearest = (distance.argmin(axis=-1) + 1).astype(np.uint32)
+    cells, nuclei = (np.where(distance.min(axis=-1) <= r, nearest, 0) for r in (radius, 3))
+    return cells, nuclei, centers
+
+
+def perfect(cells: np.ndarray, centers: np.ndarray, share: float) -> tuple[Spots, np.ndarray, np.ndarray]:
+    """What a faultless network would predict, at spots on a share of the bins."""
+    spots = spots_at(np.random.default_rng(1).random(cells.shape) < share)
+    own = cells[tuple(spots.index.T)].astype(int)
+    classes = direction_class(centers[own - 1] - spots.index - 0.5)
+    direction = np.where((own > 0)[:, None], np.eye(16)[classes], 1 / 16)
+    return spots, direction, (own > 0).astype(float)
+
+
+def cells_of(truth: tuple[np.ndarray, ...], share: float, **params) -> np.ndarray:
+    cells, nuclei, centers = truth
+    spots, direction, inside = perfect(cells, centers, share)
+    return find_cells(spots, direction=direction, inside=inside, nuclei=nuclei, reach=14, params=FlowParams(**params))
+
+
+APART = {"spacing": 22, "radius": 8}
+TOUCHING = {"spacing": 14, "radius": 9}
+
+
+LAYOUTS = pytest.mark.parametrize("layout", [APART, TOUCHING], ids=["apart", "touching"])
+
+
+def share_right(truth: tuple[np.ndarray, ...], cells: np.ndarray, share: float) -> float:
+    """Of the spots, those given to the right cell or rightly to none."""
+    places = tuple(perfect(truth[0], truth[2], share)[0].index.T)
+    return (cells[places] == truth[0][places]).mean()
+
+
+@LAYOUTS
+def test_perfect_predictions_in_all_bins_give_back_the_cells(layout: dict[str, float]) -> None:
+    """Nothing at all is lost: each bin is certain, so that smoothing must not touch it, and points to its nucleus."""
+    truth = discs(**layout)
+    assert np.array_equal(cells_of(truth, 1.0), truth[0])
+
+
+@LAYOUTS
+@pytest.mark.parametrize(("share", "right", "iou"), [(0.5, 1.0, 0.93), (0.3, 1.0, 0.88), (0.1, 0.995, 0.76)])
+def test_perfect_predictions_at_some_bins_give_back_their_spots(
+    layout: dict[str, float], share: float, right: float, iou: float
+) -> None:
+    """No spot is lost while they lie close enough to hang together. No prediction says whose the empty bins along the
+    border are, which costs the areas some overlap (measured: 0.946 and 0.953, 0.902 and 0.901, 0.793 and 0.784).
+    """
+    truth = discs(**layout)
+    cells = cells_of(truth, share)
+    assert share_right(truth, cells, share) >= right
+    assert mean_best_iou(truth[0], cells) >= iou
+
+
+@LAYOUTS
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_the_papers_smoothing_loses_more(layout: dict[str, float], share: float) -> None:
+    """It averages over boundaries, and takes empty bins for none (measured: 0.997 and 0.986, then 0.803 and 0.817)."""
+    truth = discs(**layout)
+    of_mean = mean_best_iou(truth[0], cells_of(truth, share, smoothing="mean"))
+    assert 0.78 < of_mean < mean_best_iou(truth[0], cells_of(truth, share))
+
+
+@LAYOUTS
+def test_smoothing_mends_what_the_network_is_unsure_of(layout: dict[str, float]) -> None:
+    """Two spots of five tell next to nothing: as they are, paths break off (measured: 0.78 and 0.46 of the spots are
+    right); smoothed, they go on (0.98).
+    """
+    truth = cells, nuclei, centers = discs(**layout)
+    spots, direction, inside = perfect(cells, centers, 1.0)
+    rng = np.random.default_rng(5)
+    unsure = rng.random(len(spots)) < 0.4
+    direction[unsure] = 0.9 / 16 + 0.1 * np.eye(16)[rng.integers(0, 16, unsure.sum())]
+    inside[unsure] = rng.uniform(0.3, 0.7, unsure.sum())
+    smoothed = find_cells(spots, direction=direction, inside=inside, nuclei=nuclei, reach=14)
+    vector = spots.on_grid(direction_vectors()[direction.argmax(axis=1)], 0.0)
+    raw, _ = track(Field(vector, spots.on_grid(inside, 0.0)), nuclei, threshold=0.5, step=2.0, reach=14)
+    assert share_right(truth, fill_holes(keep_attached(raw, nuclei)), 1.0) < 0.8
+    assert share_right(truth, smoothed, 1.0) > 0.96
+
+
+@LAYOUTS
+def test_a_cell_without_a_nucleus_is_kept_on_request(layout: dict[str, float]) -> None:
+    """Under an id of its own; by default it is dropped. Its neighbours stay as they are."""
+    cells, nuclei, centers = discs(**layout)
+    truth = cells, np.where(nuclei == 13, 0, nuclei), centers
+    without = np.where(cells == 13, 0, cells)
+    assert np.array_equal(cells_of(truth, 1.0), without)
+    kept = cells_of(truth, 1.0, orphans=True)
+    assert np.array_equal(kept, np.where(cells == 13, nuclei.max() + 1, cells))
+    assert np.array_equal(cells_of(truth, 1.0, orphans=True, min_orphan_area=1000), without)
+
+
+# Bug reported: orphans are numbered from the largest id on the grid, where a nucleus between the bins' middles is not.
+@pytest.mark.xfail(reason="an orphan takes the id of a nucleus too small for the grid", strict=True)
+def test_an_orphan_never_takes_a_nucleus_id() -> None:
+    grid = Grid((24, 24), (2.0, 2.0), 2.0)
+    nuclei = np.zeros((24, 24), np.uint32)
+    nuclei[20:, 20:] = 1
+    nuclei[0, 0] = 2  # bins are read at pixels 1, 3, ...
+    index = np.argwhere(np.ones(grid.shape)).astype(np.int32)
+    spots = Spots(grid, index, sparse.csr_matrix((len(index), 1)))
+    direction = np.eye(16)[direction_class([5, 5] - index)]
+    cells = find_cells(
+        spots,
+        direction=direction,
+        inside=(index < 9).all(axis=1).astype(float),
+        nuclei=grid.from_raster(nuclei),
+        reach=14,
+        params=FlowParams(orphans=True, min_orphan_area=20),
+    )
+    assert cells[5, 5] > 0
+    assert cells[5, 5] not in nuclei

@@ -1,0 +1,308 @@
+"""Training learns, stops, and comes back the same; prediction does not depend on the batch; a model reads its genes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from math import exp, log
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from skimage.draw import disk
+
+from sslcst.core.encoder import SpotEncoder
+from sslcst.core.geometry import centroids, nearest_centroid
+from sslcst.core.inference import predict_spots
+from sslcst.core.inputs import Inputs
+from sslcst.core.model import Model
+from sslcst.core.sampling import Samples, choose_samples
+from sslcst.core.spots import Grid, Spots
+from sslcst.core.training import Epoch, forward, losses, train_encoder
+from sslcst.errors import DataError, TrainingError
+from sslcst.params import EncoderParams, SamplingParams, TrainingParams
+
+N_GENES = 17
+TINY = EncoderParams(width=16, depth=2, hidden=(16,))
+FAST = TrainingParams(learning_rate=5e-3, batch_size=64, max_epochs=3)
+
+
+def tissue(*, told_by: str = "gene", n_neighbors: int = 6, window: int = 2) -> tuple[Inputs, Samples]:
+    """Sixteen round nuclei on a grid without gaps.
+
+    What a spot's class is can be told by its one gene, of which there is one for each direction and one for outside;
+    or, where all spots hold the same gene, by the distances of its neighbours; or by nothing: the genes are drawn.
+    """
+    nuclei = np.zeros((56, 56), np.uint32)
+    for number in range(16):
+        nuclei[disk((7 + 14 * (number // 4), 7 + 14 * (number % 4)), 4.5)] = 1 + number
+    grid = Grid(nuclei.shape, (1.0, 1.0), 1.0)
+    index = np.argwhere(np.ones(nuclei.shape)).astype(np.int32)
+    ids, centers, _ = centroids(nuclei)
+    nearest, distance = nearest_centroid(index + 0.5, centers)
+    nucleus = nuclei.ravel()
+    samples = choose_samples(
+        Spots(grid, index, sparse.csr_matrix(np.where(nucleus, 9, 1)[:, None])),
+        nucleus=nucleus,
+        core=nucleus,
+        nearest=ids[nearest],
+        distance=distance,
+        offset=centers[nearest] - index - 0.5,
+        radius=6.0,
+        params=SamplingParams(validation=0.25),
+    )
+    gene = np.full(len(index), 16)
+    if told_by == "gene":
+        gene[samples.spot] = np.where(samples.direction < 0, 16, samples.direction)
+    elif told_by == "nothing":
+        gene = np.random.default_rng(0).integers(0, N_GENES, len(index))
+    counts = sparse.csr_matrix((np.full(len(gene), 3), (np.arange(len(gene)), gene)), shape=(len(gene), N_GENES))
+    spots = Spots(grid, index, counts)
+    return Inputs(spots, counts=counts, distance=distance, radius=6.0, n_neighbors=n_neighbors, window=window), samples
+
+
+@pytest.fixture(scope="module")
+def toy() -> tuple[Inputs, Samples]:
+    return tissue()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread(toy: tuple[Inputs, Samples]) -> Iterator[None]:
+    """Tensors of this size are slower on many threads, above all on busy cores.
+
+    It needs the inputs to be there, since numba's first parallel loop gives torch's OpenMP all cores again.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sslcst")
+
+
+def train(data: tuple[Inputs, Samples], **settings) -> tuple[SpotEncoder, list[Epoch]]:
+    settings = {"n_genes": N_GENES, "encoder_params": TINY, "params": FAST, **settings}
+    return train_encoder(*data, **settings)
+
+
+def same(a: SpotEncoder, b: SpotEncoder) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_what_the_genes_tell_is_learnt(toy: tuple[Inputs, Samples]) -> None:
+    """On nuclei set apart, where guessing is right on one direction of sixteen."""
+    _, history = train(toy, params=replace(FAST, max_epochs=6))
+    assert history[-1].direction_accuracy > 0.9
+    assert history[-1].inside_accuracy > 0.98
+
+
+def test_what_the_neighbours_tell_is_learnt() -> None:
+    """All spots express alike: only positions and distances of the neighbours point to the nucleus."""
+    _, history = train(tissue(told_by="distance"), params=replace(FAST, max_epochs=12))
+    assert max(epoch.direction_accuracy for epoch in history) > 0.5
+
+
+def test_the_seed_fixes_the_weights(toy: tuple[Inputs, Samples]) -> None:
+    (a, of_a), (b, of_b), (c, _) = (train(toy, seed=seed, params=replace(FAST, max_epochs=2)) for seed in (1, 1, 2))
+    assert same(a, b)
+    assert of_a == of_b
+    assert not same(a, c)
+
+
+def test_the_callers_random_state_is_left_alone_and_does_not_matter(toy: tuple[Inputs, Samples]) -> None:
+    short = replace(FAST, max_epochs=1)
+    torch.manual_seed(7)
+    before, of_numpy = torch.get_rng_state(), np.random.get_state()[1].copy()
+    a, _ = train(toy, params=short)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert np.array_equal(np.random.get_state()[1], of_numpy)
+    torch.manual_seed(8)
+    assert same(a, train(toy, params=short)[0])
+
+
+def test_training_stops_early_and_keeps_the_best_state() -> None:
+    """Where nothing can be learnt, the validation loss soon rises; the state returned is that of its lowest point."""
+    inputs, samples = tissue(told_by="nothing")
+    params = TrainingParams(learning_rate=2e-2, batch_size=64, max_epochs=40, patience=2)
+    random = np.random.default_rng(0).integers(0, 16, len(samples))
+    samples = replace(samples, direction=np.where(samples.inside, random, -1))
+    seen: list[Epoch] = []
+    encoder, history = train((inputs, samples), params=params, on_epoch=seen.append)
+    validation_loss = [epoch.validation_loss for epoch in history]
+    best = int(np.argmin(validation_loss))
+    assert len(history) == best + 1 + params.patience < params.max_epochs
+    assert seen == history
+    assert [epoch.epoch for epoch in history] == list(range(len(history)))
+
+    held = torch.from_numpy(samples.spot[samples.validation])
+    truth = (
+        torch.from_numpy(samples.direction[samples.validation]),
+        torch.from_numpy(samples.inside[samples.validation]),
+    )
+    assert not encoder.training
+    with torch.no_grad():
+        direction, inside = forward(encoder, inputs, held)
+    assert float(losses(direction, inside, truth[0], truth[1].float())) == pytest.approx(
+        validation_loss[best], rel=1e-4
+    )
+    known = truth[0] >= 0
+    right = (direction.argmax(dim=1) == truth[0])[known].float().mean()
+    assert history[best].direction_accuracy == pytest.approx(float(right), abs=1e-6)
+    assert history[best].inside_accuracy == pytest.approx(float(((inside > 0) == truth[1]).float().mean()), abs=1e-6)
+
+
+def test_training_ends_after_the_last_epoch(toy: tuple[Inputs, Samples]) -> None:
+    assert len(train(toy, params=replace(FAST, max_epochs=2))[1]) == 2
+
+
+@pytest.mark.parametrize("cause", ["learning rate", "features"])
+def test_a_loss_that_is_not_a_number_ends_the_training(cause: str) -> None:
+    data, rate = tissue(), FAST.learning_rate
+    if cause == "features":
+        data[0].distance[:] = float("nan")
+    else:
+        rate = 1e30
+    with pytest.raises(TrainingError, match=r"loss became .* in epoch \d.*learning_rate"):
+        train(data, params=replace(FAST, learning_rate=rate))
+
+
+def test_training_goes_without_neighbours_and_directions() -> None:
+    """Single spots far from one another, and positives that all lie on their centroid."""
+    counts = sparse.csr_matrix(np.eye(8, N_GENES))
+    spots = Spots(Grid((80, 80), (1.0, 1.0), 1.0), np.stack([10 * np.arange(8)] * 2, axis=1).astype(np.int32), counts)
+    inputs = Inputs(spots, counts=counts, distance=np.arange(8.0), radius=3.0, n_neighbors=4, window=2)
+    kind = np.arange(8) % 2 == 0
+    samples = Samples(np.arange(8), kind, np.full(8, -1), np.arange(8) >= 6)
+    _, history = train((inputs, samples), params=replace(FAST, max_epochs=2))
+    assert np.isfinite([epoch.validation_loss for epoch in history]).all()
+    assert np.isnan(history[0].direction_accuracy)
+
+
+def by_hand(direction: np.ndarray, inside: np.ndarray, classes: np.ndarray, is_inside: np.ndarray) -> float:
+    """Cross-entropy of the direction over samples that have one, and L_y = -y log p - (1 - y) log(1 - p) over all."""
+    of_direction = [
+        -log(exp(row[c]) / sum(exp(x) for x in row)) for row, c in zip(direction, classes, strict=True) if c >= 0
+    ]
+    of_inside = []
+    for x, y in zip(inside, is_inside, strict=True):
+        p = 1 / (1 + exp(-x))
+        of_inside.append(-y * log(p) - (1 - y) * log(1 - p))
+    return sum(of_direction) / max(len(of_direction), 1) + sum(of_inside) / len(of_inside)
+
+
+@pytest.mark.parametrize("classes", [[3, -1, 0, 15, -1], [-1] * 5, [1, 2, 3, 4, 5]])
+def test_the_loss_is_that_of_algorithm_2(classes: list[int]) -> None:
+    rng = np.random.default_rng(0)
+    direction, inside = rng.normal(size=(5, 16)), rng.normal(size=5)
+    classes, is_inside = np.array(classes), np.array([1.0, 0.0, 1.0, 1.0, 0.0])
+    loss = losses(*map(torch.from_numpy, (direction, inside, classes, is_inside)))
+    assert float(loss) == pytest.approx(by_hand(direction, inside, classes, is_inside))
+
+
+# --- Inference -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(toy: tuple[Inputs, Samples]) -> SpotEncoder:
+    return train(toy, params=replace(FAST, max_epochs=1))[0]
+
+
+def test_prediction_is_that_of_the_network(toy: tuple[Inputs, Samples], trained: SpotEncoder) -> None:
+    inputs, _ = toy
+    direction, inside = predict_spots(trained, inputs)
+    with torch.no_grad():
+        logits, own = (x.double().numpy() for x in forward(trained, inputs, torch.arange(len(inputs))))
+    assert direction.shape == (len(inputs), 16)
+    assert direction.dtype == inside.dtype == np.float32
+    assert direction == pytest.approx(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), abs=1e-5)
+    assert inside == pytest.approx(1 / (1 + np.exp(-own)), abs=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 10_000])
+def test_the_batch_size_does_not_change_the_prediction(trained: SpotEncoder, batch_size: int) -> None:
+    index = np.argwhere(np.random.default_rng(0).random((16, 16)) < 0.3).astype(np.int32)
+    counts = sparse.csr_matrix(np.random.default_rng(0).poisson(0.3, (len(index), N_GENES)))
+    spots = Spots(Grid((16, 16), (1.0, 1.0), 1.0), index, counts)
+    inputs = Inputs(spots, counts=counts, distance=np.ones(len(index)), radius=6.0, n_neighbors=6, window=2)
+    done: list[int] = []
+    found = predict_spots(trained, inputs, batch_size=batch_size, on_batch=done.append)
+    for a, b in zip(found, predict_spots(trained, inputs), strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
+    assert sum(done) == len(inputs)
+    assert max(done) == min(batch_size, len(inputs))
+
+
+class OutOfMemory:
+    """An encoder on a device that holds so many spots at a time."""
+
+    def __init__(self, encoder: SpotEncoder, holds: int) -> None:
+        self.encoder, self.holds, self.embed_expression = encoder, holds, encoder.embed_expression
+
+    def __call__(self, batch, expression):
+        if len(batch.distance) > self.holds:
+            raise torch.OutOfMemoryError("out of memory")
+        return self.encoder(batch, expression)
+
+
+def test_a_batch_too_large_is_halved(
+    toy: tuple[Inputs, Samples], trained: SpotEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    done: list[int] = []
+    found = predict_spots(OutOfMemory(trained, 300), toy[0], batch_size=1024, on_batch=done.append)
+    for a, b in zip(found, predict_spots(trained, toy[0]), strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
+    assert sum(done) == len(toy[0])
+    assert max(done) == 256
+    assert caplog.text.count("Not enough memory") == 2
+
+
+def test_a_device_that_does_not_hold_one_spot_is_an_error(toy: tuple[Inputs, Samples], trained: SpotEncoder) -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        predict_spots(OutOfMemory(trained, 0), toy[0])
+
+
+# --- A trained model -------------------------------------------------------------------------------------------------
+
+
+def model_of(*genes: str, encoder: SpotEncoder | None = None) -> Model:
+    encoder = encoder or SpotEncoder(len(genes), TINY)
+    return Model(
+        encoder, TINY, genes, bin_size=1.0, radius=6.0, n_neighbors=6, window=2, seed=0, history=(), n_samples=0
+    )
+
+
+def test_counts_are_read_in_the_models_order(caplog: pytest.LogCaptureFixture) -> None:
+    counts = sparse.csr_matrix(np.arange(8).reshape(2, 4))
+    read = model_of("d", "a", "c").read_counts(counts, ["a", "b", "c", "d"])
+    assert read.toarray().tolist() == [[3, 0, 2], [7, 4, 6]]
+    assert sparse.isspmatrix_csr(read)
+    assert not caplog.text
+
+
+def test_a_missing_gene_counts_0_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    counts = sparse.csr_matrix(np.array([[1, 70_000]]))
+    assert model_of("x", "b", "a").read_counts(counts, ["a", "b"]).toarray().tolist() == [[0, 70_000, 1]]
+    assert "1 of the model's 3 genes" in caplog.text
+
+
+def test_data_with_half_the_genes_are_read_and_with_fewer_are_an_error() -> None:
+    counts = sparse.csr_matrix(np.ones((1, 2)))
+    assert model_of("a", "b", "x", "y").read_counts(counts, ["a", "b"]).shape == (1, 4)
+    with pytest.raises(DataError, match="Only 2 of the 5 genes"):
+        model_of("a", "b", "x", "y", "z").read_counts(counts, ["a", "b"])
+    with pytest.raises(DataError, match="Only 0 of the 1 genes"):
+        model_of("a").read_counts(counts, ["b", "c"])
+
+
+def test_the_hash_names_the_weights() -> None:
+    model, twin = model_of("a"), model_of("a")
+    twin.encoder.load_state_dict(model.encoder.state_dict())
+    assert model.sha256() == twin.sha256()
+    with torch.no_grad():
+        twin.encoder.inside.bias += 1e-6
+    assert model.sha256() != twin.sha256()
