@@ -168,6 +168,7 @@ def test_demo_runs_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     result = run("demo", "--out", tmp_path, "--cells", 30)
     assert result.exit_code == 0, result.output
     assert "training.max_epochs=1" in result.stdout
+    assert "INFO" not in result.stdout  # squidpy's and spatialdata's loggers write there
     for way in ("nuclei alone", r"nuclei grown \*", "sslcst"):
         row = re.search(rf"^{way}((?: +[01]\.\d{{3}}(?: \([1-6] um\))?){{3}})$", result.stdout, re.MULTILINE)
         assert row, f"{way} is not in the table"

@@ -305,7 +305,7 @@ def test_paths_that_end_together_are_one_orphan() -> None:
     sinks[0, :3], sinks[1, :2] = 0, 11  # end in (0, 0) and (1, 1), which touch by a corner
     sinks[3, 0:4] = 38  # ends in (3, 8)
     sinks[3, 9] = 5  # one bin
-    orphans = orphan_cells(sinks, first_id=50, min_area=2)
+    orphans = orphan_cells(sinks, first_id=50, min_area=4)
     assert set(np.unique(orphans)) == {0, 50, 51}
     assert np.argwhere(orphans == orphans[0, 0]).tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1]]
     assert np.argwhere(orphans == orphans[3, 0]).tolist() == [[3, 0], [3, 1], [3, 2], [3, 3]]
@@ -449,6 +449,18 @@ def test_a_cell_without_a_nucleus_is_kept_on_request(layout: dict[str, float]) -
     kept = cells_of(truth, 1.0, orphans=True)
     assert np.array_equal(kept, np.where(cells == 13, nuclei.max() + 1, cells))
     assert np.array_equal(cells_of(truth, 1.0, orphans=True, min_orphan_area=1000), without)
+
+
+@given(SEEDS)
+@settings(max_examples=10)
+def test_every_cell_is_one_piece_around_its_nucleus_however_wild_the_predictions(seed: int) -> None:
+    cells, nuclei, _ = discs(**TOUCHING, shape=(42, 42))
+    spots, direction, inside = random_predictions(seed, cells.shape)
+    found = find_cells(spots, direction=direction, inside=inside, nuclei=nuclei, reach=14)
+    assert np.array_equal(found[nuclei > 0], nuclei[nuclei > 0])
+    for number in np.unique(nuclei[nuclei > 0]):
+        mask = found == number
+        assert len(connected(mask, tuple(np.argwhere(nuclei == number)[0]))) == mask.sum()
 
 
 # Bug reported: orphans are numbered from the largest id on the grid, where a nucleus between the bins' middles is not.

@@ -204,7 +204,7 @@ def test_there_are_always_negatives() -> None:
 
 def test_at_most_so_many_of_each_kind_are_drawn_by_their_hash() -> None:
     """The draw depends on each spot's place alone, so that it is the same for any order of the spots."""
-    tissue = Tissue(NINE)
+    tissue = Tissue(NINE, share=0.6)
     every, few = tissue.sample(seed=5), tissue.sample(seed=5, max_samples=30)
     place = tissue.spots.index[:, 0].astype(int) * 60 + tissue.spots.index[:, 1]
     for inside in (True, False):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -70,7 +71,7 @@ class DemoResult:
         return "\n".join(
             [
                 f"{self.n_cells} cells found of {self.n_true}, in {self.n_clusters} clusters.",
-                f"Parameters other than the defaults: {changed}.",
+                *wrap(f"Parameters other than the defaults: {changed}.", 80),
                 "",
                 *(f"{name:<16}" + "".join(f"{cell:>20}" for cell in row) for name, row in rows.items()),
                 "",

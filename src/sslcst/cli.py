@@ -30,6 +30,7 @@ app = typer.Typer(
 @contextmanager
 def _console() -> Iterator[None]:
     """Log to stderr without breaking the progress bars; turn a foreseen failure into its message and exit code 1."""
+    import spatialdata  # noqa: F401  (sets the levels of its loggers when it is loaded)
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     if not sys.warnoptions:  # other packages' warnings are for programmers: -W or PYTHONWARNINGS shows them

@@ -81,7 +81,9 @@ def apply_affine(matrix: np.ndarray, yx: np.ndarray) -> np.ndarray:
     return yx @ matrix[:2, :2].T + matrix[:2, 2]
 
 
-def choose_key(candidates: Iterable[str], key: str | None, *, kind: str, argument: str, usual: Iterable[str] = ()) -> str:
+def choose_key(
+    candidates: Iterable[str], key: str | None, *, kind: str, argument: str, usual: Iterable[str] = ()
+) -> str:
     """The asked-for name, or the only candidate, or the only one with a usual name.
 
     Raises
@@ -155,7 +157,9 @@ def raster_of(sdata: SpatialData, key: str, coordinate_system: str) -> Raster:
     element = full_scale(sdata[key])
     matrix = affine_matrix(element, coordinate_system)
     if abs(np.linalg.det(matrix)) < 1e-12:
-        raise DataError(f"The transformation of {key!r} to {coordinate_system!r} cannot be inverted: {matrix.tolist()}.")
+        raise DataError(
+            f"The transformation of {key!r} to {coordinate_system!r} cannot be inverted: {matrix.tolist()}."
+        )
     sizes = element.sizes
     return Raster((sizes["y"], sizes["x"]), matrix, coordinate_system, get_transformation(element, get_all=True))
 
@@ -263,7 +267,9 @@ def read_transcripts(
     if not len(yx):
         raise DataError(f"Points {points_key!r} are empty: there is no transcript.")
     if not np.isfinite(yx).all():
-        raise DataError(f"Points {points_key!r} have {(~np.isfinite(yx)).any(axis=1).sum()} rows with NaN or infinite x or y.")
+        raise DataError(
+            f"Points {points_key!r} have {(~np.isfinite(yx)).any(axis=1).sum()} rows with NaN or infinite x or y."
+        )
     to_pixel = np.linalg.inv(raster.to_system) @ affine_matrix(points, raster.coordinate_system)
     return Transcripts(apply_affine(to_pixel, yx), gene, count, genes)
 
@@ -285,24 +291,36 @@ def gene_column(points: Any, points_key: str, gene_key: str | None) -> str:
         gene_key = points.attrs.get("spatialdata_attrs", {}).get("feature_key")
     if gene_key is None and not set(columns) & set(GENE_COLUMNS):
         listed = ", ".join(map(repr, columns)) or "none"
-        raise KeyMissingError(f"No column of points {points_key!r} is known to hold genes: choose with gene_key=; columns: {listed}.")
-    return choose_key(columns, gene_key, kind=f"gene column of points {points_key!r}", argument="gene_key", usual=GENE_COLUMNS)
+        raise KeyMissingError(
+            f"No column of points {points_key!r} is known to hold genes: choose with gene_key=; columns: {listed}."
+        )
+    return choose_key(
+        columns, gene_key, kind=f"gene column of points {points_key!r}", argument="gene_key", usual=GENE_COLUMNS
+    )
 
 
-def _read_molecules(points, points_key, gene_key, count_key) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, pd.Index]:
+def _read_molecules(
+    points, points_key, gene_key, count_key
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, pd.Index]:
     gene_key = gene_column(points, points_key, gene_key)
     if count_key is None:
         count_key = next((name for name in COUNT_COLUMNS if name in points.columns), None)
         if count_key is not None:
             logger.info("Counts are taken from column %r of points %r.", count_key, points_key)
     elif count_key not in points.columns:
-        raise KeyMissingError(f"Points {points_key!r} have no column {count_key!r}: choose count_key among {list(points.columns)}.")
+        raise KeyMissingError(
+            f"Points {points_key!r} have no column {count_key!r}: choose count_key among {list(points.columns)}."
+        )
     columns = [*YX, gene_key] + ([count_key] if count_key else [])
     frame = points[columns].compute()
     gene = frame[gene_key].astype("category").cat.remove_unused_categories()
     if gene.isna().any():
         raise DataError(f"Points {points_key!r} have {gene.isna().sum()} rows without a gene in {gene_key!r}.")
-    count = None if count_key is None else _whole(frame[count_key].to_numpy(), f"Column {count_key!r} of points {points_key!r}")
+    count = (
+        None
+        if count_key is None
+        else _whole(frame[count_key].to_numpy(), f"Column {count_key!r} of points {points_key!r}")
+    )
     names = pd.Index(gene.cat.categories.astype(str), name=None)
     return frame[list(YX)].to_numpy(np.float64), gene.cat.codes.to_numpy(np.int64), count, names
 

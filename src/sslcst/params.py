@@ -39,11 +39,11 @@ class NucleiParams:
     method
         ``"watershed"`` (needs no weights) or ``"cellpose"`` (the paper's).
     model
-        Cellpose only: a model's name (``"cyto2"``, ``"cyto3"``, ``"nuclei"``, ``"cpsam"``) or the path of a weights file.
-        ``None`` takes the paper's ``"cyto2"`` with cellpose 3 and ``"cpsam"`` with cellpose 4.
+        Cellpose only: a model's name (``"cyto2"``, ``"cyto3"``, ``"nuclei"``, ``"cpsam"``) or the path of a weights
+        file. ``None`` takes the paper's ``"cyto2"`` with cellpose 3 and ``"cpsam"`` with cellpose 4.
     diameters
-        Expected nucleus diameters. With several, each is tried and the one whose nuclei cover most is kept; empty: estimated from
-        the image.
+        Expected nucleus diameters. With several, each is tried and the one whose nuclei cover most is kept; empty:
+        estimated from the image (cellpose 4, which works at any scale, does without).
     flow_threshold
         Cellpose: largest flow error of a nucleus that is kept. The paper's code uses 0.9.
     cellprob_threshold
@@ -62,6 +62,7 @@ class NucleiParams:
     def __post_init__(self) -> None:
         object.__setattr__(self, "diameters", tuple(float(d) for d in self.diameters))
         _check(all(d > 0 for d in self.diameters), "diameters", self.diameters, "each must be above 0")
+        _check_positive(self, "flow_threshold")  # 0 would switch Cellpose's test off
         low, high = self.percentiles
         _check(0 <= low < high <= 100, "percentiles", self.percentiles, "must rise and lie between 0 and 100")
 

@@ -55,7 +55,9 @@ def check_free(sdata: SpatialData, names: Mapping[str, str], *, overwrite: bool)
             raise StoreError(f"{path} is no store of zarr format 3: read it and `write` it to a new place first.")
         for folder in (path, path.parent):
             if not os.access(folder, os.W_OK | os.X_OK):
-                raise StoreError(f"{folder} cannot be written to, and the results belong there: copy the store, or set its rights.")
+                raise StoreError(
+                    f"{folder} cannot be written to, and the results belong there: copy the store, or set its rights."
+                )
 
 
 def commit(sdata: SpatialData, elements: Mapping[str, Any], kinds: Mapping[str, str]) -> None:

@@ -10,11 +10,11 @@ import logging
 import pickle
 import ssl
 import struct
-from collections.abc import Callable
 from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from numpy.typing import NDArray
 from sslcst.core.nuclei.diameter import estimate_diameter
 from sslcst.errors import BackendError
 from sslcst.params import NucleiParams
+
+if TYPE_CHECKING:
+    from sslcst.core.nuclei import Segmenter
 
 _OTHERWISE = 'Otherwise use a weights file\'s path, method="watershed", or nuclei that you have (nuclei_key).'
 
@@ -33,7 +36,7 @@ _UNREADABLE = (
 )
 
 
-def load(params: NucleiParams, *, device: str) -> Callable[..., NDArray[np.integer]]:
+def load(params: NucleiParams, *, device: str) -> Segmenter:
     """Load a network, downloading it first if it is one of Cellpose's own and not yet on this machine.
 
     Parameters
@@ -45,8 +48,8 @@ def load(params: NucleiParams, *, device: str) -> Callable[..., NDArray[np.integ
 
     Returns
     -------
-    The segmenter (`sslcst.core.nuclei.Segmenter`). Without a diameter, Cellpose 3 takes the estimated one
-    (`estimate_diameter`) and Cellpose 4, which works at any scale, none.
+    The segmenter. Without a diameter, Cellpose 3 takes the estimated one (`estimate_diameter`) and Cellpose 4, which
+    works at any scale, none.
 
     Raises
     ------

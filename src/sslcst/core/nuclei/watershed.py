@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,11 @@ from skimage.segmentation import watershed
 from sslcst.core.nuclei.diameter import estimate_diameter
 from sslcst.params import NucleiParams
 
+if TYPE_CHECKING:
+    from sslcst.core.nuclei import Segmenter
 
-def load(params: NucleiParams, *, device: str) -> Callable[..., NDArray[np.integer]]:
+
+def load(params: NucleiParams, *, device: str) -> Segmenter:
     """Return `segment`; watershed has nothing to load, and runs on the CPU whatever the device."""
     return segment
 
