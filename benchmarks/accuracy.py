@@ -3,9 +3,9 @@
     python benchmarks/accuracy.py DATA [--only NAME ...] [--set section.field=value ...]
 
 DATA is a folder that may hold ``prostate.zarr`` (labels reference_nuclei and reference_cells, points in microns),
-``cosmx.zarr`` (image dapi, labels reference_cells, points), Cellpose weights ``cellpose.pt`` and a bin1 GEM ``*.gem.gz``;
-what is not there is left out. Reference cells serve for scoring alone. Prints two tables in Markdown: how close the cells
-come, and the time, memory and speed of each stage.
+``cosmx.zarr`` (image dapi, labels reference_cells, points), Cellpose weights ``cellpose.pt`` and a bin1 GEM
+``*.gem.gz``; what is not there is left out. Reference cells serve for scoring alone. Prints two tables in Markdown: how
+close the cells come, and the time, memory and speed of each stage.
 """
 
 from __future__ import annotations
@@ -178,7 +178,9 @@ def conserved(run: Run) -> str:
     cells = run.sdata.labels["sslcst_cells"].to_numpy()
     yx = np.floor(points[["y", "x"]].to_numpy()).astype(int)
     on = (yx < cells.shape).all(axis=1)
-    outside = int(points["count"].to_numpy()[on][cells[tuple(yx[on].T)] == 0].sum() + points["count"].to_numpy()[~on].sum())
+    outside = int(
+        points["count"].to_numpy()[on][cells[tuple(yx[on].T)] == 0].sum() + points["count"].to_numpy()[~on].sum()
+    )
     verdict = "all there" if given + outside == total else "COUNTS WERE LOST OR MADE"
     return f"GEM: {total} counts = {given} in {table.n_obs} cells + {outside} outside: {verdict}."
 

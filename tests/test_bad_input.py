@@ -263,7 +263,9 @@ def one_gene(sdata):
 
 def few_transcripts(sdata):
     """Fewer than a spot wants neighbours."""
-    frame = pd.DataFrame({"x": [15.5, 16.5, 20.5, 45.5, 3.5], "y": [15.5, 14.5, 40.5, 25.5, 55.5], "gene": list("abcab")})
+    frame = pd.DataFrame(
+        {"x": [15.5, 16.5, 20.5, 45.5, 3.5], "y": [15.5, 14.5, 40.5, 25.5, 55.5], "gene": list("abcab")}
+    )
     replace(sdata, transcripts=points(frame, feature_key="gene"))
 
 

@@ -305,7 +305,9 @@ def test_a_trained_model_serves_the_next_tissue(tissue, tmp_path):
     assert (labels_of(tissue) == tissue["trained_cells"].to_numpy()).all()
 
 
-@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # spatialdata-plot sets colours as matplotlib 3.11 dislikes
+@pytest.mark.filterwarnings(
+    "ignore::PendingDeprecationWarning"
+)  # spatialdata-plot sets colours as matplotlib 3.11 dislikes
 def test_chained_with_scanpy_squidpy_and_spatialdata_plot(tissue, tmp_path):
     import matplotlib.pyplot as plt
     import scanpy as sc

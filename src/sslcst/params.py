@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from numbers import Integral, Real
 from typing import Any, Literal
 
 from sslcst.errors import ParameterError
@@ -16,6 +17,32 @@ from sslcst.errors import ParameterError
 def _check(ok: bool, name: str, value: object, rule: str) -> None:
     if not ok:
         raise ParameterError(f"{name}={value!r}: {rule}.")
+
+
+_TYPES = {
+    "int": Integral,
+    "float": Real,
+    "float | None": (Real, type(None)),
+    "bool": bool,
+    "str": str,
+    "str | None": (str, type(None)),
+}
+
+
+class Section:
+    """Base of the sections: each value is of its field's type."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value, expected = getattr(self, each.name), _TYPES.get(each.type)
+            if each.type.startswith("tuple"):
+                _check(isinstance(value, list | tuple), each.name, value, "must be a list or tuple")
+                _check(all(isinstance(item, Real) for item in value), each.name, value, "must hold numbers")
+                object.__setattr__(self, each.name, tuple(value))
+            elif expected is not None:
+                right = isinstance(value, expected) and isinstance(value, bool) == (each.type == "bool")
+                _check(right, each.name, value, f"must be of type {each.type}")
+        self._check_bounds()
 
 
 def _check_positive(section: object, *names: str) -> None:
@@ -31,7 +58,7 @@ def _check_share(section: object, *names: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NucleiParams:
+class NucleiParams(Section):
     """Nuclei segmentation (paper: "Nuclei segmentation").
 
     Parameters
@@ -59,8 +86,7 @@ class NucleiParams:
     cellprob_threshold: float = 0.0
     percentiles: tuple[float, float] = (1.0, 99.8)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "diameters", tuple(float(d) for d in self.diameters))
+    def _check_bounds(self) -> None:
         _check(all(d > 0 for d in self.diameters), "diameters", self.diameters, "each must be above 0")
         _check_positive(self, "flow_threshold")  # 0 would switch Cellpose's test off
         low, high = self.percentiles
@@ -68,7 +94,7 @@ class NucleiParams:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ErosionParams:
+class ErosionParams(Section):
     """Dynamic adaptive erosion of the nuclei to high-confidence cores (paper: Algorithm 1).
 
     Parameters
@@ -88,27 +114,28 @@ class ErosionParams:
     min_area: int = 9
     min_solidity: float = 0.8
 
-    def __post_init__(self) -> None:
+    def _check_bounds(self) -> None:
         _check_share(self, "keep", "min_solidity")
         _check(self.length >= 3, "length", self.length, "must be at least 3")
         _check(self.min_area >= 0, "min_area", self.min_area, "must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpotParams:
+class SpotParams(Section):
     """Spots: the bins of a square grid that hold transcripts.
 
     Parameters
     ----------
     bin_size
-        Side of a bin. ``None``: a sixteenth of the median nucleus diameter, in whole pixels of the labels and at least one.
+        Side of a bin. ``None``: a sixteenth of the median nucleus diameter, in whole pixels of the labels and at least
+        one.
     n_genes
         Most variable genes that the encoder reads; counts in the table always cover all genes.
     n_neighbors
-        Nearest occupied spots that are read with each spot (paper: 50).
+        Nearest occupied spots that are read with each spot.
     window
-        Neighbours lie at most this many bins away along each axis; a spot with fewer neighbours than `n_neighbors` there is read
-        with those.
+        Neighbours lie at most this many bins away along each axis; a spot with fewer neighbours than `n_neighbors`
+        there is read with those.
     """
 
     bin_size: float | None = None
@@ -116,12 +143,12 @@ class SpotParams:
     n_neighbors: int = 50
     window: int = 24
 
-    def __post_init__(self) -> None:
+    def _check_bounds(self) -> None:
         _check_positive(self, "bin_size", "n_genes", "n_neighbors", "window")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingParams:
+class SamplingParams(Section):
     """Positive and negative samples (paper: "Cell correction").
 
     Parameters
@@ -145,14 +172,15 @@ class SamplingParams:
     max_samples: int = 20_000
     validation: float = 0.1
 
-    def __post_init__(self) -> None:
+    def _check_bounds(self) -> None:
         _check_positive(self, "negative_distance", "max_samples")
         _check_share(self, "negative_density", "farthest")
+        _check_positive(self, "farthest")
         _check(0 < self.validation < 1, "validation", self.validation, "must lie strictly between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderParams:
+class EncoderParams(Section):
     """The network (paper: eq. 5-11, Algorithm 2).
 
     Parameters
@@ -166,7 +194,8 @@ class EncoderParams:
     hidden
         Widths of the RMLP's layers, each followed by GELU and dropout; a last one leads back to `width`.
     noise
-        Scale of the RMLP's random reparameterisation at each training step, relative to the weights' initial spread; 0 is a plain MLP.
+        Scale of the RMLP's random reparameterisation at each training step, relative to the weights' initial spread; 0
+        is a plain MLP.
     dropout
         Share of activations dropped in the RMLP while training.
     """
@@ -178,8 +207,7 @@ class EncoderParams:
     noise: float = 0.1
     dropout: float = 0.1
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))
+    def _check_bounds(self) -> None:
         _check_positive(self, "width", "depth", "heads")
         _check(self.width % self.heads == 0, "heads", self.heads, f"must divide width={self.width}")
         _check(all(size > 0 for size in self.hidden), "hidden", self.hidden, "each must be above 0")
@@ -188,7 +216,7 @@ class EncoderParams:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingParams:
+class TrainingParams(Section):
     """Training (paper: Algorithm 2 and "Experimental setup").
 
     Parameters
@@ -208,12 +236,12 @@ class TrainingParams:
     max_epochs: int = 200
     patience: int = 10
 
-    def __post_init__(self) -> None:
+    def _check_bounds(self) -> None:
         _check_positive(self, "learning_rate", "batch_size", "max_epochs", "patience")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PriorParams:
+class PriorParams(Section):
     """The expected cell radius and what follows from it (paper: eq. 13-15).
 
     Parameters
@@ -227,20 +255,20 @@ class PriorParams:
     radius: float | None = None
     sigma: float = 0.25
 
-    def __post_init__(self) -> None:
+    def _check_bounds(self) -> None:
         _check_positive(self, "radius")
         _check(self.sigma >= 0, "sigma", self.sigma, "must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowParams:
+class FlowParams(Section):
     """Smoothing and gradient flow tracking, and cells from it.
 
     Parameters
     ----------
     smoothing
-        ``"confidence"``: a spot's prediction gives way to its neighbours' as far as it is unsure. ``"mean"``: the paper's mean
-        over the 3 x 3 bins around.
+        ``"confidence"``: a spot's prediction gives way to its neighbours' as far as it is unsure. ``"mean"``: the
+        paper's mean over the 3 x 3 bins around.
     threshold
         Spots with at least this probability belong to a cell.
     step
@@ -257,7 +285,7 @@ class FlowParams:
     orphans: bool = False
     min_orphan_area: int = 50
 
-    def __post_init__(self) -> None:
+    def _check_bounds(self) -> None:
         _check(self.smoothing in ("confidence", "mean"), "smoothing", self.smoothing, "must be 'confidence' or 'mean'")
         _check_share(self, "threshold")
         _check(self.step >= 1, "step", self.step, "must be at least 1")

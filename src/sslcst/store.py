@@ -1,8 +1,9 @@
 """Writing to a store so that it is never harmed: results are whole before the first of them can be seen.
 
-What a reader sees of a store is what its consolidated metadata lists. So the results are written to a folder of their own
-beside the store, moved into it where nobody sees them yet, and made visible by one atomic rewrite of that list. Results that
-are replaced are taken from the list first. Whenever a run is killed, the store opens; what it left is swept by the next run.
+What a reader sees of a store is what its consolidated metadata lists. So the results are written to a folder of their
+own beside the store, moved into it where nobody sees them yet, and made visible by one atomic rewrite of that list.
+Results that are replaced are taken from the list first. Whenever a run is killed, the store opens; what it left is
+swept by the next run.
 """
 
 from __future__ import annotations

@@ -87,6 +87,7 @@ def find_cells(
     inside: np.ndarray,
     nuclei: np.ndarray,
     reach: float,
+    first_orphan: int,
     params: FlowParams = FlowParams(),
 ) -> np.ndarray:
     """Predictions to cells: smooth, track, clean.
@@ -102,7 +103,9 @@ def find_cells(
     nuclei
         Nucleus labels on the grid (rows, columns).
     reach
-        Longest path in bins.
+        Distance in bins beyond which a path is not followed.
+    first_orphan
+        Cells without a nucleus are numbered from here.
     params
         Smoothing, threshold, step, and whether cells without a nucleus are kept.
 
@@ -117,7 +120,7 @@ def find_cells(
     cells, sinks = track(field, nuclei, threshold=params.threshold, step=params.step, reach=reach)
     cells = fill_holes(keep_attached(cells, nuclei))
     if params.orphans:
-        orphans = orphan_cells(sinks, first_id=int(nuclei.max()) + 1, min_area=params.min_orphan_area)
+        orphans = orphan_cells(sinks, first_id=first_orphan, min_area=params.min_orphan_area)
         cells = np.where(cells == 0, orphans, cells)
     return cells
 

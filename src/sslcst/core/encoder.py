@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -28,6 +30,7 @@ class ReparameterizedLinear(nn.Module):
         self.spread = noise * float(self.linear.weight.detach().std())
 
     def forward(self, r: torch.Tensor) -> torch.Tensor:
+        """Tokens r (..., width_in) -> (..., width_out)."""
         weight = self.linear.weight
         if self.training and self.spread:
             weight = weight + self.spread * torch.randn_like(weight)
@@ -40,12 +43,11 @@ class RMLP(nn.Module):
     def __init__(self, params: EncoderParams) -> None:
         super().__init__()
         widths = (params.width, *params.hidden, params.width)
-        self.layers = nn.ModuleList(
-            ReparameterizedLinear(a, b, params.noise) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(ReparameterizedLinear(a, b, params.noise) for a, b in pairwise(widths))
         self.dropout = nn.Dropout(params.dropout)
 
     def forward(self, r: torch.Tensor) -> torch.Tensor:
+        """Tokens r (..., width) -> (..., width)."""
         for layer in self.layers:
             r = self.dropout(F.gelu(layer(r)))
         return r
@@ -84,12 +86,13 @@ class Block(nn.Module):
         self.rmlp = RMLP(params)
 
     def forward(self, r: torch.Tensor, present: torch.Tensor | None, n_queries: int) -> torch.Tensor:
+        """Tokens r (b, t, width) and the keys that count (b, t) -> (b, n_queries, width) for the first tokens."""
         r = self.attention(self.norm_attention(r), present, n_queries) + r[:, :n_queries]
         return self.rmlp(self.norm_rmlp(r)) + r
 
 
 class SpotEncoder(nn.Module):
-    """The paper's network: reads a spot and its nearest spots, tells the direction to its nucleus and whether it is in a cell.
+    """The paper's network: from a spot and its nearest spots to the direction to its nucleus, and in or out of a cell.
 
     Parameters
     ----------
@@ -102,7 +105,8 @@ class SpotEncoder(nn.Module):
     def __init__(self, n_genes: int, params: EncoderParams = EncoderParams()) -> None:
         super().__init__()
         self.expression = nn.Parameter(torch.randn(n_genes, params.width) / params.width**0.5)  # W1
-        self.position = nn.Linear(2, params.width)  # W2 and the bias
+        self.position = nn.Linear(2, params.width)  # W2 and the bias, which starts at 0 so as not to drown the rest
+        nn.init.zeros_(self.position.bias)
         self.distance = nn.Linear(1, params.width, bias=False)  # W3
         self.blocks = nn.ModuleList(Block(params) for _ in range(params.depth))
         self.norm = nn.LayerNorm(params.width)

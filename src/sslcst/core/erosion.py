@@ -52,8 +52,8 @@ def erode_nuclei(labels: np.ndarray, *, params: ErosionParams = ErosionParams(),
 
     Notes
     -----
-    Algorithm 1 of the paper, which leaves open when to stop; here every nucleus stops by itself at ``params.keep`` of its
-    area, so that small and large ones lose alike.
+    Algorithm 1 of the paper, which leaves open when to stop; here every nucleus stops by itself at ``params.keep`` of
+    its area, so that small and large ones lose alike.
     """
     rng = np.random.default_rng(seed)
     ids, index = np.unique(labels, return_inverse=True)  # ids may be too large to count by

@@ -54,9 +54,9 @@ def mean_field(spots: Spots, direction: np.ndarray, inside: np.ndarray) -> Field
 def confidence_field(spots: Spots, direction: np.ndarray, inside: np.ndarray, *, sigma: float) -> Field:
     """Predictions that give way to their neighbours' only as far as they are unsure.
 
-    The expected direction vector of a spot has a length between 0 (all directions alike) and 1 (one direction certain), and
-    a probability is unsure near a half; both are topped up by the Gaussian mean around. A certain prediction stays as it is,
-    so that nothing is lost at boundaries, and an empty bin takes what its neighbours say.
+    The expected direction vector of a spot has a length between 0 (all directions alike) and 1 (one direction certain),
+    and a probability is unsure near a half; both are topped up by the Gaussian mean around. A certain prediction stays
+    as it is, so that nothing is lost at boundaries, and an empty bin takes what its neighbours say.
 
     Parameters
     ----------
@@ -73,7 +73,9 @@ def confidence_field(spots: Spots, direction: np.ndarray, inside: np.ndarray, *,
     # The least weight keeps a lone spot from filling all that the Gaussian's tail reaches.
     faint = _FAINT / (2 * np.pi * sigma**2)
     around = ndimage.gaussian_filter(occupied, sigma, mode="constant")[..., None] + faint
-    vector += (1 - np.linalg.norm(vector, axis=-1, keepdims=True)) * _each(vector, ndimage.gaussian_filter, sigma) / around
+    vector += (
+        (1 - np.linalg.norm(vector, axis=-1, keepdims=True)) * _each(vector, ndimage.gaussian_filter, sigma) / around
+    )
     around = ndimage.gaussian_filter(sure, sigma, mode="constant") + faint
     mean = ndimage.gaussian_filter(sure * probability, sigma, mode="constant") / around
     return Field(_unit(vector), sure * probability + (1 - sure) * mean)
@@ -88,7 +90,9 @@ def _unit(vector: np.ndarray) -> np.ndarray:
     return np.divide(vector, length, out=np.zeros_like(vector), where=length > 1e-9)
 
 
-def track(field: Field, nuclei: np.ndarray, *, threshold: float, step: float, reach: float) -> tuple[np.ndarray, np.ndarray]:
+def track(
+    field: Field, nuclei: np.ndarray, *, threshold: float, step: float, reach: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Follow the directions from every bin in a cell until a nucleus is met.
 
     Parameters
@@ -102,7 +106,7 @@ def track(field: Field, nuclei: np.ndarray, *, threshold: float, step: float, re
     step
         Bins that one step goes; a nucleus passed on the way is met.
     reach
-        Longest path in bins.
+        Distance from its start, in bins, beyond which a path is not followed.
 
     Returns
     -------
@@ -116,11 +120,11 @@ def track(field: Field, nuclei: np.ndarray, *, threshold: float, step: float, re
     Each bin follows its own path, so that the result depends on no order, and on nothing beyond `reach`.
     """
     inside = (field.inside >= threshold) | (nuclei > 0)
-    return _follow(field.vector, inside, nuclei, step, int(np.ceil(reach / step)))
+    return _follow(field.vector, inside, nuclei, step, reach)
 
 
 @numba.njit(parallel=True, cache=True)
-def _follow(vector, inside, nuclei, step, n_steps):  # pragma: no cover (compiled)
+def _follow(vector, inside, nuclei, step, reach):  # pragma: no cover (compiled)
     height, width = nuclei.shape
     cells = np.zeros((height, width), nuclei.dtype)
     sinks = np.full((height, width), -1, np.int64)
@@ -129,16 +133,19 @@ def _follow(vector, inside, nuclei, step, n_steps):  # pragma: no cover (compile
         for column in range(width):
             if not inside[start, column]:
                 continue
-            y, x = np.int64(start), np.int64(column)
+            first_y, first_x = np.int64(start), np.int64(column)  # numba's loop counters are unsigned
+            y, x = first_y, first_x
             cells[start, column] = nuclei[y, x]
-            steps = 0
-            while cells[start, column] == 0 and steps < n_steps:
+            n_steps = int(np.ceil(2 * reach / step))  # bounds paths that go round in circles
+            while cells[start, column] == 0 and n_steps > 0:
                 next_y, next_x = y, x
                 for part in range(1, n_parts + 1):
                     along = step * part / n_parts
-                    next_y = int(np.rint(y + vector[y, x, 0] * along))
-                    next_x = int(np.rint(x + vector[y, x, 1] * along))
-                    if next_y < 0 or next_y >= height or next_x < 0 or next_x >= width or not inside[next_y, next_x]:
+                    # Rounding the offset, not the place, makes the path the same wherever the grid begins.
+                    next_y = y + int(np.rint(vector[y, x, 0] * along))
+                    next_x = x + int(np.rint(vector[y, x, 1] * along))
+                    on = 0 <= next_y < height and 0 <= next_x < width and inside[next_y, next_x]
+                    if not on or (next_y - first_y) ** 2 + (next_x - first_x) ** 2 > reach**2:
                         next_y, next_x = y, x
                         break
                     if nuclei[next_y, next_x] > 0:
@@ -147,7 +154,7 @@ def _follow(vector, inside, nuclei, step, n_steps):  # pragma: no cover (compile
                 if next_y == y and next_x == x:
                     break
                 y, x = next_y, next_x
-                steps += 1
+                n_steps -= 1
             if cells[start, column] == 0:
                 sinks[start, column] = y * width + x
     return cells, sinks

@@ -50,13 +50,14 @@ def normalize_distance(distance: np.ndarray, radius: float) -> np.ndarray:
     return np.exp(-distance / radius).astype(np.float32)
 
 
-def normalize_position(offset: np.ndarray, half_width: float) -> np.ndarray:
-    """Eq. 4, with the window around each spot for range: offsets in [-h, h] become [0, 1].
+def normalize_position(offset: np.ndarray, radius: float) -> np.ndarray:
+    """Eq. 4, with the expected cell around each spot for range: offsets in [-r, r] become [-1, 1].
 
     The paper takes the minimum and maximum over all samples, which would tie a prediction to the place of the tissue's
-    border; relative to its own window a spot is read alike wherever it lies.
+    border; relative to the spot itself it is read alike wherever it lies. The range is centred, since what all tokens
+    have in common tells nothing.
     """
-    return (offset + half_width) / (2 * half_width)
+    return offset / radius
 
 
 def nearest_spots(index: np.ndarray, shape: tuple[int, int], *, n_neighbors: int, window: int) -> np.ndarray:

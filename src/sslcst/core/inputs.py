@@ -65,7 +65,7 @@ class Inputs:
         device: str = "cpu",
     ) -> None:
         neighbors = nearest_spots(spots.index, spots.grid.shape, n_neighbors=n_neighbors, window=window)
-        self.window = window
+        self.radius = radius
         self.complete = bool((neighbors >= 0).all())
         self.neighbors = torch.from_numpy(neighbors).to(device)
         self.index = torch.from_numpy(spots.index).to(device, torch.float32)
@@ -80,12 +80,12 @@ class Inputs:
         neighbors = self.neighbors[spot].long()
         present = None if self.complete else neighbors >= 0
         neighbors = neighbors.clamp_min(0)
-        position = normalize_position(self.index[neighbors] - self.index[spot][:, None], self.window)
+        position = normalize_position(self.index[neighbors] - self.index[spot][:, None], self.radius)
         return Batch(neighbors, position, self.distance[neighbors], present)
 
 
 class GeneCounts:
-    """Sparse counts of which rows can be taken on the device: log(1 + count), so that no count is too large to learn from."""
+    """Sparse counts, rows of which are taken on the device: log(1 + count), so that none is too large to learn from."""
 
     def __init__(self, counts: sparse.csr_matrix, device: str = "cpu") -> None:
         self.start = torch.from_numpy(counts.indptr.astype(np.int64)).to(device)

@@ -74,9 +74,11 @@ class Model:
         pairs = np.array([(i, place[gene]) for i, gene in enumerate(genes) if gene in place]).reshape(-1, 2)
         if 2 * len(pairs) < len(self.genes):
             raise DataError(
-                f"Only {len(pairs)} of the {len(self.genes)} genes that the model reads are in these data: train one on them."
+                f"Only {len(pairs)} of the {len(self.genes)} genes of the model are in these data: train one on them."
             )
         if len(pairs) < len(self.genes):
-            logger.warning("%d of the model's %d genes are not in these data.", len(self.genes) - len(pairs), len(self.genes))
+            logger.warning(
+                "%d of the model's %d genes are not in these data.", len(self.genes) - len(pairs), len(self.genes)
+            )
         select = sparse.csr_matrix((np.ones(len(pairs)), pairs.T), shape=(len(genes), len(self.genes)))
         return (counts @ select).tocsr()

@@ -29,6 +29,7 @@ def direction_prior(yx: np.ndarray, centers: np.ndarray, reach: float) -> np.nda
     known = direction >= 0
     allowed = np.zeros((len(yx), N_DIRECTIONS), bool)
     allowed[pairs.row[known], direction[known]] = True
+    allowed[pairs.row[~known]] = True
     allowed[~allowed.any(axis=1)] = True
     return (allowed / allowed.sum(axis=1, keepdims=True)).astype(np.float32)
 

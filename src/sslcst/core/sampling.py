@@ -15,7 +15,7 @@ from sslcst.params import SamplingParams
 logger = logging.getLogger("sslcst")
 
 N_DIRECTIONS = 16
-_DENSITY_BINS = 7  # side of the square over which counts are averaged to tell "little or no expression"
+_DENSITY_BINS = 7  # side of the square over which counts are summed to tell "little or no expression"
 
 
 def direction_class(offset: np.ndarray) -> np.ndarray:
@@ -44,7 +44,7 @@ def hash_uniform(keys: np.ndarray, seed: int) -> np.ndarray:
     Samples chosen by them are the same however the tissue is cut into tiles.
     """
     with np.errstate(over="ignore"):
-        z = keys.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(2 * seed + 1)
+        z = keys.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) * np.uint64((2 * seed + 1) % 2**64)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z ^= z >> np.uint64(31)
@@ -133,7 +133,11 @@ def _negatives(spots, positive, nucleus, distance, radius, params) -> np.ndarray
     if not len(outside):
         raise DataError("Every transcript lies in a nucleus, so there is no negative sample and no cytoplasm to find.")
     total = np.asarray(spots.counts.sum(axis=1), dtype=np.float64).ravel()
-    density = ndimage.uniform_filter(spots.on_grid(total, 0.0), _DENSITY_BINS, mode="nearest")[tuple(spots.index.T)]
+    # Sums of whole numbers are exact, so that no rounding decides a tie at the threshold.
+    density = spots.on_grid(total, 0.0)
+    for axis in (0, 1):
+        density = ndimage.correlate1d(density, np.ones(_DENSITY_BINS), axis, mode="nearest")
+    density = density[tuple(spots.index.T)]
     little = params.negative_density * np.median(density[positive])
     far = outside[(distance[outside] > params.negative_distance * radius) & (density[outside] <= little)]
     enough = int(np.ceil(params.farthest * len(outside)))
@@ -155,12 +159,13 @@ def _draw(candidates: np.ndarray, keys: np.ndarray, most: int, seed: int) -> np.
 
 
 def _set_apart(nearest, keys, inside, share, seed) -> np.ndarray:
-    """Whole nuclei are set apart, since neighbouring spots are too alike to test one another; single spots if too few."""
+    """Whole nuclei are set apart, since neighbouring spots are too alike to test one another; else single spots."""
     validation = hash_uniform(nearest.astype(np.int64), seed + 1) < share
     if not all(_both(validation[kind]) for kind in (inside, ~inside)):
         validation = hash_uniform(keys, seed + 1) < share
-    if not _both(validation):
-        validation = np.arange(len(keys)) % max(2, round(1 / share)) == 0
+    for kind in (inside, ~inside):
+        if not _both(validation[kind]):
+            validation[kind] = np.arange(kind.sum()) % max(2, round(1 / share)) == 0
     return validation
 
 

@@ -36,7 +36,8 @@ class Grid:
 
     def bins(self, yx: np.ndarray) -> np.ndarray:
         """Bin (row, column) of each position, int32 (n, 2); positions (n, 2) in pixels of the raster."""
-        return np.floor(yx / self.step).astype(np.int32)
+        # A position just below the raster's edge may round up to the bin behind it.
+        return np.minimum(np.floor(yx / self.step), np.array(self.shape) - 1).astype(np.int32)
 
     def centers(self, index: np.ndarray) -> np.ndarray:
         """Position (n, 2) in pixels of the middle of each bin (n, 2)."""
@@ -117,7 +118,9 @@ def bin_transcripts(
     """
     on = inside_raster(yx, grid.raster_shape)
     if not on.any():
-        raise DataError(f"None of the {len(yx)} transcripts lies on the image: do both lie in the same coordinate system?")
+        raise DataError(
+            f"None of the {len(yx)} transcripts lies on the image: do both lie in the same coordinate system?"
+        )
     index = grid.bins(yx[on])
     flat = index[:, 0].astype(np.int64) * grid.shape[1] + index[:, 1]
     occupied, spot = np.unique(flat, return_inverse=True)

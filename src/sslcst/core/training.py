@@ -77,7 +77,8 @@ def train_encoder(
             on_epoch(history[-1])
             if not np.isfinite([history[-1].train_loss, history[-1].validation_loss]).all():
                 raise TrainingError(
-                    f"The loss became {train_loss} in epoch {epoch}: lower training.learning_rate, and check the counts."
+                    f"The loss became {train_loss} (validation: {history[-1].validation_loss}) in epoch "
+                    f"{epoch}: lower training.learning_rate."
                 )
             losses = [e.validation_loss for e in history]
             if best is None or losses[-1] < min(losses[:-1]):
@@ -91,7 +92,7 @@ def train_encoder(
 def losses(
     direction: torch.Tensor, inside: torch.Tensor, direction_class: torch.Tensor, is_inside: torch.Tensor
 ) -> torch.Tensor:
-    """Cross-entropy of the direction over the samples that have one, plus L_y of lying in a cell (Algorithm 2, line 17)."""
+    """Cross-entropy of the direction over the samples that have one, plus L_y of in or out (Algorithm 2, line 17)."""
     has_direction = (direction_class >= 0).sum().clamp_min(1)
     direction_loss = F.cross_entropy(direction, direction_class, ignore_index=-1, reduction="sum") / has_direction
     return direction_loss + F.binary_cross_entropy_with_logits(inside, is_inside)

@@ -37,8 +37,8 @@ def erode_nuclei(
     seed
         Of the structuring element's angles.
     key_added
-        Name of the labels of the cores, with the ids of their nuclei. They are added to the object; a store on disk is not
-        touched.
+        Name of the labels of the cores, with the ids of their nuclei. They are added to the object; a store on disk is
+        not touched.
 
     Raises
     ------

@@ -125,7 +125,9 @@ def import_nuclei(
     else:
         points_key = choose_key(sdata.points, points_key, kind="points element", argument="points_key")
         coordinate_system = choose_coordinate_system(sdata, [nuclei_key, points_key], coordinate_system)
-        raster = raster_over_points(sdata, points_key, coordinate_system, _shape_pixel(sdata, nuclei_key, coordinate_system))
+        raster = raster_over_points(
+            sdata, points_key, coordinate_system, _shape_pixel(sdata, nuclei_key, coordinate_system)
+        )
     add_labels(sdata, key_added, read_nuclei(sdata, nuclei_key, raster), raster)
 
 

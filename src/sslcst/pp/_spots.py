@@ -58,11 +58,11 @@ def bin_spots(
     params
         Sections ``spots`` and ``prior``.
     key_added
-        Name of the table of n spots x genes. ``X`` holds counts (csr); ``obs`` row and column on the grid, the labels of
-        nucleus and core (0 outside), the nearest nucleus and the distance to its centroid (units of the coordinate
+        Name of the table of n spots x genes. ``X`` holds counts (csr); ``obs`` row and column on the grid, the labels
+        of nucleus and core (0 outside), the nearest nucleus and the distance to its centroid (units of the coordinate
         system); ``obsm["spatial"]`` the position (x, y) in the coordinate system; ``obsm["to_nucleus"]`` the vector
-        (dy, dx), in bins, to the centroid of the spot's own nucleus or else of the nearest. It is added to the object; a
-        store on disk is not touched.
+        (dy, dx), in bins, to the centroid of the spot's own nucleus or else of the nearest. It is added to the object;
+        a store on disk is not touched.
 
     Raises
     ------
@@ -135,4 +135,3 @@ def as_spots(table: AnnData) -> Spots:
 
 def _at(on_grid: np.ndarray, spots: Spots) -> np.ndarray:
     return on_grid[spots.index[:, 0], spots.index[:, 1]]
-

@@ -55,8 +55,8 @@ def aggregate(
         Name of the table of cells x genes, which annotates the cell labels by ``obs["cell_id"]``. ``X`` holds counts
         (integer csr), ``layers["nuclear"]`` those within the nucleus. ``obs``: ``area`` and ``nucleus_area`` (square
         units of the coordinate system), ``n_counts``, ``n_genes``, ``n_spots``, ``mean_prob`` (mean probability of the
-        cell's spots to lie in a cell; NaN without spots), ``touches_border``. ``obsm["spatial"]``: centroid (x, y). It is
-        added to the object; a store on disk is not touched.
+        cell's spots to lie in a cell; NaN without spots), ``touches_border``. ``obsm["spatial"]``: centroid (x, y). It
+        is added to the object; a store on disk is not touched.
 
     Raises
     ------
@@ -101,7 +101,9 @@ def aggregate(
     border = np.concatenate([cells[0], cells[-1], cells[:, 0], cells[:, -1]])
     table.obs["touches_border"] = np.isin(ids, border)
     logger.info(
-        "%d cells hold %.1f%% of the counts.", len(ids), 100 * counts.sum() / max(1, _total(transcripts.count, len(owner)))
+        "%d cells hold %.1f%% of the counts.",
+        len(ids),
+        100 * counts.sum() / max(1, _total(transcripts.count, len(owner))),
     )
     add_element(sdata, "tables", key_added, table)
 

@@ -45,23 +45,23 @@ def segment(
 ) -> None:
     """Segment the cells of a tissue from its stain and its transcripts, by the method of SSL-CST.
 
-    Nuclei are segmented in the stain and eroded; a transformer learns, from the spots in nuclei and those far from any, in
-    which direction the nucleus of a spot lies and whether the spot lies in a cell; cells are what flows to one nucleus.
-    These are, in order, `sslcst.pp.segment_nuclei` (or `sslcst.pp.import_nuclei`), `sslcst.pp.erode_nuclei`,
+    Nuclei are segmented in the stain and eroded; a transformer learns, from the spots in nuclei and those far from any,
+    in which direction the nucleus of a spot lies and whether the spot lies in a cell; cells are what flows to one
+    nucleus. These are, in order, `sslcst.pp.segment_nuclei` (or `sslcst.pp.import_nuclei`), `sslcst.pp.erode_nuclei`,
     `sslcst.pp.bin_spots`, `sslcst.tl.train`, `sslcst.tl.predict`, `sslcst.tl.track` and `sslcst.tl.aggregate`.
 
     Parameters
     ----------
     sdata
-        Holds the transcripts and the stain, or nuclei. Where it is backed by a store, the results are written there: all
-        of them, or on any error none.
+        Holds the transcripts and the stain, or nuclei. Where it is backed by a store, the results are written there:
+        all of them, or on any error none.
     image_key
         The stain, (c, y, x); may be left out if there is only one image.
     channel
         Its channel that shows nuclei; may be left out if there is only one, or one is named DAPI or ssDNA.
     points_key
-        Transcripts: molecules with a gene each, or places annotated by a table of counts. May be left out if there is only
-        one points element, or one named "transcripts".
+        Transcripts: molecules with a gene each, or places annotated by a table of counts. May be left out if there is
+        only one points element, or one named "transcripts".
     gene_key, count_key
         Columns of the gene and of the number of molecules; by default those the element names, or of a usual name.
     nuclei_key
@@ -70,7 +70,8 @@ def segment(
         Where stain and transcripts meet, and whose units (micron or pixel) lengths are in; by default "global" or the
         only one they share.
     params
-        `sslcst.params.Params`, or nested mappings of what differs from the defaults: ``{"training": {"max_epochs": 20}}``.
+        `sslcst.params.Params`, or nested mappings of what differs from the defaults: ``{"training": {"max_epochs":
+        20}}``.
     model
         A model from `sslcst.tl.train`, to be used as it is instead of training one.
     device

@@ -39,8 +39,8 @@ def track(
     params
         Sections ``flow`` and ``prior``.
     key_added
-        Name of the cell labels, uint32 on the grid of the nuclei, each with the id of its nucleus. They are added to the
-        object; a store on disk is not touched.
+        Name of the cell labels, uint32 on the grid of the nuclei, each with the id of its nucleus. They are added to
+        the object; a store on disk is not touched.
 
     Raises
     ------
@@ -63,6 +63,7 @@ def track(
             inside=table.obs["inside"].to_numpy(),
             nuclei=spots.grid.from_raster(nuclei),
             reach=(1 + params.prior.sigma) * layout["radius"] / layout["bin_size"],
+            first_orphan=int(nuclei.max()) + 1,
             params=params.flow,
         )
         labels = to_pixels(cells, spots.grid, nuclei)

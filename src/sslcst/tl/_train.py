@@ -98,7 +98,7 @@ def train(
         )
     best = min(history, key=lambda epoch: epoch.validation_loss)
     logger.info(
-        "Trained %d epochs on %d samples (%d positive); best epoch %d: direction %.2f, in or out %.3f right on nuclei apart.",
+        "Trained %d epochs on %d samples (%d positive); best epoch %d: %.2f of directions, %.3f of in or out right.",
         len(history),
         len(samples),
         samples.inside.sum(),
