@@ -7,6 +7,9 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("MPLBACKEND", "agg")  # pictures without a screen
+# Numba's OpenMP layer sets the threads of torch too, and threads that spin while they wait are slow on busy cores.
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # Several workers share the cores, so that the time of one example says little.
 settings.register_profile("sslcst", deadline=None)

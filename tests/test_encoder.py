@@ -103,6 +103,14 @@ def test_sizes_are_those_of_the_paper() -> None:
     assert (encoder.direction.out_features, encoder.inside.out_features) == (16, 1)
 
 
+def test_the_bias_of_the_tokens_starts_at_0() -> None:
+    """Drawn at random it would be the same in every token, and larger than what tells them apart."""
+    encoder = SpotEncoder(N_GENES, SMALL)
+    assert not encoder.position.bias.any()
+    assert encoder.position.weight.all()
+    assert encoder.position.bias.requires_grad
+
+
 @pytest.mark.parametrize("missing", [False, True])
 @torch.no_grad()
 def test_a_block_makes_the_asked_for_tokens_alone(missing: bool) -> None:
@@ -240,26 +248,32 @@ def test_spots_without_any_of_the_genes_are_embedded() -> None:
     assert not encoder_of(SMALL).embed_expression(empty, torch.arange(4)).any()
 
 
+RADIUS = 8.0
+
+
 def inputs_of(
     index: list[tuple[int, int]], counts: sparse.csr_matrix, *, n_neighbors: int = 3, window: int = 2
 ) -> Inputs:
     spots = Spots(Grid((30, 30), (1.0, 1.0), 1.0), np.array(index, np.int32), counts)
     distance = np.linspace(0, 12, len(index))
-    return Inputs(spots, counts=counts, distance=distance, radius=4.0, n_neighbors=n_neighbors, window=window)
+    return Inputs(spots, counts=counts, distance=distance, radius=RADIUS, n_neighbors=n_neighbors, window=window)
 
 
 SQUARE = [(10, 10), (10, 11), (11, 10), (11, 11)]
 LINE = [(20, 5), (20, 7)]
 
 
-def test_a_batch_holds_the_spot_first_in_the_middle_of_its_window() -> None:
+def test_a_batch_holds_the_spot_first_and_at_the_origin() -> None:
     inputs = inputs_of(SQUARE, sparse_counts(4))
     batch = inputs.batch(torch.tensor([3, 0]))
     assert inputs.complete
     assert batch.present is None
     assert batch.spot.tolist() == [[3, 1, 2, 0], [0, 1, 2, 3]]
-    assert batch.position[1].tolist() == [[0.5, 0.5], [0.5, 0.75], [0.75, 0.5], [0.75, 0.75]]
-    assert batch.distance.numpy() == pytest.approx(np.exp(-np.array([[12, 4, 8, 0], [0, 4, 8, 12]]) / 4))
+    assert batch.position.tolist() == [
+        [[0, 0], [-0.125, 0], [0, -0.125], [-0.125, -0.125]],
+        [[0, 0], [0, 0.125], [0.125, 0], [0.125, 0.125]],
+    ]
+    assert batch.distance.numpy() == pytest.approx(np.exp(-np.array([[12, 4, 8, 0], [0, 4, 8, 12]]) / RADIUS))
 
 
 def test_a_batch_tells_which_neighbours_are_missing() -> None:
@@ -279,11 +293,11 @@ def test_network_on_real_inputs_is_the_papers() -> None:
     inputs = inputs_of(SQUARE + LINE, counts)
     spots = [4, 0, 4, 5]
     direction, inside = forward(encoder, inputs, torch.tensor(spots))
-    place, distance = np.array(SQUARE + LINE), np.exp(-np.linspace(0, 12, 6) / 4)
+    place, distance = np.array(SQUARE + LINE), np.exp(-np.linspace(0, 12, 6) / RADIUS)
     expression = np.log1p(counts.toarray()) @ encoder.expression.double().numpy()
     for i, spot in enumerate(spots):
         group = np.arange(4) if spot < 4 else np.array([spot, 9 - spot])
-        position = (place[group] - place[spot] + 2) / 4
+        position = (place[group] - place[spot]) / RADIUS
         expected = by_formula(encoder, 2, expression[group], position, distance[group])
         assert direction[i].numpy() == pytest.approx(expected[0], rel=1e-3, abs=1e-3)
         assert float(inside[i]) == pytest.approx(expected[1], rel=1e-3, abs=1e-3)

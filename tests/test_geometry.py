@@ -66,16 +66,16 @@ def test_distance_falls_exponentially_from_one() -> None:
     assert normal.dtype == np.float32
 
 
-@given(half=st.integers(1, 40), offsets=arrays(float, (6, 2), elements=st.floats(-1, 1)))
+@given(radius=st.floats(0.5, 40), offsets=arrays(float, (6, 2), elements=st.floats(-1, 1)))
 @settings(max_examples=20)
-def test_position_is_scaled_by_the_range_of_the_window(half: int, offsets: np.ndarray) -> None:
-    """Eq. 4: (x - min) / (max - min), where min and max are the window's borders."""
-    offsets *= half
-    for (y, x), (normal_y, normal_x) in zip(offsets, normalize_position(offsets, half), strict=True):
-        assert normal_y == pytest.approx((y - -half) / (half - -half), abs=1e-12)
-        assert normal_x == pytest.approx((x - -half) / (half - -half), abs=1e-12)
-        assert 0 <= normal_y <= 1
-        assert 0 <= normal_x <= 1
+def test_position_is_scaled_by_the_range_of_the_expected_cell(radius: float, offsets: np.ndarray) -> None:
+    """Eq. 4: (x - min) / (max - min), where min and max are the cell's borders, stretched from [0, 1] to [-1, 1]."""
+    offsets *= radius
+    for (y, x), (normal_y, normal_x) in zip(offsets, normalize_position(offsets, radius), strict=True):
+        assert normal_y == pytest.approx(2 * (y - -radius) / (radius - -radius) - 1, abs=1e-12)
+        assert normal_x == pytest.approx(2 * (x - -radius) / (radius - -radius) - 1, abs=1e-12)
+        assert -1 <= normal_y <= 1
+        assert -1 <= normal_x <= 1
 
 
 @st.composite

@@ -55,8 +55,6 @@ def test_prior_knows_nothing_on_a_centroid() -> None:
     assert (direction_prior(np.ones((1, 2)), np.ones((1, 2)), 5.0) == 1 / 16).all()
 
 
-# Bug reported: the docstring promises a uniform prior on a centroid, but another nucleus in reach takes all of it.
-@pytest.mark.xfail(reason="on a centroid, the prior points to the other nuclei in reach", strict=True)
 def test_prior_on_a_centroid_does_not_point_to_the_next_nucleus() -> None:
     centers = np.array([[1.0, 1.0], [1.0, 5.0]])
     assert (direction_prior(centers[:1], centers, 6.0) == 1 / 16).all()

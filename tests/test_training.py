@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from math import exp, log
 
@@ -66,18 +65,6 @@ def tissue(*, told_by: str = "gene", n_neighbors: int = 6, window: int = 2) -> t
 @pytest.fixture(scope="module")
 def toy() -> tuple[Inputs, Samples]:
     return tissue()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread(toy: tuple[Inputs, Samples]) -> Iterator[None]:
-    """Tensors of this size are slower on many threads, above all on busy cores.
-
-    It needs the inputs to be there, since numba's first parallel loop gives torch's OpenMP all cores again.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)
@@ -167,7 +154,9 @@ def test_a_loss_that_is_not_a_number_ends_the_training(cause: str) -> None:
         data[0].distance[:] = float("nan")
     else:
         rate = 1e30
-    with pytest.raises(TrainingError, match=r"loss became .* in epoch \d.*learning_rate"):
+    with pytest.raises(
+        TrainingError, match=r"loss became .* in training and .* in validation, in epoch \d.*learning_rate"
+    ):
         train(data, params=replace(FAST, learning_rate=rate))
 
 

@@ -142,14 +142,14 @@ def _follow(vector, inside, nuclei, step, reach):  # pragma: no cover (compiled)
                 for part in range(1, n_parts + 1):
                     along = step * part / n_parts
                     # Rounding the offset, not the place, makes the path the same wherever the grid begins.
-                    next_y = y + int(np.rint(vector[y, x, 0] * along))
-                    next_x = x + int(np.rint(vector[y, x, 1] * along))
-                    on = 0 <= next_y < height and 0 <= next_x < width and inside[next_y, next_x]
-                    if not on or (next_y - first_y) ** 2 + (next_x - first_x) ** 2 > reach**2:
-                        next_y, next_x = y, x
+                    to_y = y + int(np.rint(vector[y, x, 0] * along))
+                    to_x = x + int(np.rint(vector[y, x, 1] * along))
+                    on = 0 <= to_y < height and 0 <= to_x < width and inside[to_y, to_x]
+                    if not on or (to_y - first_y) ** 2 + (to_x - first_x) ** 2 > reach**2:
                         break
-                    if nuclei[next_y, next_x] > 0:
-                        cells[start, column] = nuclei[next_y, next_x]
+                    next_y, next_x = to_y, to_x
+                    if nuclei[to_y, to_x] > 0:
+                        cells[start, column] = nuclei[to_y, to_x]
                         break
                 if next_y == y and next_x == x:
                     break
