@@ -23,7 +23,7 @@ import psutil
 import spatialdata as sd
 from skimage.segmentation import expand_labels
 from spatialdata.models import Labels2DModel
-from spatialdata.transformations import get_transformation
+from spatialdata.transformations import Scale, Sequence, Translation
 
 import sslcst
 from sslcst.core.counts import owners
@@ -140,10 +140,12 @@ def cosmx(data: Path, params: dict, weights: Path | None = None) -> Run:
 def gem(file: Path, params: dict) -> Run:
     """Nuclei of a simulated tissue laid over the real counts: for the counts' sake, there is nothing to score."""
     sdata = sslcst.io.read_gem(file)
-    height, width = (int(np.ceil(sdata.points["transcripts"][axis].max().compute())) for axis in ("y", "x"))
+    spots = sdata.points["transcripts"][["x", "y"]].compute()
+    corner = np.floor(spots.min().to_numpy())
+    width, height = (np.ceil(spots.max().to_numpy()) - corner).astype(int)
     nuclei = sslcst.datasets.simulate(n_cells=400, pixel_size=0.5, seed=0)["true_nuclei"].to_numpy()[:height, :width]
-    system = get_transformation(sdata.points["transcripts"], get_all=True)
-    sdata.labels["nuclei"] = Labels2DModel.parse(nuclei, dims=("y", "x"), transformations=dict(system))
+    place = Sequence([Translation(corner, ("x", "y")), Scale([0.5, 0.5], ("x", "y"))])
+    sdata.labels["nuclei"] = Labels2DModel.parse(nuclei, dims=("y", "x"), transformations={"micron": place})
     run = Run(sdata, "micron", params)
     run.segment("nuclei")
     return run
@@ -173,16 +175,14 @@ def stage_row(name: str, run: Run) -> str:
 
 
 def conserved(run: Run) -> str:
+    """Whether every count of the file is in a cell or outside all, counted from the cell labels by themselves."""
     table, points = run.sdata.tables["sslcst_table"], run.sdata.points["transcripts"].compute()
-    total, given = int(points["count"].sum()), int(table.X.sum())
-    cells = run.sdata.labels["sslcst_cells"].to_numpy()
-    yx = np.floor(points[["y", "x"]].to_numpy()).astype(int)
-    on = (yx < cells.shape).all(axis=1)
-    outside = int(
-        points["count"].to_numpy()[on][cells[tuple(yx[on].T)] == 0].sum() + points["count"].to_numpy()[~on].sum()
-    )
-    verdict = "all there" if given + outside == total else "COUNTS WERE LOST OR MADE"
-    return f"GEM: {total} counts = {given} in {table.n_obs} cells + {outside} outside: {verdict}."
+    raster = raster_of(run.sdata, "sslcst_cells", run.system)
+    transcripts = read_transcripts(run.sdata, "transcripts", gene_key=None, count_key=None, raster=raster)
+    outside = owners(transcripts.yx, run.sdata.labels["sslcst_cells"].to_numpy()) == 0
+    total, given, rest = int(points["count"].sum()), int(table.X.sum()), int(points["count"].to_numpy()[outside].sum())
+    verdict = "all there" if given + rest == total else "COUNTS WERE LOST OR MADE"
+    return f"\nGEM: {total} counts = {given} in {table.n_obs} cells + {rest} outside: {verdict}."
 
 
 def main() -> None:

@@ -1,0 +1,85 @@
+"""Real tissues, with little training: that they run and conserve; how good the cells are, benchmarks/accuracy.py tells."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+import spatialdata as sd
+from spatialdata.models import Labels2DModel
+from spatialdata.transformations import Scale, Sequence, Translation
+
+import sslcst
+from sslcst import metrics
+
+QUICK = {
+    "encoder": {"width": 16, "depth": 2, "hidden": (16,)},
+    "training": {"max_epochs": 5, "learning_rate": 3e-3},
+    "sampling": {"max_samples": 1000},
+    "spots": {"n_neighbors": 16},
+}
+
+
+@pytest.fixture(scope="module")
+def store_of(shared, tmp_path_factory):
+    """Builds a store of real data with the script that lies beside them."""
+    spec = importlib.util.spec_from_file_location("make_stores", shared / "tools" / "make_stores.py")
+    make_stores = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_stores)
+    folders = {"prostate": "xenium_prime_prostate", "cosmx": "cosmx_lung12_fov2"}
+
+    def build(name):
+        path = tmp_path_factory.mktemp("stores") / f"{name}.zarr"
+        getattr(make_stores, name)(shared / "data" / folders[name]).write(path)
+        return sd.read_zarr(path)
+
+    return build
+
+
+def test_xenium_prostate_from_given_nuclei(store_of):
+    sdata = store_of("prostate")
+    sslcst.tl.segment(sdata, nuclei_key="reference_nuclei", coordinate_system="micron", params=QUICK)
+    cells, nuclei, reference = (
+        sdata.labels[name].to_numpy() for name in ("sslcst_cells", "reference_nuclei", "reference_cells")
+    )
+    assert (sdata.labels["sslcst_nuclei"].to_numpy() == nuclei).all()
+    assert metrics.mean_best_iou(reference, cells) > metrics.mean_best_iou(reference, nuclei)
+    frame = sdata.points["transcripts"][["x", "y"]].compute()
+    owner = cells[(frame["y"] / 0.5).astype(int), (frame["x"] / 0.5).astype(int)]
+    assert sdata["sslcst_table"].X.sum() == np.count_nonzero(owner)
+
+
+def test_cosmx_from_the_stain_by_watershed(store_of):
+    sdata = store_of("cosmx")
+    sslcst.tl.segment(sdata, coordinate_system="micron", params=QUICK)
+    table, reference = sdata["sslcst_table"], sdata.labels["reference_cells"].to_numpy()
+    assert 50 < table.n_obs < 100  # the vendor has 67 cells
+    assert metrics.mean_best_iou(reference, sdata.labels["sslcst_cells"].to_numpy()) > 0.3
+    assert table.obs["area"].median() == pytest.approx(100, rel=0.8)  # square microns
+
+
+def test_cosmx_from_the_stain_by_cellpose(store_of, shared):
+    weights = shared / "models" / "cellpose_cyto_0" / "cyto_0_torch_cp3.pt"
+    sdata = store_of("cosmx")
+    nuclei = {"method": "cellpose", "model": str(weights), "diameters": [8]}
+    sslcst.tl.segment(sdata, coordinate_system="micron", params=QUICK | {"nuclei": nuclei})
+    assert 50 < sdata["sslcst_table"].n_obs < 100
+    assert sdata["sslcst_table"].uns["sslcst"]["params"]["nuclei"]["method"] == "cellpose"
+
+
+def test_stereo_seq_gem_conserves_every_count(shared):
+    sdata = sslcst.io.read_gem(next((shared / "data" / "stereoseq_gem").glob("*.gem.gz")))
+    frame = sdata.points["transcripts"].compute()
+    nuclei = sslcst.datasets.simulate(n_cells=150, seed=0)["true_nuclei"].to_numpy()[:300, :300]
+    corner = np.floor(frame[["x", "y"]].min().to_numpy())
+    place = Sequence([Translation(corner, ("x", "y")), Scale([0.5, 0.5], ("x", "y"))])
+    sdata.labels["nuclei"] = Labels2DModel.parse(nuclei, dims=("y", "x"), transformations={"micron": place})
+    sslcst.tl.segment(sdata, nuclei_key="nuclei", coordinate_system="micron", params=QUICK)
+    cells = sdata.labels["sslcst_cells"].to_numpy()
+    row, column = (np.floor(frame[axis] - low).astype(int) for axis, low in zip("yx", corner[::-1], strict=True))
+    on = (row < cells.shape[0]) & (column < cells.shape[1])
+    owner = np.where(on, cells[np.where(on, row, 0), np.where(on, column, 0)], 0)
+    assert sdata["sslcst_table"].X.sum() == frame["count"][owner > 0].sum() > 0
+    by_gene = frame[owner > 0].groupby("gene", observed=False)["count"].sum()
+    assert (sdata["sslcst_table"].to_df().sum() == by_gene).all()
