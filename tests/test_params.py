@@ -177,7 +177,6 @@ def test_numbers_of_numpy_and_whole_ones_and_lists_are_taken(section: str, name:
 
 
 # Bug reported: only the items' being numbers is checked, so that a fault shows far away or as a bare ValueError.
-@pytest.mark.xfail(reason="neither kind nor number of a tuple's items is checked", strict=True)
 @pytest.mark.parametrize(
     ("section", "name", "value"),
     [
@@ -193,7 +192,6 @@ def test_a_tuple_of_the_wrong_items_is_named(section: str, name: str, value: tup
 
 
 # Bug reported: bounds are open above.
-@pytest.mark.xfail(reason="infinity is taken", strict=True)
 @pytest.mark.parametrize(
     ("section", "name"),
     [

@@ -238,7 +238,6 @@ def test_validation_is_never_empty_nor_everything(n_nuclei: int, share: float, s
 
 
 # Bug reported: a kind of one sample is set apart as a whole, so that the encoder learns from the other kind alone.
-@pytest.mark.xfail(reason="a lone sample is set apart instead of learnt from", strict=True)
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_a_lone_sample_of_its_kind_is_learnt_from(share: float) -> None:
     samples = Tissue(CROWDED, size=56).sample(farthest=1e-9, validation=share)
@@ -247,7 +246,6 @@ def test_a_lone_sample_of_its_kind_is_learnt_from(share: float) -> None:
 
 
 # Bug reported: with one sample of each kind both are set apart, and nothing is left to learn from.
-@pytest.mark.xfail(reason="both of two samples are set apart", strict=True)
 @pytest.mark.parametrize("share", [0.1, 0.9])
 def test_one_of_two_samples_is_learnt_from(share: float) -> None:
     samples = TISSUES[1].sample(validation=share, max_samples=1)

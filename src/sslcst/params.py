@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from math import isfinite
 from numbers import Integral, Real
 from typing import Any, Literal
 
@@ -19,14 +20,18 @@ def _check(ok: bool, name: str, value: object, rule: str) -> None:
         raise ParameterError(f"{name}={value!r}: {rule}.")
 
 
-_TYPES = {
-    "int": Integral,
-    "float": Real,
-    "float | None": (Real, type(None)),
-    "bool": bool,
-    "str": str,
-    "str | None": (str, type(None)),
-}
+_TYPES = {"int": Integral, "float": Real, "bool": bool, "str": str}
+
+
+def _is(value: object, annotation: str) -> bool:
+    """Whether a value is of an annotated type, where a number must be finite and a truth value is no number."""
+    name = annotation.removesuffix(" | None")
+    if value is None:
+        return name != annotation
+    if name not in _TYPES:
+        return True  # a Literal, whose values are checked with the bounds
+    finite = not isinstance(value, Real) or isfinite(value)
+    return isinstance(value, _TYPES[name]) and isinstance(value, bool) == (name == "bool") and finite
 
 
 class Section:
@@ -34,14 +39,15 @@ class Section:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            value, expected = getattr(self, each.name), _TYPES.get(each.type)
+            value = getattr(self, each.name)
             if each.type.startswith("tuple"):
                 _check(isinstance(value, list | tuple), each.name, value, "must be a list or tuple")
-                _check(all(isinstance(item, Real) for item in value), each.name, value, "must hold numbers")
                 object.__setattr__(self, each.name, tuple(value))
-            elif expected is not None:
-                right = isinstance(value, expected) and isinstance(value, bool) == (each.type == "bool")
-                _check(right, each.name, value, f"must be of type {each.type}")
+                item_type = each.type.removeprefix("tuple[").split(",")[0]
+                right = all(_is(item, item_type) for item in value)
+            else:
+                right = _is(value, each.type)
+            _check(right, each.name, value, f"must be of type {each.type}")
         self._check_bounds()
 
 
@@ -89,6 +95,7 @@ class NucleiParams(Section):
     def _check_bounds(self) -> None:
         _check(all(d > 0 for d in self.diameters), "diameters", self.diameters, "each must be above 0")
         _check_positive(self, "flow_threshold")  # 0 would switch Cellpose's test off
+        _check(len(self.percentiles) == 2, "percentiles", self.percentiles, "must be two numbers")
         low, high = self.percentiles
         _check(0 <= low < high <= 100, "percentiles", self.percentiles, "must rise and lie between 0 and 100")
 

@@ -136,7 +136,7 @@ def _follow(vector, inside, nuclei, step, reach):  # pragma: no cover (compiled)
             first_y, first_x = np.int64(start), np.int64(column)  # numba's loop counters are unsigned
             y, x = first_y, first_x
             cells[start, column] = nuclei[y, x]
-            n_steps = int(np.ceil(2 * reach / step))  # bounds paths that go round in circles
+            n_steps = int(np.ceil(2 * reach))  # bounds paths that go round in circles
             while cells[start, column] == 0 and n_steps > 0:
                 next_y, next_x = y, x
                 for part in range(1, n_parts + 1):

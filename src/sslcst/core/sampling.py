@@ -163,9 +163,9 @@ def _set_apart(nearest, keys, inside, share, seed) -> np.ndarray:
     validation = hash_uniform(nearest.astype(np.int64), seed + 1) < share
     if not all(_both(validation[kind]) for kind in (inside, ~inside)):
         validation = hash_uniform(keys, seed + 1) < share
-    for kind in (inside, ~inside):
-        if not _both(validation[kind]):
-            validation[kind] = np.arange(kind.sum()) % max(2, round(1 / share)) == 0
+    for kind in (inside, ~inside, np.ones_like(inside)):
+        if not _both(validation[kind]):  # a lone sample is for training
+            validation[kind] = np.arange(kind.sum()) % max(2, round(1 / share)) == 1
     return validation
 
 
