@@ -157,6 +157,8 @@ REFUSED = [
     (None, {"params": {"trainin": {}}}, ParameterError, "no such section"),
     (None, {"params": {"training": {"epochs": 3}}}, ParameterError, "no such parameter"),
     (None, {"params": {"training": {"batch_size": 0}}}, ParameterError, "must be above 0"),
+    (None, {"params": {"training": {"batch_size": "many"}}}, ParameterError, "must be of type int"),
+    (None, {"seed": -1}, ParameterError, "seed=-1"),
     (None, {"device": "cuda:7"}, BackendError, "no GPU"),
 ]
 

@@ -1,4 +1,4 @@
-"""Real tissues, with little training: that they run and conserve; how good the cells are, benchmarks/accuracy.py tells."""
+"""Real tissues, little trained: that they run and conserve. How good the cells are, benchmarks/accuracy.py tells."""
 
 from __future__ import annotations
 

@@ -106,6 +106,16 @@ def choose_key(
     raise KeyMissingError(f"{what}: choose with {argument}=; there are: {listed}.")
 
 
+def choose_image(sdata: SpatialData, image_key: str | None) -> str:
+    """The asked-for image, the only one, or the one that a reader of spatialdata-io names as the stain."""
+    return choose_key(sdata.images, image_key, kind="image", argument="image_key", usual=("morphology_focus",))
+
+
+def choose_points(sdata: SpatialData, points_key: str | None) -> str:
+    """The asked-for points, the only ones, or those that a reader of spatialdata-io names as the transcripts."""
+    return choose_key(sdata.points, points_key, kind="points element", argument="points_key", usual=("transcripts",))
+
+
 def choose_coordinate_system(sdata: SpatialData, keys: Iterable[str], coordinate_system: str | None) -> str:
     """The coordinate system that all these elements share: the asked-for one, else "global", else the only one.
 

@@ -34,6 +34,11 @@ def _is(value: object, annotation: str) -> bool:
     return isinstance(value, _TYPES[name]) and isinstance(value, bool) == (name == "bool") and finite
 
 
+def check_seed(seed: object) -> None:
+    """Raise ParameterError unless it is a whole number from 0."""
+    _check(_is(seed, "int") and seed >= 0, "seed", seed, "must be a whole number, not negative")
+
+
 class Section:
     """Base of the sections: each value is of its field's type."""
 

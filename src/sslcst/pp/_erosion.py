@@ -10,7 +10,7 @@ import numpy as np
 from sslcst._logging import logger
 from sslcst.core import erosion
 from sslcst.elements import add_labels, choose_coordinate_system, choose_key, raster_of, read_nuclei
-from sslcst.params import Params
+from sslcst.params import Params, check_seed
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -45,6 +45,7 @@ def erode_nuclei(
     KeyMissingError
         There are no such labels.
     """
+    check_seed(seed)
     choose_key(sdata.labels, nuclei_key, kind="labels element", argument="nuclei_key")
     raster = raster_of(sdata, nuclei_key, choose_coordinate_system(sdata, [nuclei_key], None))
     nuclei = read_nuclei(sdata, nuclei_key, raster)

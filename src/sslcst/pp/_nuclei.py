@@ -13,7 +13,9 @@ from sslcst.device import choose_device
 from sslcst.elements import (
     add_labels,
     choose_coordinate_system,
+    choose_image,
     choose_key,
+    choose_points,
     raster_of,
     raster_over_points,
     read_channel,
@@ -68,7 +70,7 @@ def segment_nuclei(
         The model that was asked for cannot be had.
     """
     params = Params.of(params)
-    image_key = choose_key(sdata.images, image_key, kind="image", argument="image_key")
+    image_key = choose_image(sdata, image_key)
     coordinate_system = choose_coordinate_system(sdata, [image_key], coordinate_system)
     raster = raster_of(sdata, image_key, coordinate_system)
     image = read_channel(sdata, image_key, channel)
@@ -119,11 +121,11 @@ def import_nuclei(
         coordinate_system = choose_coordinate_system(sdata, [nuclei_key], coordinate_system)
         raster = raster_of(sdata, nuclei_key, coordinate_system)
     elif image_key is not None or len(sdata.images) == 1:
-        image_key = choose_key(sdata.images, image_key, kind="image", argument="image_key")
+        image_key = choose_image(sdata, image_key)
         coordinate_system = choose_coordinate_system(sdata, [nuclei_key, image_key], coordinate_system)
         raster = raster_of(sdata, image_key, coordinate_system)
     else:
-        points_key = choose_key(sdata.points, points_key, kind="points element", argument="points_key")
+        points_key = choose_points(sdata, points_key)
         coordinate_system = choose_coordinate_system(sdata, [nuclei_key, points_key], coordinate_system)
         raster = raster_over_points(
             sdata, points_key, coordinate_system, _shape_pixel(sdata, nuclei_key, coordinate_system)

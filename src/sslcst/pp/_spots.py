@@ -16,6 +16,7 @@ from sslcst.elements import (
     apply_affine,
     choose_coordinate_system,
     choose_key,
+    choose_points,
     raster_of,
     read_nuclei,
     read_transcripts,
@@ -74,7 +75,7 @@ def bin_spots(
     import anndata
 
     params = Params.of(params)
-    points_key = choose_key(sdata.points, points_key, kind="points element", argument="points_key")
+    points_key = choose_points(sdata, points_key)
     for key in (nuclei_key, cores_key):
         choose_key(sdata.labels, key, kind="labels element", argument="nuclei_key and cores_key")
     coordinate_system = choose_coordinate_system(sdata, [points_key, nuclei_key], coordinate_system)

@@ -15,6 +15,7 @@ from sslcst.elements import (
     apply_affine,
     choose_coordinate_system,
     choose_key,
+    choose_points,
     raster_of,
     read_nuclei,
     read_transcripts,
@@ -66,7 +67,7 @@ def aggregate(
     import anndata
     from spatialdata.models import TableModel
 
-    points_key = choose_key(sdata.points, points_key, kind="points element", argument="points_key")
+    points_key = choose_points(sdata, points_key)
     for key in (cells_key, nuclei_key):
         choose_key(sdata.labels, key, kind="labels element", argument="cells_key and nuclei_key")
     choose_key(sdata.tables, spots_key, kind="table of spots", argument="spots_key")

@@ -7,11 +7,18 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from sslcst import pp
+from sslcst import __version__, pp
 from sslcst._logging import progress
 from sslcst.device import choose_device
-from sslcst.elements import choose_coordinate_system, choose_key, raster_of, read_transcripts
-from sslcst.params import Params
+from sslcst.elements import (
+    choose_coordinate_system,
+    choose_image,
+    choose_key,
+    choose_points,
+    raster_of,
+    read_transcripts,
+)
+from sslcst.params import Params, check_seed
 from sslcst.store import check_free, commit
 from sslcst.tl._aggregate import aggregate
 from sslcst.tl._predict import predict
@@ -23,7 +30,7 @@ if TYPE_CHECKING:
 
     from sslcst.core.model import Model
 
-_PACKAGES = ("sslcst", "spatialdata", "torch", "numpy", "scipy", "scikit-image")
+_PACKAGES = ("spatialdata", "torch", "numpy", "scipy", "scikit-image")
 
 
 def segment(
@@ -56,7 +63,7 @@ def segment(
         Holds the transcripts and the stain, or nuclei. Where it is backed by a store, the results are written there:
         all of them, or on any error none.
     image_key
-        The stain, (c, y, x); may be left out if there is only one image.
+        The stain, (c, y, x); may be left out if there is only one image, or one named "morphology_focus".
     channel
         Its channel that shows nuclei; may be left out if there is only one, or one is named DAPI or ssDNA.
     points_key
@@ -105,17 +112,16 @@ def segment(
     from spatialdata import SpatialData
 
     params = Params.of(params)
+    check_seed(seed)
     device = choose_device(device)
     results = {"nuclei": "labels", "cells": "labels", "table": "tables"}
     results = {f"{key_added}_{name}": kind for name, kind in results.items()}
     nuclei_added, cells_added, table_added = results
     check_free(sdata, results, overwrite=overwrite)
-    points_key = choose_key(
-        sdata.points, points_key, kind="points element", argument="points_key", usual=("transcripts",)
-    )
+    points_key = choose_points(sdata, points_key)
     where = {"points_key": points_key, "gene_key": gene_key, "count_key": count_key}
     if nuclei_key is None:
-        image_key = choose_key(sdata.images, image_key, kind="image", argument="image_key")
+        image_key = choose_image(sdata, image_key)
     else:
         choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
     coordinate_system = choose_coordinate_system(sdata, [nuclei_key or image_key, points_key], coordinate_system)
@@ -172,7 +178,7 @@ def _provenance(work: SpatialData, params: Params, model: Model, seed: int) -> d
     history = [asdict(epoch) for epoch in model.history]
     return {
         "params": _storable(params.to_dict()),
-        "versions": {name: version(name) for name in _PACKAGES},
+        "versions": {"sslcst": __version__} | {name: version(name) for name in _PACKAGES},
         "seed": seed,
         "model": {"seed": model.seed, "sha256": model.sha256()},
         "history": {name: [epoch[name] for epoch in history] for name in history[0]},

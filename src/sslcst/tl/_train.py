@@ -12,7 +12,7 @@ from sslcst.core.sampling import choose_samples
 from sslcst.core.training import Epoch, train_encoder
 from sslcst.device import choose_device
 from sslcst.elements import choose_key
-from sslcst.params import Params
+from sslcst.params import Params, check_seed
 from sslcst.pp import as_spots
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def train(
     TrainingError
         The loss is not finite.
     """
+    check_seed(seed)
     params = Params.of(params)
     device = choose_device(device)
     choose_key(sdata.tables, spots_key, kind="table of spots", argument="spots_key")
