@@ -52,7 +52,7 @@ class Section:
                 right = all(_is(item, item_type) for item in value)
             else:
                 right = _is(value, each.type)
-            _check(right, each.name, value, f"must be of type {each.type}")
+            _check(right, each.name, value, f"must be of type {each.type}, and finite")
         self._check_bounds()
 
 
