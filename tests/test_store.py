@@ -11,7 +11,7 @@ import spatialdata as sd
 from spatialdata.models import Image2DModel, Labels2DModel
 
 from sslcst import store
-from sslcst.errors import StoreError
+from sslcst.errors import KeyMissingError, StoreError
 
 KINDS = {"a_nuclei": "labels", "a_cells": "labels"}
 
@@ -111,6 +111,16 @@ def test_a_killed_write_leaves_a_store_that_opens_and_that_the_next_run_cleans(s
     store.commit(again, results(3), KINDS)
     assert values(sdata.path) == {"a_nuclei": 3, "a_cells": 3}
     assert [p.name for p in sdata.path.parent.iterdir()] == ["a.zarr"]
+
+
+def test_what_the_store_holds_counts_even_where_the_object_does_not(sdata):
+    store.commit(sdata, results(1), KINDS)
+    part = sd.read_zarr(sdata.path, selection=("images",))
+    with pytest.raises(KeyMissingError, match="exists: choose another key_added, or overwrite=True"):
+        store.check_free(part, KINDS, overwrite=False)
+    with pytest.raises(KeyMissingError, match="'a_cells' exists among the labels and is none of ours"):
+        store.check_free(part, {"a_cells": "tables"}, overwrite=True)
+    store.check_free(part, KINDS, overwrite=True)
 
 
 def test_a_store_of_an_older_format_is_refused(sdata):

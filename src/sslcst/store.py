@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,13 +44,7 @@ def check_free(sdata: SpatialData, names: Mapping[str, str], *, overwrite: bool)
     StoreError
         The store cannot be written to.
     """
-    for name, kind in names.items():
-        if name not in sdata:
-            continue
-        if name not in getattr(sdata, kind):
-            raise KeyMissingError(f"{name!r} exists and is none of ours: choose another key_added.")
-        if not overwrite:
-            raise KeyMissingError(f"{name!r} exists: choose another key_added, or overwrite=True.")
+    present = [(kind, name) for kind, name, _ in sdata.gen_elements()]
     if sdata.path is not None:
         path = Path(sdata.path)
         if not (path / _LISTING).exists():
@@ -59,6 +54,13 @@ def check_free(sdata: SpatialData, names: Mapping[str, str], *, overwrite: bool)
                 raise StoreError(
                     f"{folder} cannot be written to, and the results belong there: copy the store, or set its rights."
                 )
+        # The object may hold a part of its store only.
+        present += [tuple(place.split("/")) for place in sdata.elements_paths_on_disk()]
+    for kind, name in present:
+        if name in names and kind != names[name]:
+            raise KeyMissingError(f"{name!r} exists among the {kind} and is none of ours: choose another key_added.")
+        if name in names and not overwrite:
+            raise KeyMissingError(f"{name!r} exists: choose another key_added, or overwrite=True.")
 
 
 def commit(sdata: SpatialData, elements: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
@@ -91,7 +93,7 @@ def _publish(store: Path, elements: Mapping[str, Any], kinds: Mapping[str, str])
     from spatialdata import SpatialData
 
     prefix = f".{store.name}.sslcst-"
-    for left_over in store.parent.glob(f"{prefix}*"):
+    for left_over in store.parent.glob(f"{escape(prefix)}*"):
         shutil.rmtree(left_over)
     places = [Path(kinds[name]) / name for name in elements]
     try:
