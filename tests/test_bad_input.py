@@ -287,6 +287,12 @@ def large_ids(sdata):
     replace(sdata, nuclei=raster(Labels2DModel, np.array([0, 70_000, 5, 4_000_000_000])[labels], ("y", "x")))
 
 
+def systems_without_global(sdata):
+    """Several coordinate systems of other names, of which the two elements share one."""
+    set_transformation(sdata["nuclei"], {"tissue": Identity(), "slide": Identity()}, set_all=True)
+    set_transformation(sdata["transcripts"], {"tissue": Identity(), "other": Identity()}, set_all=True)
+
+
 def nucleus_without_transcripts(sdata):
     frame = transcripts()
     near = np.hypot(frame["x"] - 45, frame["y"] - 25) < 15
@@ -302,6 +308,7 @@ def nucleus_without_transcripts(sdata):
         negative_coordinates,
         no_far_spot,
         large_ids,
+        systems_without_global,
         nucleus_without_transcripts,
     ],
 )

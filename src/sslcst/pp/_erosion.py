@@ -9,7 +9,7 @@ import numpy as np
 
 from sslcst._logging import logger
 from sslcst.core import erosion
-from sslcst.elements import add_labels, choose_coordinate_system, choose_key, raster_of, read_nuclei
+from sslcst.elements import add_labels, choose_key, raster_of, read_nuclei
 from sslcst.params import Params, check_seed
 
 if TYPE_CHECKING:
@@ -45,9 +45,12 @@ def erode_nuclei(
     KeyMissingError
         There are no such labels.
     """
+    from spatialdata.transformations import get_transformation
+
     check_seed(seed)
     choose_key(sdata.labels, nuclei_key, kind="labels element", argument="nuclei_key")
-    raster = raster_of(sdata, nuclei_key, choose_coordinate_system(sdata, [nuclei_key], None))
+    any_system = next(iter(get_transformation(sdata.labels[nuclei_key], get_all=True)))  # erosion counts in pixels
+    raster = raster_of(sdata, nuclei_key, any_system)
     nuclei = read_nuclei(sdata, nuclei_key, raster)
     cores = erosion.erode_nuclei(nuclei, params=Params.of(params).erosion, seed=seed)
     logger.info("%d of %d nuclei have a core to learn from.", len(np.unique(cores)) - 1, len(np.unique(nuclei)) - 1)
