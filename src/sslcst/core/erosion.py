@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 from skimage.measure import regionprops
+from skimage.segmentation import relabel_sequential
 from skimage.transform import AffineTransform, warp
 
 from sslcst.params import ErosionParams
@@ -56,17 +57,15 @@ def erode_nuclei(labels: np.ndarray, *, params: ErosionParams = ErosionParams(),
     its area, so that small and large ones lose alike.
     """
     rng = np.random.default_rng(seed)
-    ids, index = np.unique(labels, return_inverse=True)  # ids may be too large to count by
-    if ids[0] != 0:
-        ids, index = np.r_[0, ids].astype(labels.dtype), index + 1
-    cores = index.reshape(labels.shape).astype(np.int32)
+    numbered, _, ids = relabel_sequential(labels)  # ids may be too large to count by
+    cores = numbered.astype(np.int32)
     least = np.maximum(params.keep * np.bincount(cores.ravel()), 1)
     eroding = np.arange(len(least)) > 0
     while eroding.any():
         eroded = erode_once(cores, turned_element(rng.uniform(0, np.pi), params.length))
         eroding &= np.bincount(eroded.ravel(), minlength=len(least)) >= least
         cores = np.where(eroding[cores], eroded, cores)
-    return ids[_drop_irregular(cores, params)]
+    return ids[_drop_irregular(cores, params)].astype(labels.dtype)
 
 
 def _drop_irregular(cores: np.ndarray, params: ErosionParams) -> np.ndarray:
