@@ -14,7 +14,7 @@ from sslcst.errors import BackendError, DataError, KeyMissingError, ParameterErr
 
 QUICK = {
     "encoder": {"width": 8, "depth": 1, "hidden": (8,)},
-    "training": {"max_epochs": 1},
+    "training": {"max_epochs": 1, "min_steps": 1},
     "sampling": {"max_samples": 100},
     "spots": {"n_neighbors": 6},
 }

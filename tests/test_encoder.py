@@ -11,14 +11,16 @@ import torch
 from scipy import sparse
 from scipy.special import erf
 
-from sslcst.core.encoder import RMLP, Block, ReparameterizedLinear, SpotEncoder
-from sslcst.core.inputs import Batch, GeneCounts, Inputs
+from sslcst.core.encoder import SpotEncoder, Tokens
+from sslcst.core.encoder.parts import RMLP, Dropout, ReparameterizedLinear
+from sslcst.core.encoder.spot import SpotBlock
+from sslcst.core.inputs import GeneCounts, SpotInputs
 from sslcst.core.spots import Grid, Spots
 from sslcst.core.training import forward
 from sslcst.params import EncoderParams
 
 N_GENES = 11
-SMALL = EncoderParams(width=8, depth=3, heads=1, hidden=(12, 10))
+SMALL = EncoderParams(kind="spot", width=8, depth=3, heads=1, hidden=(12, 10))
 
 
 def encoder_of(params: EncoderParams, seed: int = 0) -> SpotEncoder:
@@ -30,7 +32,7 @@ def encoder_of(params: EncoderParams, seed: int = 0) -> SpotEncoder:
     return encoder
 
 
-def tokens(b: int = 5, t: int = 7, *, missing: bool = False, width: int = 8) -> tuple[Batch, torch.Tensor]:
+def tokens(b: int = 5, t: int = 7, *, missing: bool = False, width: int = 8) -> tuple[Tokens, torch.Tensor]:
     """Random tokens in double precision; the spot's own, first, is always present."""
     rng = np.random.default_rng(1)
     present = rng.random((b, t)) < 0.6
@@ -38,7 +40,7 @@ def tokens(b: int = 5, t: int = 7, *, missing: bool = False, width: int = 8) -> 
     position, distance, expression = rng.random((b, t, 2)), rng.random((b, t)), rng.normal(size=(b, t, width))
     position, distance, expression = map(torch.from_numpy, (position, distance, expression))
     spot = torch.zeros((b, t), dtype=torch.int64)
-    return Batch(spot, position, distance, torch.from_numpy(present) if missing else None), expression
+    return Tokens(spot, position, distance, torch.from_numpy(present) if missing else None), expression
 
 
 def by_formula(
@@ -95,7 +97,7 @@ def test_network_is_the_papers(heads: int, missing: bool) -> None:
 
 def test_sizes_are_those_of_the_paper() -> None:
     """W1 is N x D, W2 2 x D and W3 D; eight blocks; 16 directions and in or out."""
-    encoder = SpotEncoder(30, EncoderParams(width=16, hidden=(24,)))
+    encoder = SpotEncoder(30, EncoderParams(kind="spot", width=16, hidden=(24,)))
     assert encoder.expression.shape == (30, 16)
     assert encoder.position.weight.T.shape == (2, 16)
     assert encoder.distance.weight[:, 0].shape == (16,)
@@ -128,7 +130,7 @@ def test_the_order_of_the_neighbours_does_not_matter() -> None:
     batch, expression = tokens(missing=True)
     order = torch.tensor([0, 4, 2, 6, 1, 3, 5])
     fields = (batch.spot, batch.position, batch.distance, batch.present)
-    turned = Batch(*(field[:, order] for field in fields))
+    turned = Tokens(*(field[:, order] for field in fields))
     for a, b in zip(encoder(batch, expression), encoder(turned, expression[:, order]), strict=True):
         assert torch.allclose(a, b, rtol=1e-10, atol=1e-10)
 
@@ -202,8 +204,21 @@ def test_the_weights_learn_through_the_noise() -> None:
     assert torch.equal(layer.linear.weight.grad, torch.ones(2, 3))
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_dropout_drops_its_share_at_random_and_keeps_the_mean(share: float) -> None:
+    dropout, x = Dropout(share).train(), torch.ones(1001, 333)
+    first, second = dropout(x), dropout(x)
+    for out in (first, second):
+        assert out.unique().tolist() == pytest.approx([0, 1 / (1 - share)])
+        assert float((out == 0).float().mean()) == pytest.approx(share, abs=0.005)
+        of_rows = (out == 0).float().mean(dim=1)  # no stripes: rows differ as independent draws do
+        assert float(of_rows.std()) == pytest.approx((share * (1 - share) / 333) ** 0.5, rel=0.1)
+    assert abs(float(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1])) < 0.01
+    assert torch.equal(Dropout(share).eval()(x), x)
+
+
 def test_dropout_acts_in_training_alone() -> None:
-    block = Block(plain(noise=0.0, dropout=0.5))
+    block = SpotBlock(plain(noise=0.0, dropout=0.5))
     r = torch.randn(2, 4, 6)
     assert not torch.equal(block.train()(r, None, 4), block(r, None, 4))
     assert torch.equal(block.eval()(r, None, 4), block(r, None, 4))
@@ -253,10 +268,14 @@ RADIUS = 8.0
 
 def inputs_of(
     index: list[tuple[int, int]], counts: sparse.csr_matrix, *, n_neighbors: int = 3, window: int = 2
-) -> Inputs:
+) -> SpotInputs:
     spots = Spots(Grid((30, 30), (1.0, 1.0), 1.0), np.array(index, np.int32), counts)
     distance = np.linspace(0, 12, len(index))
-    return Inputs(spots, counts=counts, distance=distance, radius=RADIUS, n_neighbors=n_neighbors, window=window)
+    return SpotInputs(spots, counts=counts, distance=distance, radius=RADIUS, n_neighbors=n_neighbors, window=window)
+
+
+def logits(encoder: SpotEncoder, inputs: SpotInputs, spots: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    return forward(encoder, inputs.counts, inputs.tokens(torch.tensor(spots)))
 
 
 SQUARE = [(10, 10), (10, 11), (11, 10), (11, 11)]
@@ -265,7 +284,7 @@ LINE = [(20, 5), (20, 7)]
 
 def test_a_batch_holds_the_spot_first_and_at_the_origin() -> None:
     inputs = inputs_of(SQUARE, sparse_counts(4))
-    batch = inputs.batch(torch.tensor([3, 0]))
+    batch = inputs.tokens(torch.tensor([3, 0]))
     assert inputs.complete
     assert batch.present is None
     assert batch.spot.tolist() == [[3, 1, 2, 0], [0, 1, 2, 3]]
@@ -278,7 +297,7 @@ def test_a_batch_holds_the_spot_first_and_at_the_origin() -> None:
 
 def test_a_batch_tells_which_neighbours_are_missing() -> None:
     inputs = inputs_of(SQUARE + LINE, sparse_counts(6))
-    batch = inputs.batch(torch.tensor([0, 5]))
+    batch = inputs.tokens(torch.tensor([0, 5]))
     assert len(inputs) == 6
     assert not inputs.complete
     assert batch.present.tolist() == [[True] * 4, [True, True, False, False]]
@@ -292,7 +311,7 @@ def test_network_on_real_inputs_is_the_papers() -> None:
     encoder, counts = encoder_of(params), sparse_counts(6)
     inputs = inputs_of(SQUARE + LINE, counts)
     spots = [4, 0, 4, 5]
-    direction, inside = forward(encoder, inputs, torch.tensor(spots))
+    direction, inside = logits(encoder, inputs, spots)
     place, distance = np.array(SQUARE + LINE), np.exp(-np.linspace(0, 12, 6) / RADIUS)
     expression = np.log1p(counts.toarray()) @ encoder.expression.double().numpy()
     for i, spot in enumerate(spots):
@@ -307,9 +326,9 @@ def test_network_on_real_inputs_is_the_papers() -> None:
 def test_a_spot_is_not_moved_by_spots_that_are_not_its_neighbours() -> None:
     """A missing neighbour stands for no spot, in particular not for the first one."""
     encoder, counts = encoder_of(SMALL), sparse_counts(6).tolil()
-    before = forward(encoder, inputs_of(SQUARE + LINE, counts.tocsr()), torch.tensor([4, 5]))
+    before = logits(encoder, inputs_of(SQUARE + LINE, counts.tocsr()), [4, 5])
     counts[0] = 999
-    after = forward(encoder, inputs_of(SQUARE + LINE, counts.tocsr()), torch.tensor([4, 5]))
+    after = logits(encoder, inputs_of(SQUARE + LINE, counts.tocsr()), [4, 5])
     for a, b in zip(before, after, strict=True):
         assert torch.equal(a, b)
 
@@ -317,7 +336,7 @@ def test_a_spot_is_not_moved_by_spots_that_are_not_its_neighbours() -> None:
 @torch.no_grad()
 def test_a_spot_is_read_alike_wherever_it_lies() -> None:
     encoder, counts = encoder_of(SMALL), sparse_counts(4)
-    here = forward(encoder, inputs_of(SQUARE, counts), torch.arange(4))
-    there = forward(encoder, inputs_of([(y + 9, x - 7) for y, x in SQUARE], counts), torch.arange(4))
+    here = logits(encoder, inputs_of(SQUARE, counts), [0, 1, 2, 3])
+    there = logits(encoder, inputs_of([(y + 9, x - 7) for y, x in SQUARE], counts), [0, 1, 2, 3])
     for a, b in zip(here, there, strict=True):
         assert torch.equal(a, b)

@@ -1,4 +1,4 @@
-"""Parameters: the paper's values by default, every bound named when it is broken, and a way there and back."""
+"""Parameters: the paper's values by one word, every bound named when it is broken, and a way there and back."""
 
 from __future__ import annotations
 
@@ -17,16 +17,33 @@ from sslcst.params import Params, SamplingParams, TrainingParams
     [
         ("nuclei", "flow_threshold", 0.9),
         ("spots", "n_neighbors", 50),
+        ("encoder", "kind", "spot"),
         ("encoder", "depth", 8),
+        ("encoder", "heads", 1),
         ("training", "learning_rate", 1e-4),
+        ("training", "schedule", "constant"),
+        ("training", "min_steps", 1),
         ("training", "batch_size", 256),
         ("training", "max_epochs", 200),
         ("training", "patience", 10),
         ("prior", "sigma", 0.25),
+        ("flow", "smoothing", "mean"),
+        ("flow", "step", 1),
     ],
 )
-def test_defaults_are_those_of_the_paper_and_its_code(section: str, name: str, value: float) -> None:
-    assert getattr(getattr(Params(), section), name) == value
+def test_paper_stands_for_the_papers_values(section: str, name: str, value: float | str) -> None:
+    assert getattr(getattr(Params.of("paper"), section), name) == value
+
+
+def test_no_other_word_stands_for_parameters() -> None:
+    with pytest.raises(ParameterError, match='params=\'papers\': must be "paper"'):
+        Params.of("papers")
+
+
+def test_depth_and_heads_are_those_of_the_encoder_unless_given() -> None:
+    assert (Params().encoder.kind, Params().encoder.depth, Params().encoder.heads) == ("field", 4, 2)
+    spot = Params.of({"encoder": {"kind": "spot", "heads": 4}}).encoder
+    assert (spot.depth, spot.heads) == (8, 4)
 
 
 KNOWN = [(section.name, f.name) for section in fields(Params) for f in fields(getattr(Params(), section.name))]
@@ -52,6 +69,7 @@ BROKEN = [
     ("sampling", "max_samples", 0),
     ("sampling", "validation", 0.0),
     ("sampling", "validation", 1.0),
+    ("encoder", "kind", "both"),
     ("encoder", "width", 0),
     ("encoder", "depth", 0),
     ("encoder", "heads", 0),
@@ -61,7 +79,12 @@ BROKEN = [
     ("encoder", "dropout", 1.0),
     ("training", "learning_rate", 0.0),
     ("training", "learning_rate", float("nan")),
+    ("training", "schedule", "linear"),
+    ("training", "warm_up", 0),
     ("training", "batch_size", 0),
+    ("training", "crop", 0.0),
+    ("training", "field_size", 0),
+    ("training", "min_steps", 0),
     ("training", "max_epochs", 0),
     ("training", "patience", 0),
     ("prior", "radius", -1.0),

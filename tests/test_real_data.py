@@ -15,7 +15,7 @@ from sslcst import metrics
 
 QUICK = {
     "encoder": {"width": 16, "depth": 2, "hidden": (16,)},
-    "training": {"max_epochs": 5, "learning_rate": 3e-3},
+    "training": {"max_epochs": 5, "min_steps": 10, "field_size": 3000},
     "sampling": {"max_samples": 1000},
     "spots": {"n_neighbors": 16},
 }

@@ -17,7 +17,7 @@ import sslcst
 
 QUICK = {
     "encoder": {"width": 16, "depth": 2, "hidden": (16,)},
-    "training": {"max_epochs": 2, "learning_rate": 1e-3},
+    "training": {"max_epochs": 2, "min_steps": 2, "field_size": 2000},
     "sampling": {"max_samples": 300},
     "spots": {"n_neighbors": 12},
 }
@@ -143,7 +143,7 @@ def test_same_seed_same_cells(tissue):
 
 @pytest.mark.parametrize("what", ["gene", "position"])
 def test_transcripts_outside_the_nuclei_shape_the_cells(tissue, simulated, what):
-    params = QUICK | {"training": {"max_epochs": 20, "learning_rate": 3e-3}}
+    params = QUICK | {"training": {"max_epochs": 8, "min_steps": 25, "field_size": 2000, "learning_rate": 1e-2}}
     sslcst.tl.segment(tissue, params=params, nuclei_key="true_nuclei")
     cells = labels_of(tissue)
     frame = frame_of(simulated)

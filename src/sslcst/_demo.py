@@ -23,13 +23,11 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 # What differs from the defaults: the diameter of nuclei, as one would read it off the stain; and, so that two cores are
-# done in a minute or two, coarser spots, fewer samples, and a shallower network that learns in larger steps.
+# done in a minute, coarser spots and fewer epochs.
 PARAMS = {
     "nuclei": {"diameters": [7.0]},  # micron
     "spots": {"bin_size": 1.0},  # micron
-    "sampling": {"max_samples": 4000},
-    "encoder": {"depth": 2},
-    "training": {"learning_rate": 1e-3, "max_epochs": 20},
+    "training": {"max_epochs": 6},
 }
 GROWN_BY = range(1, 7)  # microns
 NEEDED = ("igraph", "scanpy", "squidpy")

@@ -197,12 +197,16 @@ class EncoderParams(Section):
 
     Parameters
     ----------
+    kind
+        ``"field"``: each spot is one token, which attends to its nearest spots at each layer, so that one pass serves
+        all. ``"spot"``: the paper's, which reads each spot with its nearest ones by itself, and costs some 100 times as
+        much.
     width
         Size D of a token.
     depth
-        Number of blocks (paper: 8).
+        Number of blocks. ``None``: 4 of the field encoder, 8 (the paper's) of the spot encoder.
     heads
-        Attention heads; must divide `width`.
+        Attention heads; must divide `width`. ``None``: 2 of the field encoder, 1 of the spot encoder.
     hidden
         Widths of the RMLP's layers, each followed by GELU and dropout; a last one leads back to `width`.
     noise
@@ -212,14 +216,19 @@ class EncoderParams(Section):
         Share of activations dropped in the RMLP while training.
     """
 
+    kind: Literal["field", "spot"] = "field"
     width: int = 64
-    depth: int = 8
-    heads: int = 1
+    depth: int | None = None
+    heads: int | None = None
     hidden: tuple[int, ...] = (128,)
     noise: float = 0.1
     dropout: float = 0.1
 
     def _check_bounds(self) -> None:
+        _check(self.kind in ("field", "spot"), "kind", self.kind, "must be 'field' or 'spot'")
+        for name, usual in {"depth": {"field": 4, "spot": 8}, "heads": {"field": 2, "spot": 1}}.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, usual[self.kind])
         _check_positive(self, "width", "depth", "heads")
         _check(self.width % self.heads == 0, "heads", self.heads, f"must divide width={self.width}")
         _check(all(size > 0 for size in self.hidden), "hidden", self.hidden, "each must be above 0")
@@ -235,21 +244,38 @@ class TrainingParams(Section):
     ----------
     learning_rate
         Of Adam.
+    schedule
+        ``"cosine"``: the learning rate falls to 0 over `max_epochs` along a half cosine. ``"constant"``: the paper's.
+    warm_up
+        Steps of the first epoch over which the learning rate rises from 0.
     batch_size
-        Samples a step.
+        Samples a step of the spot encoder.
+    crop
+        Side of the squares of tissue that the field encoder learns from, in expected cell radii.
+    field_size
+        Spots a step of the field encoder: as many squares as hold them.
     max_epochs
         At most so many passes over the samples.
+    min_steps
+        Where the samples are few, an epoch is as many passes as make so many steps.
     patience
         Training ends after this many epochs without a lower validation loss; the best state is kept.
     """
 
-    learning_rate: float = 1e-4
+    learning_rate: float = 3e-3
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warm_up: int = 30
     batch_size: int = 256
-    max_epochs: int = 200
+    crop: float = 6.0
+    field_size: int = 6000
+    max_epochs: int = 12
+    min_steps: int = 50
     patience: int = 10
 
     def _check_bounds(self) -> None:
-        _check_positive(self, "learning_rate", "batch_size", "max_epochs", "patience")
+        _check(self.schedule in ("cosine", "constant"), "schedule", self.schedule, "must be 'cosine' or 'constant'")
+        _check_positive(self, "learning_rate", "warm_up", "batch_size", "crop", "field_size", "max_epochs", "patience")
+        _check_positive(self, "min_steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,8 +350,10 @@ class Params:
     flow: FlowParams = field(default_factory=FlowParams)
 
     @classmethod
-    def of(cls, params: Params | Mapping[str, Mapping[str, Any]] | None) -> Params:
+    def of(cls, params: Params | Mapping[str, Mapping[str, Any]] | str | None) -> Params:
         """Parameters from themselves, from nested mappings that name what differs from the defaults, or from nothing.
+
+        ``"paper"`` stands for what the paper does where the defaults depart from it.
 
         Raises
         ------
@@ -334,6 +362,9 @@ class Params:
         """
         if isinstance(params, Params):
             return params
+        if isinstance(params, str):
+            _check(params == "paper", "params", params, 'must be "paper", or map sections to parameters')
+            params = _PAPER
         changed = cls()
         for section, values in (params or {}).items():
             known = {f.name for f in fields(cls)}
@@ -343,9 +374,16 @@ class Params:
             names = {f.name for f in fields(current)}
             for name in values:
                 _check(name in names, section, name, f"no such parameter; there are {', '.join(sorted(names))}")
-            changed = replace(changed, **{section: replace(current, **values)})
+            changed = replace(changed, **{section: type(current)(**values)})
         return changed
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """The parameters as plain nested dictionaries, which `of` reads back."""
         return asdict(self)
+
+
+_PAPER = {
+    "encoder": {"kind": "spot"},
+    "training": {"learning_rate": 1e-4, "schedule": "constant", "warm_up": 1, "max_epochs": 200, "min_steps": 1},
+    "flow": {"smoothing": "mean", "step": 1.0},
+}

@@ -8,18 +8,19 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from sslcst.core.encoder import SpotEncoder
+from sslcst.core.encoder import Encoder
 from sslcst.core.inputs import Inputs
+from sslcst.core.sampling import N_DIRECTIONS
 
 logger = logging.getLogger("sslcst")
 
 
 @torch.inference_mode()
 def predict_spots(
-    encoder: SpotEncoder,
+    encoder: Encoder,
     inputs: Inputs,
     *,
-    batch_size: int = 512,
+    batch_size: int | None = None,
     on_batch: Callable[[int], None] = lambda n_spots: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities of the directions and of lying in a cell.
@@ -29,9 +30,9 @@ def predict_spots(
     encoder
         A trained encoder, on the device of `inputs`.
     inputs
-        Features of n spots.
+        Features of n spots, for the kind of encoder.
     batch_size
-        Spots at a time; halved for as long as the device's memory does not hold them.
+        Spots at a time, by default `inputs.batch_size`; halved for as long as the device's memory does not hold them.
     on_batch
         Called with the number of spots of each batch done.
 
@@ -43,22 +44,24 @@ def predict_spots(
         float32 (n,).
     """
     device = inputs.neighbors.device
-    everyone = torch.arange(len(inputs), device=device)
-    expression = torch.cat([encoder.embed_expression(inputs.counts, rows) for rows in everyone.split(1 << 16)])
-    direction, inside = [], []
-    start = 0
-    while start < len(inputs):
+    batch_size = batch_size or inputs.batch_size
+    todo = torch.arange(len(inputs), device=device)
+    expression = torch.cat([encoder.embed_expression(inputs.counts, rows) for rows in todo.split(1 << 16)])
+    direction = torch.empty((len(inputs), N_DIRECTIONS), device=device)
+    inside = torch.empty(len(inputs), device=device)
+    while len(todo):
+        left = torch.ones_like(todo, dtype=torch.bool)
         try:
-            batch = inputs.batch(everyone[start : start + batch_size])
-            logits = encoder(batch, expression[batch.spot])
+            for batch, places in inputs.cover(todo, batch_size):
+                logits = encoder(batch, expression[batch.spot])
+                direction[todo[places]] = logits[0].softmax(dim=1)
+                inside[todo[places]] = logits[1].sigmoid()
+                left[places] = False
+                on_batch(len(places))
         except torch.OutOfMemoryError:
             if batch_size == 1:
                 raise
             batch_size //= 2
             logger.warning("Not enough memory on %s: going on with %d spots at a time.", device, batch_size)
-            continue
-        direction.append(logits[0].softmax(dim=1))
-        inside.append(logits[1].sigmoid())
-        start += len(logits[1])
-        on_batch(len(logits[1]))
-    return torch.cat(direction).cpu().numpy(), torch.cat(inside).cpu().numpy()
+        todo = todo[left]
+    return direction.cpu().numpy(), inside.cpu().numpy()

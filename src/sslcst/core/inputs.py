@@ -1,87 +1,23 @@
-"""What the encoder reads of the spots: expression, neighbours, position and distance, gathered a batch at a time."""
+"""What the encoders read of the spots, a batch at a time: samples and what they teach, or all that is asked for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy import sparse
 
+from sslcst.core.encoder import Field, Tokens
+from sslcst.core.encoder.neighborhood import Neighborhood
 from sslcst.core.geometry import nearest_spots, normalize_distance, normalize_position
 from sslcst.core.spots import Spots
+from sslcst.core.symmetry import N_TURNS, turn_matrices, turned_classes
+from sslcst.params import EncoderParams, TrainingParams
 
-
-@dataclass(frozen=True)
-class Batch:
-    """Tokens of b spots: each spot itself, first, and its k nearest.
-
-    Parameters
-    ----------
-    spot
-        Index of each token's spot, int64 (b, 1 + k).
-    position
-        Eq. 4, float32 (b, 1 + k, 2).
-    distance
-        Normalised distance to the nearest centroid, float32 (b, 1 + k).
-    present
-        Whether there is such a neighbour, bool (b, 1 + k); None if there always is.
-    """
-
-    spot: torch.Tensor
-    position: torch.Tensor
-    distance: torch.Tensor
-    present: torch.Tensor | None
-
-
-class Inputs:
-    """The spots' features on one device.
-
-    Parameters
-    ----------
-    spots
-        The n occupied spots.
-    counts
-        Counts of the genes that are read, csr (n, n_genes).
-    distance
-        Distance of each spot to the nearest nucleus centroid (n,), in bins.
-    radius
-        Expected cell radius r in bins.
-    n_neighbors, window
-        See `sslcst.core.geometry.nearest_spots`.
-    device
-        Where the tensors lie.
-    """
-
-    def __init__(
-        self,
-        spots: Spots,
-        *,
-        counts: sparse.csr_matrix,
-        distance: np.ndarray,
-        radius: float,
-        n_neighbors: int,
-        window: int,
-        device: str = "cpu",
-    ) -> None:
-        neighbors = nearest_spots(spots.index, spots.grid.shape, n_neighbors=n_neighbors, window=window)
-        self.radius = radius
-        self.complete = bool((neighbors >= 0).all())
-        self.neighbors = torch.from_numpy(neighbors).to(device)
-        self.index = torch.from_numpy(spots.index).to(device, torch.float32)
-        self.distance = torch.from_numpy(normalize_distance(distance, radius)).to(device)
-        self.counts = GeneCounts(counts.astype(np.float32), device)
-
-    def __len__(self) -> int:
-        return len(self.neighbors)
-
-    def batch(self, spot: torch.Tensor) -> Batch:
-        """Tokens of these spots, int64 (b,)."""
-        neighbors = self.neighbors[spot].long()
-        present = None if self.complete else neighbors >= 0
-        neighbors = neighbors.clamp_min(0)
-        position = normalize_position(self.index[neighbors] - self.index[spot][:, None], self.radius)
-        return Batch(neighbors, position, self.distance[neighbors], present)
+_NEAR = 4  # places are in units of r / 4, so that the nearest spots lie some 1 away
 
 
 class GeneCounts:
@@ -99,3 +35,209 @@ class GeneCounts:
         entry = torch.repeat_interleave(start - first, length)
         entry += torch.arange(len(entry), device=entry.device)
         return self.gene[entry], self.value[entry], first
+
+
+class Targets(NamedTuple):
+    """What m samples tell.
+
+    Attributes
+    ----------
+    spot
+        Their spots, int64 (m,).
+    direction
+        Classes of the directions, int64 (m,), -1 where there is none.
+    inside
+        1 in a cell, 0 outside, float32 (m,).
+    """
+
+    spot: torch.Tensor
+    direction: torch.Tensor
+    inside: torch.Tensor
+
+
+class Inputs(ABC):
+    """The spots' features on one device, and the batches in which an encoder reads them.
+
+    Parameters
+    ----------
+    spots
+        The n occupied spots.
+    counts
+        Counts of the genes that are read, csr (n, n_genes).
+    distance
+        Distance of each spot to the nearest nucleus centroid (n,), in bins.
+    radius
+        Expected cell radius r in bins.
+    n_neighbors, window
+        See `sslcst.core.geometry.nearest_spots`.
+    device
+        Where the tensors lie.
+    """
+
+    batch_size: int  # spots at a time in inference, unless said otherwise
+
+    def __init__(
+        self,
+        spots: Spots,
+        *,
+        counts: sparse.csr_matrix,
+        distance: np.ndarray,
+        radius: float,
+        n_neighbors: int,
+        window: int,
+        device: str = "cpu",
+    ) -> None:
+        neighbors = nearest_spots(spots.index, spots.grid.shape, n_neighbors=n_neighbors, window=window)
+        self.radius = radius
+        self.complete = bool((neighbors >= 0).all())
+        self.neighbors = torch.from_numpy(neighbors).to(device)
+        self.index = torch.from_numpy(spots.index).to(device)
+        self.distance = torch.from_numpy(normalize_distance(distance, radius)).to(device)
+        self.counts = GeneCounts(counts.astype(np.float32), device)
+
+    def __len__(self) -> int:
+        return len(self.neighbors)
+
+    def offsets(self, spot: torch.Tensor) -> torch.Tensor:
+        """From some spots (m,) to their neighbours, in units of r: float32 (m, 1 + k, 2)."""
+        neighbors = self.neighbors[spot].clamp_min(0)
+        return normalize_position((self.index[neighbors] - self.index[spot][:, None]).float(), self.radius)
+
+    @abstractmethod
+    def lessons(self, targets: Targets, params: TrainingParams) -> Iterator[tuple[Tokens | Field, Targets]]:
+        """All samples once, in random order and in batches: what to read, and what to learn from it."""
+
+    @abstractmethod
+    def cover(self, spots: torch.Tensor, size: int) -> Iterator[tuple[Tokens | Field, torch.Tensor]]:
+        """Batches that predict some spots (m,), about `size` at a time, each with the places of its own among the m."""
+
+
+class SpotInputs(Inputs):
+    """For the encoder that reads each spot by itself."""
+
+    batch_size = 128
+
+    def tokens(self, spot: torch.Tensor) -> Tokens:
+        """Tokens of these spots, int64 (b,)."""
+        neighbors = self.neighbors[spot].long()
+        present = None if self.complete else neighbors >= 0
+        neighbors = neighbors.clamp_min(0)
+        return Tokens(neighbors, self.offsets(spot), self.distance[neighbors], present)
+
+    def lessons(self, targets: Targets, params: TrainingParams) -> Iterator[tuple[Tokens, Targets]]:
+        """See `Inputs.lessons`."""
+        for chosen in torch.randperm(len(targets.spot), device=targets.spot.device).split(params.batch_size):
+            batch = Targets(*(part[chosen] for part in targets))
+            yield self.tokens(batch.spot), batch
+
+    def cover(self, spots: torch.Tensor, size: int) -> Iterator[tuple[Tokens, torch.Tensor]]:
+        """See `Inputs.cover`."""
+        for places in torch.arange(len(spots), device=spots.device).split(size):
+            yield self.tokens(spots[places]), places
+
+
+class FieldInputs(Inputs):
+    """For the encoder that reads all spots of a field at once.
+
+    It learns from squares of tissue, each turned and mirrored at random; what lies beyond a square is not seen there.
+
+    Parameters
+    ----------
+    depth
+        Layers of the encoder: predictions depend on neighbours of neighbours ... so many times.
+    """
+
+    batch_size = 1 << 17
+
+    def __init__(self, *args, depth: int, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.depth = depth
+        device = self.index.device
+        self.turns = torch.from_numpy(turn_matrices()).to(device)
+        self.turned_classes = torch.from_numpy(turned_classes()).to(device)
+
+    def lessons(self, targets: Targets, params: TrainingParams) -> Iterator[tuple[Field, Targets]]:
+        """See `Inputs.lessons`."""
+        device = self.index.device
+        side = crop_side(params, self.radius)
+        jitter = torch.randint(side, (2,), device=device)
+        square, n_squares = _squares(self.index + jitter, side)
+        turn = torch.randint(N_TURNS, (n_squares,), device=device)
+        steps = _deal_out(square, torch.unique(square[targets.spot]), params.field_size)
+        step = steps[square]  # of each spot, -1 where it is in none
+        members = torch.argsort(step, stable=True)[(step < 0).sum() :]
+        n_members = torch.bincount(step[members])
+        place = torch.arange(len(members), device=device) - (n_members.cumsum(0) - n_members)[step[members]]
+        place_of = torch.empty_like(step).scatter_(0, members, place)
+        step_of_sample = step[targets.spot]
+        order = torch.argsort(step_of_sample, stable=True)
+        samples = order.split(torch.bincount(step_of_sample).tolist())
+        for spot, chosen in zip(members.split(n_members.tolist()), samples, strict=True):
+            neighbors = self.neighbors[spot]
+            seen = (neighbors >= 0) & (square[neighbors] == square[spot][:, None])
+            sample = Targets(*(part[chosen] for part in targets))
+            field = self._field(
+                spot, torch.where(seen, place_of[neighbors], -1), place_of[sample.spot], self.turns[turn[square[spot]]]
+            )
+            direction = self.turned_classes[turn[square[sample.spot]], sample.direction]
+            yield field, sample._replace(direction=direction)
+
+    def cover(self, spots: torch.Tensor, size: int) -> Iterator[tuple[Field, torch.Tensor]]:
+        """See `Inputs.cover`; around what is asked for, a batch holds all spots that bear on it."""
+        area = float((self.index.max(0).values + 1).prod())
+        square, n_squares = _squares(self.index[spots], max(1, int((size * area / len(self)) ** 0.5)))
+        for places in torch.argsort(square, stable=True).split(torch.bincount(square, minlength=n_squares).tolist()):
+            members = self._bearing_on(spots[places])
+            place_of = torch.full((len(self),), -1, device=members.device)
+            place_of[members] = torch.arange(len(members), device=members.device)
+            neighbors = self.neighbors[members]
+            local = torch.where(neighbors >= 0, place_of[neighbors], -1)
+            yield self._field(members, local, place_of[spots[places]]), places
+
+    def _bearing_on(self, spots: torch.Tensor) -> torch.Tensor:
+        """These spots, their neighbours, the neighbours' neighbours ..., a step for each layer; in rising order."""
+        reached = torch.zeros(len(self), dtype=torch.bool, device=spots.device)
+        reached[spots] = True
+        for _ in range(self.depth):
+            if reached.all():
+                break
+            neighbors = self.neighbors[reached]
+            reached[neighbors[neighbors >= 0].long()] = True
+        return reached.nonzero()[:, 0]
+
+    def _field(self, spot, neighbors, wanted, turn: torch.Tensor | None = None) -> Field:
+        offset = self.offsets(spot)
+        if turn is not None:
+            offset = torch.einsum("mij,mkj->mki", turn, offset)
+        offset = offset * _NEAR
+        place = torch.cat([offset, (offset**2).sum(-1, keepdim=True)], dim=-1)
+        place[neighbors < 0] = 0
+        return Field(spot, self.distance[spot], Neighborhood(neighbors.int(), place), wanted)
+
+
+def make_inputs(params: EncoderParams, spots: Spots, **features) -> Inputs:
+    """Inputs for the kind of encoder that `params` name; see `Inputs` for the features."""
+    if params.kind == "spot":
+        return SpotInputs(spots, **features)
+    return FieldInputs(spots, depth=params.depth, **features)
+
+
+def crop_side(params: TrainingParams, radius: float) -> int:
+    """Side in bins of the squares that a field encoder learns from, where r is `radius` bins."""
+    return max(1, round(params.crop * radius))
+
+
+def _squares(index: torch.Tensor, side: int) -> tuple[torch.Tensor, int]:
+    """Number, from 0, of the square that holds each bin (n, 2), and how many squares hold any."""
+    row, column = (index // side).long().unbind(dim=1)
+    ids, square = torch.unique(row * (column.max() + 1) + column, return_inverse=True)
+    return square, len(ids)
+
+
+def _deal_out(square: torch.Tensor, chosen: torch.Tensor, size: int) -> torch.Tensor:
+    """Step of each square: the chosen ones in random order, as many to a step as hold `size` spots; others -1."""
+    order = chosen[torch.randperm(len(chosen), device=square.device)]
+    n_spots = torch.bincount(square)
+    begin = n_spots[order].cumsum(0) - n_spots[order]
+    _, step = torch.unique(begin // size, return_inverse=True)
+    return torch.full_like(n_spots, -1).scatter_(0, order, step)

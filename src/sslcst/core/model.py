@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from sslcst.core.encoder import SpotEncoder
+from sslcst.core.encoder import Encoder
 from sslcst.core.training import Epoch
 from sslcst.errors import DataError
 from sslcst.params import EncoderParams
@@ -44,7 +44,7 @@ class Model:
         The epochs of the training.
     """
 
-    encoder: SpotEncoder
+    encoder: Encoder
     encoder_params: EncoderParams
     genes: tuple[str, ...]
     bin_size: float

@@ -86,6 +86,7 @@ def choose_samples(
     offset: np.ndarray,
     radius: float,
     params: SamplingParams = SamplingParams(),
+    square: int = 1,
     seed: int = 0,
 ) -> Samples:
     """Positive and negative samples among the spots.
@@ -106,6 +107,9 @@ def choose_samples(
         Expected cell radius r.
     params, seed
         Thresholds, numbers of samples and their draw.
+    square
+        Side in bins of the squares of tissue in which samples are drawn and set apart together; 1 draws each spot by
+        itself and sets apart whole nuclei.
 
     Raises
     ------
@@ -119,12 +123,14 @@ def choose_samples(
             "do image and transcripts match, and are the nuclei larger than a spot?"
         )
     negative = _negatives(spots, positive, nucleus, distance, radius, params)
-    keys = spots.index[:, 0].astype(np.int64) * spots.grid.shape[1] + spots.index[:, 1]
-    chosen = [_draw(candidates, keys, params.max_samples, seed) for candidates in (positive, negative)]
+    keys, squares = ((spots.index // side).astype(np.int64) @ (spots.grid.shape[1], 1) for side in (1, square))
+    chosen = [_draw(candidates, squares, keys, params.max_samples, seed) for candidates in (positive, negative)]
     spot = np.concatenate(chosen)
     inside = np.arange(len(spot)) < len(chosen[0])
     direction = np.where(inside, direction_class(offset[spot]), -1)
-    return Samples(spot, inside, direction, _set_apart(nearest[spot], keys[spot], inside, params.validation, seed))
+    together = [squares, nearest.astype(np.int64), keys] if square > 1 else [nearest.astype(np.int64), keys]
+    validation = _set_apart([group[spot] for group in together], inside, params.validation, seed)
+    return Samples(spot, inside, direction, validation)
 
 
 def _negatives(spots, positive, nucleus, distance, radius, params) -> np.ndarray:
@@ -153,16 +159,21 @@ def _negatives(spots, positive, nucleus, distance, radius, params) -> np.ndarray
     return outside[np.argsort(-distance[outside], kind="stable")[:enough]]
 
 
-def _draw(candidates: np.ndarray, keys: np.ndarray, most: int, seed: int) -> np.ndarray:
-    order = np.argsort(hash_uniform(keys[candidates], seed), kind="stable")
-    return candidates[order[:most]]
+def _draw(candidates: np.ndarray, squares: np.ndarray, keys: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Some of the candidates at random, square by square."""
+    by_square, by_spot = (hash_uniform(of[candidates], seed) for of in (squares, keys))
+    return candidates[np.lexsort((by_spot, by_square))[:most]]
 
 
-def _set_apart(nearest, keys, inside, share, seed) -> np.ndarray:
-    """Whole nuclei are set apart, since neighbouring spots are too alike to test one another; else single spots."""
-    validation = hash_uniform(nearest.astype(np.int64), seed + 1) < share
-    if not all(_both(validation[kind]) for kind in (inside, ~inside)):
-        validation = hash_uniform(keys, seed + 1) < share
+def _set_apart(together: list[np.ndarray], inside: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Samples that lie together are set apart together, since neighbours are too alike to test one another.
+
+    Of the ways to tell what lies together, the first is taken that leaves both kinds of samples on both sides.
+    """
+    for group in together:
+        validation = hash_uniform(group, seed + 1) < share
+        if all(_both(validation[kind]) for kind in (inside, ~inside)):
+            break
     for kind in (inside, ~inside, np.ones_like(inside)):
         if not _both(validation[kind]):  # a lone sample is for training
             validation[kind] = np.arange(kind.sum()) % max(2, round(1 / share)) == 1

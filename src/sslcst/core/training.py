@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import cos, pi
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from sslcst.core.encoder import SpotEncoder
-from sslcst.core.inputs import Inputs
+from sslcst.core.encoder import Encoder, Field, Tokens, make_encoder
+from sslcst.core.inputs import GeneCounts, Inputs, Targets
 from sslcst.core.sampling import Samples
 from sslcst.errors import TrainingError
 from sslcst.params import EncoderParams, TrainingParams
@@ -37,13 +38,13 @@ def train_encoder(
     seed: int = 0,
     device: str = "cpu",
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-) -> tuple[SpotEncoder, list[Epoch]]:
+) -> tuple[Encoder, list[Epoch]]:
     """Train an encoder; the state of the epoch with the lowest validation loss is returned.
 
     Parameters
     ----------
     inputs
-        Features of the spots, on `device`.
+        Features of the spots, on `device`, for the kind of encoder.
     samples
         The spots to learn from.
     n_genes
@@ -66,14 +67,14 @@ def train_encoder(
     gpus = [torch.device(device)] if device.startswith("cuda") else []
     with torch.random.fork_rng(devices=gpus):
         torch.manual_seed(seed)
-        encoder = SpotEncoder(n_genes, encoder_params).to(device)
+        encoder = make_encoder(n_genes, encoder_params).to(device)
         optimizer = torch.optim.Adam(encoder.parameters(), lr=params.learning_rate)
-        training, validation = (_to_device(samples, samples.validation == held, device) for held in (False, True))
+        training, validation = (_targets(samples, samples.validation == held, device) for held in (False, True))
         history: list[Epoch] = []
         best = None
         for epoch in range(params.max_epochs):
-            train_loss = _one_epoch(encoder, optimizer, inputs, training, params.batch_size)
-            history.append(Epoch(epoch, train_loss, *_validate(encoder, inputs, validation, params.batch_size)))
+            train_loss = _one_epoch(encoder, optimizer, inputs, training, params, epoch)
+            history.append(Epoch(epoch, train_loss, *_validate(encoder, inputs, validation)))
             on_epoch(history[-1])
             if not np.isfinite([history[-1].train_loss, history[-1].validation_loss]).all():
                 raise TrainingError(
@@ -98,39 +99,49 @@ def losses(
     return direction_loss + F.binary_cross_entropy_with_logits(inside, is_inside)
 
 
-def _to_device(samples: Samples, which: np.ndarray, device: str) -> tuple[torch.Tensor, ...]:
-    parts = samples.spot[which], samples.direction[which], samples.inside[which].astype(np.float32)
-    return tuple(torch.from_numpy(part).to(device) for part in parts)
-
-
-def forward(encoder: SpotEncoder, inputs: Inputs, spot: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits for some spots, the expression of each distinct spot among their tokens embedded once."""
-    batch = inputs.batch(spot)
+def forward(encoder: Encoder, counts: GeneCounts, batch: Tokens | Field) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of a batch, the expression of each distinct spot among its tokens embedded once."""
     rows, token_row = torch.unique(batch.spot, return_inverse=True)
-    return encoder(batch, F.embedding(token_row, encoder.embed_expression(inputs.counts, rows)))
+    return encoder(batch, F.embedding(token_row, encoder.embed_expression(counts, rows)))
 
 
-def _one_epoch(encoder, optimizer, inputs, samples, batch_size) -> float:
+def _targets(samples: Samples, which: np.ndarray, device: str) -> Targets:
+    parts = samples.spot[which], samples.direction[which], samples.inside[which].astype(np.float32)
+    return Targets(*(torch.from_numpy(part).to(device) for part in parts))
+
+
+def _one_epoch(encoder, optimizer, inputs, targets, params, epoch) -> float:
+    """One pass over the samples, or as many as make `params.min_steps` steps; the mean loss."""
     encoder.train()
-    spot, direction_class, is_inside = samples
-    total = torch.zeros((), device=spot.device)
-    for chosen in torch.randperm(len(spot), device=spot.device).split(batch_size):
-        logits = forward(encoder, inputs, spot[chosen])
-        loss = losses(*logits, direction_class[chosen], is_inside[chosen])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        total += loss.detach() * len(chosen)
-    return float(total / len(spot))
+    rate = params.learning_rate
+    if params.schedule == "cosine":
+        rate *= (1 + cos(pi * epoch / params.max_epochs)) / 2
+    total, n_samples, step = torch.zeros((), device=targets.spot.device), 0, 0
+    while step < params.min_steps:
+        for batch, truth in inputs.lessons(targets, params):
+            step += 1
+            warm = 1.0 if epoch else min(1.0, step / params.warm_up)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * warm
+            loss = losses(*forward(encoder, inputs.counts, batch), truth.direction, truth.inside)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            total += loss.detach() * len(truth.spot)
+            n_samples += len(truth.spot)
+    return float(total / n_samples)
 
 
 @torch.no_grad()
-def _validate(encoder, inputs, samples, batch_size) -> tuple[float, float, float]:
+def _validate(encoder, inputs, targets) -> tuple[float, float, float]:
     """Loss, accuracy of in/out and accuracy of the direction."""
     encoder.eval()
-    spot, direction_class, is_inside = samples
-    logits = [forward(encoder, inputs, part) for part in spot.split(batch_size)]
-    direction, inside = (torch.cat(parts) for parts in zip(*logits, strict=True))
+    parts = [
+        (*forward(encoder, inputs.counts, batch), places)
+        for batch, places in inputs.cover(targets.spot, inputs.batch_size)
+    ]
+    direction, inside, places = (torch.cat(part) for part in zip(*parts, strict=True))
+    _, direction_class, is_inside = (part[places] for part in targets)
     known = direction_class >= 0
     right = direction.argmax(dim=1) == direction_class
     return (

@@ -12,7 +12,7 @@ from sslcst.errors import DataError, StoreError
 if TYPE_CHECKING:
     from sslcst.core.model import Model
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def write_model(model: Model, path: str | Path) -> None:
@@ -68,7 +68,7 @@ def read_model(path: str | Path) -> Model:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from sslcst.core.encoder import SpotEncoder
+    from sslcst.core.encoder import make_encoder
     from sslcst.core.model import Model
     from sslcst.core.training import Epoch
     from sslcst.params import EncoderParams
@@ -78,10 +78,13 @@ def read_model(path: str | Path) -> Model:
         about = json.loads(card.read_text(encoding="utf-8"))
         state = load_file(weights)
         if about.pop("format") != _FORMAT:
-            raise DataError(f"{card} is of a format that this version of sslcst does not know: install a later one.")
+            raise DataError(
+                f"{card} is of a format that this version of sslcst does not read: train the model anew, or install "
+                "the version that wrote it."
+            )
         expected = about.pop("sha256")
         encoder_params = EncoderParams(**about.pop("encoder_params"))
-        encoder = SpotEncoder(len(about["genes"]), encoder_params)
+        encoder = make_encoder(len(about["genes"]), encoder_params)
         encoder.load_state_dict(state)
         about["genes"] = tuple(about["genes"])
         about["history"] = tuple(Epoch(**epoch) for epoch in about["history"])

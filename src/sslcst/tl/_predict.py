@@ -9,7 +9,7 @@ import numpy as np
 
 from sslcst._logging import progress
 from sslcst.core.inference import predict_spots
-from sslcst.core.inputs import Inputs
+from sslcst.core.inputs import make_inputs
 from sslcst.core.model import Model
 from sslcst.core.prior import direction_posterior, direction_prior
 from sslcst.device import choose_device
@@ -61,7 +61,8 @@ def predict(
             f"The spots are bins of {layout['bin_size']:.4g}, the model was trained on bins of {model.bin_size:.4g}: "
             f"set spots.bin_size={model.bin_size:.4g}."
         )
-    inputs = Inputs(
+    inputs = make_inputs(
+        model.encoder_params,
         spots,
         counts=model.read_counts(table.X, table.var_names),
         distance=table.obs["distance"].to_numpy() / layout["bin_size"],

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sslcst._logging import logger, progress
-from sslcst.core.inputs import Inputs
+from sslcst.core.inputs import crop_side, make_inputs
 from sslcst.core.model import Model
 from sslcst.core.sampling import choose_samples
 from sslcst.core.training import Epoch, train_encoder
@@ -59,6 +59,7 @@ def train(
     choose_key(sdata.tables, spots_key, kind="table of spots", argument="spots_key")
     table = sdata.tables[spots_key]
     spots, layout = as_spots(table), table.uns["sslcst"]
+    radius = layout["radius"] / layout["bin_size"]
     samples = choose_samples(
         spots,
         nucleus=table.obs["nucleus"].to_numpy(),
@@ -68,12 +69,13 @@ def train(
         offset=table.obsm["to_nucleus"],
         radius=layout["radius"],
         params=params.sampling,
+        square=crop_side(params.training, radius) if params.encoder.kind == "field" else 1,
         seed=seed,
     )
     variable = table.var["variable"].to_numpy()
     neighborhood = {"n_neighbors": params.spots.n_neighbors, "window": params.spots.window}
-    radius = layout["radius"] / layout["bin_size"]
-    inputs = Inputs(
+    inputs = make_inputs(
+        params.encoder,
         spots,
         counts=table.X[:, variable],
         distance=table.obs["distance"].to_numpy() / layout["bin_size"],
