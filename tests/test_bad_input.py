@@ -10,7 +10,7 @@ from spatialdata.models import Image2DModel, Labels2DModel, PointsModel
 from spatialdata.transformations import Identity, Scale, set_transformation
 
 import sslcst
-from sslcst.errors import BackendError, DataError, KeyMissingError, ParameterError, StoreError
+from sslcst.errors import BackendError, DataError, KeyMissingError, ParameterError, StoreError, TrainingError
 
 QUICK = {
     "encoder": {"width": 8, "depth": 1, "hidden": (8,)},
@@ -229,6 +229,17 @@ def test_a_store_that_cannot_be_written_is_refused_before_any_work(sdata, tmp_pa
     monkeypatch.setattr("sslcst.pp.import_nuclei", lambda *args, **kwargs: pytest.fail("work began"))
     with pytest.raises(StoreError, match=r"a\.zarr cannot be written to"):
         sslcst.tl.segment(sdata, nuclei_key="nuclei", params=QUICK)
+
+
+@pytest.mark.parametrize("kind", ["spot", "field"])
+def test_a_loss_that_is_not_a_number_leaves_the_store_as_it_was(sdata, tmp_path, kind):
+    sdata.write(tmp_path / "run.zarr")
+    before = files_of(tmp_path)
+    params = QUICK | {"encoder": QUICK["encoder"] | {"kind": kind}}
+    params |= {"training": {"max_epochs": 3, "min_steps": 3, "warm_up": 1, "learning_rate": 1e30}}
+    with pytest.raises(TrainingError, match=r"lower training\.learning_rate"):
+        sslcst.tl.segment(sd.read_zarr(tmp_path / "run.zarr"), nuclei_key="nuclei", params=params)
+    assert files_of(tmp_path) == before
 
 
 def test_stages_say_what_they_miss(sdata):

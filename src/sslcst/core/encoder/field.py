@@ -17,7 +17,8 @@ from sslcst.core.encoder.parts import RMLP, Encoder
 from sslcst.params import EncoderParams
 
 # Spots at a time, within a layer of inference: what stays in the cache, or fits a GPU's memory with all neighbours.
-_ROWS = {"cpu": 1 << 12, "cuda": 1 << 16}
+_ROWS = {"cpu": 1 << 12}
+_MORE_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class FieldBlock(nn.Module):
         key, value = self._split(self.key(seen)), self._split(self.value(seen))
         if torch.is_grad_enabled():
             return self._rows(r, seen, key, value, around)
-        size = _ROWS[r.device.type]
+        size = _ROWS.get(r.device.type, _MORE_ROWS)
         parts = [slice(start, start + size) for start in range(0, len(r), size)]
         return torch.cat([self._rows(r[part], seen[part], key, value, around[part]) for part in parts])
 
