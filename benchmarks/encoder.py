@@ -4,8 +4,8 @@
 
 Counts the operations and bytes of each network for a spot, measures the rate of large matrix products, inference,
 training and peak memory (each network in a process of its own), and prints a table in Markdown. Needs `sslcst.core`
-alone: neither SpatialData nor data. Training counts what a step reads: the samples of the spot encoder, and the spots of
-the field encoder, of which --share are samples.
+alone: neither SpatialData nor data. Training counts what a step reads: the samples of the spot encoder, and the spots
+of the field encoder, of which --share are samples.
 
 ``spot, plain`` is the paper's network written down without a thought for speed, with the same results: the expression
 embedded batch by batch, every token of the last block computed, batches of 512, torch's own dropout.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tracemalloc
 
 import numpy as np
@@ -9,9 +10,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 from skimage.draw import disk
+from skimage.measure import label, regionprops
+from skimage.segmentation import expand_labels
+from spatialdata import SpatialData
+from spatialdata.models import Image2DModel, Labels2DModel
 
-from sslcst.core.erosion import erode_nuclei, erode_once, turned_element
+import sslcst
+from sslcst.core.erosion import (
+    _are_solid,
+    _solidity_at_least,
+    contrasts,
+    erode_and_report,
+    erode_nuclei,
+    erode_once,
+    shares,
+    turned_element,
+)
+from sslcst.errors import DataError, KeyMissingError, ParameterError
 from sslcst.params import ErosionParams
 
 ALL = {"min_area": 0, "min_solidity": 0.0}  # no core is dropped
@@ -185,3 +202,201 @@ def test_memory_does_not_depend_on_how_large_ids_are() -> None:
     tracemalloc.stop()
     assert areas(cores).keys() == areas(labels).keys()
     assert peak < 2_000_000
+
+
+# --- the share that is kept: size and contrast
+
+
+def one_disc(radius: float) -> np.ndarray:
+    side = 2 * int(radius) + 9
+    nuclei = np.zeros((side, side), np.int32)
+    nuclei[disk((side // 2, side // 2), radius)] = 1
+    return nuclei
+
+
+@pytest.mark.parametrize("radius", [3, 8, 11.5])
+def test_nuclei_up_to_the_size_keep_the_base_share(radius: float) -> None:
+    assert shares(one_disc(radius), params=ErosionParams(keep=0.6, size=24))[1] == pytest.approx(0.6)
+
+
+def test_wider_nuclei_lose_the_same_rim() -> None:
+    """Twice and four times the size: the width of what is eroded stays, and so the share that is kept grows."""
+    params = ErosionParams(keep=0.5, size=24, **ALL)
+    rims = []
+    for radius in (12, 24, 48):
+        nuclei = one_disc(radius)
+        diameter = 2 * np.sqrt(nuclei.sum() / np.pi)
+        share = shares(nuclei, params=params)[1]
+        assert share == pytest.approx(0.5 ** min(1, 24 / diameter))
+        kept = (erode_nuclei(nuclei, params=params) > 0).sum() / nuclei.sum()
+        assert share <= kept < share + 0.12
+        rims.append(radius * (1 - np.sqrt(kept)))
+    assert np.ptp(rims) < 1.5
+
+
+@given(keep=st.floats(0, 1), size=st.floats(1, 100), contrast=st.floats(0, 4))
+@settings(max_examples=30)
+def test_shares_are_shares(keep: float, size: float, contrast: float) -> None:
+    """Between 0 and 1 whatever the parameters; all of a nucleus where keep is 1."""
+    image = np.random.default_rng(0).random(discs().shape)
+    params = ErosionParams(keep=keep, size=size, contrast=contrast)
+    got = shares(label(discs()), image=image, params=params)
+    assert ((got >= 0) & (got <= 1)).all()
+    assert keep < 1 or (got == 1).all()
+
+
+def noisy(nuclei: np.ndarray, seed: int = 0) -> np.ndarray:
+    return (nuclei > 0) + 0.3 * np.random.default_rng(seed).standard_normal(nuclei.shape)
+
+
+def test_contrast_is_a_correlation() -> None:
+    """Computed nucleus by nucleus: brightness against being inside, over the nucleus and what is within 3 pixels."""
+    nuclei = label(discs())
+    image = noisy(nuclei)
+    expected = []
+    for number in range(1, nuclei.max() + 1):
+        around = (expand_labels(nuclei, 3) == number) & (nuclei == 0)
+        values = np.concatenate([image[nuclei == number], image[around]])
+        inside = np.arange(len(values)) < (nuclei == number).sum()
+        expected.append(np.corrcoef(values, inside)[0, 1])
+    assert contrasts(nuclei, image)[1:] == pytest.approx(expected)
+
+
+def test_contrast_known_by_hand() -> None:
+    """Two clean levels, the same inverted, nothing to see, and nothing around."""
+    nuclei = one_disc(6)
+    assert contrasts(nuclei, 5 + 3.0 * nuclei)[1] == pytest.approx(1)
+    assert contrasts(nuclei, 5 - 3.0 * nuclei)[1] == 0
+    assert contrasts(nuclei, np.full(nuclei.shape, 7.0))[1] == 0
+    assert contrasts(np.ones((5, 6), np.int32), np.zeros((5, 6)))[1] == 1
+    assert contrasts(np.zeros((5, 6), np.int32), np.zeros((5, 6))).shape == (1,)  # of the background
+
+
+@given(gain=st.floats(1e-3, 1e3), offset=st.floats(-1e3, 1e3))
+@settings(max_examples=20)
+def test_gain_and_offset_do_not_matter_to_the_contrast(gain: float, offset: float) -> None:
+    nuclei = label(discs())
+    assert contrasts(nuclei, gain * noisy(nuclei) + offset) == pytest.approx(contrasts(nuclei, noisy(nuclei)), abs=1e-6)
+
+
+def test_contrast_of_integers() -> None:
+    """Sums and squares of 8-bit counts do not run over."""
+    nuclei = label(discs())
+    counts = np.clip(200 * noisy(nuclei), 0, 255).astype(np.uint8)
+    assert contrasts(nuclei, counts) == pytest.approx(contrasts(nuclei, counts.astype(float)))
+
+
+def test_what_does_not_stand_out_is_eroded_more() -> None:
+    """Two equal discs, one of them hardly brighter than the noise; without the image both keep the same."""
+    nuclei = np.zeros((40, 80), np.uint32)
+    nuclei[disk((20, 20), 11)] = 1
+    nuclei[disk((20, 60), 11)] = 2
+    image = (nuclei == 1) + 0.1 * (nuclei == 2) + 0.3 * np.random.default_rng(0).standard_normal(nuclei.shape)
+    params = ErosionParams(keep=0.7, contrast=2)
+    clear, faint = areas(erode_nuclei(nuclei, image=image, params=params)).values()
+    assert faint < 0.75 * clear
+    for same in ({"params": params}, {"params": ErosionParams(keep=0.7, contrast=0), "image": image}):
+        one, other = areas(erode_nuclei(nuclei, **same)).values()
+        assert one == other >= clear
+
+
+def test_image_of_another_shape_is_refused() -> None:
+    with pytest.raises(DataError, match=r"shape \(5, 6\), the nuclei \(40, 44\)"):
+        erode_nuclei(discs(), image=np.zeros((5, 6)))
+
+
+@pytest.mark.parametrize("values", [{"size": 0}, {"contrast": -0.1}, {"contrast": 4.1}, {"size": float("nan")}])
+def test_parameters_out_of_bounds(values: dict) -> None:
+    with pytest.raises(ParameterError, match=next(iter(values))):
+        ErosionParams(**values)
+
+
+# --- what is dropped, and the report
+
+
+def test_report_says_what_was_dropped_and_why() -> None:
+    labels = np.zeros((40, 40), np.uint32)
+    labels[2:5, 2:4] = 7  # 6 pixels
+    labels[10:30, 10:13] = labels[27:30, 10:30] = 300  # an L
+    labels[disk((10, 28), 6)] = 4_000_000_000
+    cores, report = erode_and_report(labels, params=ErosionParams(keep=1.0))
+    assert np.array_equal(cores, erode_nuclei(labels, params=ErosionParams(keep=1.0)))
+    assert (report.n_nuclei, report.n_cores, report.too_small, report.irregular) == (3, 1, (7,), (300,))
+    assert report.share == 1
+    assert str(report) == (
+        "1 of 3 nuclei have a core to learn from, of 100% of their area; dropped: 1 too small, 1 too irregular."
+    )
+
+
+def test_report_of_the_share() -> None:
+    labels = discs()
+    cores, report = erode_and_report(labels)
+    kept = [areas(cores)[name] / area for name, area in areas(labels).items()]
+    assert report.share == pytest.approx(np.median(kept))
+    assert report.n_cores == 4
+
+
+def test_report_of_nothing() -> None:
+    _, report = erode_and_report(np.zeros((5, 6), np.uint32))
+    assert (report.n_nuclei, report.n_cores, report.too_small, report.irregular) == (0, 0, (), ())
+    assert np.isnan(report.share)
+
+
+@given(arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14))), st.floats(0, 1))
+@settings(max_examples=80)
+@pytest.mark.filterwarnings("ignore:Failed to get convex hull image:UserWarning")  # of a line of pixels
+def test_the_octagon_decides_nothing_that_the_hull_would_not(mask: np.ndarray, min_solidity: float) -> None:
+    """Its bound lies below the true solidity of any shape, and so what is kept is what regionprops would keep."""
+    shapes = label(mask)
+    solidity = {region.label: region.solidity for region in regionprops(shapes)}
+    bound = _solidity_at_least(shapes)
+    assert all(bound[number] <= value + 1e-12 for number, value in solidity.items())
+    solid = _are_solid(shapes, min_solidity)
+    assert all(solid[number] == (value >= min_solidity) for number, value in solidity.items())
+
+
+def test_the_octagon_spares_round_nuclei_the_hull() -> None:
+    """Discs and turned ellipses, as nearly all nuclei are, are known to be solid at once."""
+    shapes = np.zeros((60, 200), np.int32)
+    y, x = np.indices(shapes.shape)
+    for number, angle in enumerate(np.linspace(0, np.pi, 4, endpoint=False), 1):
+        v, u = y - 30, x - 50 * number + 25
+        a, b = u * np.cos(angle) + v * np.sin(angle), v * np.cos(angle) - u * np.sin(angle)
+        shapes[(a / 20) ** 2 + (b / 11) ** 2 < 1] = number
+    assert _solidity_at_least(shapes)[1:].min() > 0.9
+    assert _solidity_at_least(label(discs()))[1:].min() > 0.9
+
+
+# --- on a SpatialData object
+
+
+def tissue() -> SpatialData:
+    nuclei = discs()
+    faint = ndimage.gaussian_filter(noisy(nuclei), 1)
+    return SpatialData(
+        images={"stain": Image2DModel.parse(faint[None], dims=("c", "y", "x"), c_coords=["DAPI"])},
+        labels={"sslcst_nuclei": Labels2DModel.parse(nuclei, dims=("y", "x"))},
+    )
+
+
+def test_pp_logs_and_returns_the_report(caplog: pytest.LogCaptureFixture) -> None:
+    sdata = tissue()
+    with caplog.at_level(logging.INFO, "sslcst"):
+        report = sslcst.pp.erode_nuclei(sdata, seed=2)
+    assert caplog.messages == [str(report)]
+    expected, same = erode_and_report(discs(), seed=2)
+    assert np.array_equal(sdata["sslcst_cores"].to_numpy(), expected)
+    assert report == same
+
+
+def test_pp_takes_the_contrast_from_the_stain() -> None:
+    sdata = tissue()
+    params = {"erosion": {"contrast": 3}}
+    sslcst.pp.erode_nuclei(sdata, params=params, key_added="without")
+    sslcst.pp.erode_nuclei(sdata, image_key="stain", params=params)
+    with_stain, without = (np.count_nonzero(sdata[key].to_numpy()) for key in ("sslcst_cores", "without"))
+    assert with_stain < without
+    with pytest.raises(KeyMissingError, match="no image 'other'"):
+        sslcst.pp.erode_nuclei(sdata, image_key="other")
+    with pytest.raises(KeyMissingError, match="no channel of image 'stain' 'GFP'"):
+        sslcst.pp.erode_nuclei(sdata, image_key="stain", channel="GFP")

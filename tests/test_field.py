@@ -277,27 +277,27 @@ def test_a_lesson_is_the_tissue_turned_square_by_square() -> None:
     matrices, classes = torch.from_numpy(turn_matrices()), torch.from_numpy(turned_classes())
     direction = torch.full((len(index),), -1).scatter_(0, targets.spot, targets.direction)
     used = set()
-    for field, truth in batches:
-        expected = 4 * inputs.offsets(field.spot)
-        there = field.around.neighbors >= 0
+    for batch, truth in batches:
+        expected = 4 * inputs.offsets(batch.spot)
+        there = batch.around.neighbors >= 0
         assert there[:, 0].all()
-        own = field.around.neighbors[there]
-        assert torch.equal(field.spot[own], inputs.neighbors[field.spot][there].long())
-        assert not field.around.place[~there].any()
-        for row in range(len(field.spot)):
+        own = batch.around.neighbors[there]
+        assert torch.equal(batch.spot[own], inputs.neighbors[batch.spot][there].long())
+        assert not batch.around.place[~there].any()
+        for row in range(len(batch.spot)):
             seen = there[row]
             fits = [
-                bool(torch.allclose(field.around.place[row, seen, :2], expected[row, seen] @ m.T)) for m in matrices
+                bool(torch.allclose(batch.around.place[row, seen, :2], expected[row, seen] @ m.T)) for m in matrices
             ]
             assert any(fits)
-            if row in field.wanted.tolist():
-                told = truth.direction[field.wanted.tolist().index(row)]
-                before = direction[field.spot[row]]
+            if row in batch.wanted.tolist():
+                told = truth.direction[batch.wanted.tolist().index(row)]
+                before = direction[batch.spot[row]]
                 possible = {int(classes[turn, before]) for turn in range(N_TURNS) if fits[turn]}
                 assert int(told) in possible
                 used |= possible if len(possible) == 1 else set()
-        squared = (field.around.place[..., :2] ** 2).sum(-1)
-        assert torch.allclose(field.around.place[..., 2], squared, atol=1e-6)
+        squared = (batch.around.place[..., :2] ** 2).sum(-1)
+        assert torch.allclose(batch.around.place[..., 2], squared, atol=1e-6)
     assert len(used) > 8
 
 

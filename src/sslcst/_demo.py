@@ -22,12 +22,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-# What differs from the defaults: the diameter of nuclei, as one would read it off the stain; and, so that two cores are
-# done in a minute, coarser spots and fewer epochs.
+# What differs from the defaults: the diameter of nuclei, as one would read it off the stain; and coarser spots, so that
+# two cores are done in a minute.
 PARAMS = {
     "nuclei": {"diameters": [7.0]},  # micron
     "spots": {"bin_size": 1.0},  # micron
-    "training": {"max_epochs": 6},
 }
 GROWN_BY = range(1, 7)  # microns
 NEEDED = ("igraph", "scanpy", "squidpy")

@@ -1,4 +1,4 @@
-"""How close a segmentation comes to a reference: overlap of cells, and transcripts given to the right one.
+"""How close a segmentation comes to a reference: overlap of cells, splits and merges, transcripts in the right cell.
 
 Every function takes plain integer arrays of ids, 0 = no cell. Ids are names: they need not be consecutive, and the two
 segmentations need not share them.
@@ -6,6 +6,7 @@ segmentations need not share them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,18 @@ from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 from sslcst.errors import DataError, ParameterError
 
-__all__ = ["Overlap", "best_iou", "f1", "fraction_right", "match", "mean_best_iou", "overlap"]
+__all__ = [
+    "Overlap",
+    "SplitsMerges",
+    "average_precision",
+    "best_iou",
+    "f1",
+    "fraction_right",
+    "match",
+    "mean_best_iou",
+    "overlap",
+    "splits_merges",
+]
 
 
 class Overlap(NamedTuple):
@@ -34,6 +46,21 @@ class Overlap(NamedTuple):
     reference_ids: NDArray[np.uint64]
     label_ids: NDArray[np.uint64]
     pixels: sparse.csr_array
+
+
+class SplitsMerges(NamedTuple):
+    """What :func:`splits_merges` counts.
+
+    Attributes
+    ----------
+    splits
+        Reference cells that came out in several pieces.
+    merges
+        Segmented cells that hold several reference cells.
+    """
+
+    splits: int
+    merges: int
 
 
 def overlap(reference: ArrayLike, labels: ArrayLike) -> Overlap:
@@ -140,12 +167,76 @@ def f1(reference: ArrayLike, labels: ArrayLike, *, threshold: float = 0.5) -> fl
     DataError
         As in :func:`overlap`.
     """
-    if not 0.5 <= threshold < 1:
-        raise ParameterError(f"threshold={threshold!r}: must lie in [0.5, 1), where the partner of a cell is unique.")
+    _check_unique("threshold", threshold)
     table = overlap(reference, labels)
     _, _, iou = _ious(table)
-    n_cells = len(table.reference_ids) - 1 + len(table.label_ids) - 1
-    return float(2 * (iou > threshold).sum() / n_cells)
+    return float(2 * (iou > threshold).sum() / _n_cells(table))
+
+
+def average_precision(
+    reference: ArrayLike, labels: ArrayLike, *, thresholds: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9)
+) -> NDArray[np.float64]:
+    """Average precision of detection, as the literature on nuclei has it, at each threshold of the IoU.
+
+    Pairs are those of :func:`f1`; a wrong cell and a missed one count in full, where F1 counts them by half.
+
+    Parameters
+    ----------
+    reference, labels
+        As in :func:`overlap`.
+    thresholds
+        Each in [0.5, 1); the IoU of a pair must exceed it.
+
+    Returns
+    -------
+    ``TP / (TP + FP + FN)`` at each threshold, in their order.
+
+    Raises
+    ------
+    ParameterError
+        A threshold lies outside [0.5, 1).
+    DataError
+        As in :func:`overlap`.
+    """
+    for threshold in thresholds:
+        _check_unique("thresholds", threshold)
+    table = overlap(reference, labels)
+    _, _, iou = _ious(table)
+    hits = np.array([(iou > threshold).sum() for threshold in thresholds])
+    return hits / (_n_cells(table) - hits)
+
+
+def splits_merges(reference: ArrayLike, labels: ArrayLike, *, share: float = 0.5) -> SplitsMerges:
+    """Count the reference cells that were split, and the segmented cells that merge several of them.
+
+    A cell lies in another one where that one holds more than `share` of its elements. A reference cell is split where
+    two or more segmented cells lie in it, and a segmented cell is a merge where two or more reference cells lie in it;
+    exchanging the two segmentations exchanges the two counts.
+
+    Parameters
+    ----------
+    reference, labels
+        As in :func:`overlap`.
+    share
+        In [0.5, 1), where a cell lies in one other cell at most.
+
+    Returns
+    -------
+    Splits, and merges.
+
+    Raises
+    ------
+    ParameterError
+        `share` lies outside [0.5, 1).
+    DataError
+        As in :func:`overlap`.
+    """
+    _check_unique("share", share)
+    table = overlap(reference, labels)
+    row, column, shared, reference_area, label_area = _pairs(table)
+    pieces = np.bincount(row[shared > share * label_area[column]])
+    members = np.bincount(column[shared > share * reference_area[row]])
+    return SplitsMerges(int((pieces > 1).sum()), int((members > 1).sum()))
 
 
 def match(reference: ArrayLike, labels: ArrayLike) -> NDArray[np.uint64]:
@@ -231,13 +322,26 @@ def _number(ids: NDArray[np.integer]) -> tuple[NDArray[np.uint64], NDArray[np.in
     return np.flatnonzero(occurs).astype(np.uint64), (np.cumsum(occurs) - 1)[ids]
 
 
-def _ious(table: Overlap) -> tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.float64]]:
-    """Row, column (counted without "no cell") and IoU of each pair of cells that touch."""
+def _pairs(table: Overlap) -> tuple[NDArray[np.integer], ...]:
+    """Row, column (counted without "no cell") and shared elements of each pair that touch; the areas of all cells."""
     shared = table.pixels[1:, 1:].tocoo()
-    reference_area = table.pixels.sum(axis=1)[1:]
-    label_area = table.pixels.sum(axis=0)[1:]
-    union = reference_area[shared.row] + label_area[shared.col] - shared.data
-    return shared.row, shared.col, shared.data / union
+    return shared.row, shared.col, shared.data, table.pixels.sum(axis=1)[1:], table.pixels.sum(axis=0)[1:]
+
+
+def _ious(table: Overlap) -> tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.float64]]:
+    """Row, column and IoU of each pair of cells that touch."""
+    row, column, shared, reference_area, label_area = _pairs(table)
+    return row, column, shared / (reference_area[row] + label_area[column] - shared)
+
+
+def _n_cells(table: Overlap) -> int:
+    """Reference cells and segmented cells together."""
+    return sum(table.pixels.shape) - 2
+
+
+def _check_unique(name: str, share: float) -> None:
+    if not 0.5 <= share < 1:
+        raise ParameterError(f"{name}={share!r}: must lie in [0.5, 1), where the partner of a cell is unique.")
 
 
 def _checked_pairs(pairs: ArrayLike) -> NDArray[np.uint64]:

@@ -75,13 +75,17 @@ class NucleiParams(Section):
     Parameters
     ----------
     method
-        ``"watershed"`` (needs no weights) or ``"cellpose"`` (the paper's).
+        ``"sslcst"`` (the network that comes with this package), ``"watershed"`` (no network), or one of a package to
+        be installed: ``"cellpose"`` (the paper's), ``"stardist"``, ``"instanseg"``, ``"deepcell"``. ``None`` takes
+        ``"cellpose"`` where it and the weights of its default model are on this machine, and ``"sslcst"`` otherwise.
     model
-        Cellpose only: a model's name (``"cyto2"``, ``"cyto3"``, ``"nuclei"``, ``"cpsam"``) or the path of a weights
-        file. ``None`` takes the paper's ``"cyto2"`` with cellpose 3 and ``"cpsam"`` with cellpose 4.
+        What the method calls its models, or the path of weights that fit it; only with a method. ``None`` takes the
+        method's default: with cellpose 3 the paper's ``"cyto2"`` (it also has ``"cyto3"`` and ``"nuclei"``), with
+        cellpose 4 ``"cpsam"``, ``"2D_versatile_fluo"`` of StarDist, ``"fluorescence_nuclei_and_cells"`` of InstanSeg.
     diameters
         Expected nucleus diameters. With several, each is tried and the one whose nuclei cover most is kept; empty:
-        estimated from the image (cellpose 4, which works at any scale, does without).
+        estimated from the image (``"sslcst"`` also measures what it finds; cellpose 4, which works at any scale, does
+        without).
     flow_threshold
         Cellpose: largest flow error of a nucleus that is kept. The paper's code uses 0.9.
     cellprob_threshold
@@ -90,7 +94,7 @@ class NucleiParams(Section):
         Intensity percentiles of the whole image that become 0 and 1.
     """
 
-    method: str = "watershed"
+    method: str | None = None
     model: str | None = None
     diameters: tuple[float, ...] = ()
     flow_threshold: float = 0.9
@@ -112,7 +116,13 @@ class ErosionParams(Section):
     Parameters
     ----------
     keep
-        Share of a nucleus' area at which its erosion stops.
+        Share of a nucleus' area at which its erosion stops, for nuclei up to `size` wide that stand out fully.
+    size
+        Diameter in pixels. Of wider nuclei as wide a rim is taken as of one of this size, so that they keep more:
+        ``keep ** (size / diameter)``.
+    contrast
+        By how much more a nucleus is eroded that does not stand out from the stain around it, between 0 (not at all)
+        and 4: ``keep ** (1 + contrast * (1 - c))`` with c from 0 to 1. Only where the stain is at hand.
     length
         Length in pixels of the structuring element, a bar 1 pixel wide.
     min_area
@@ -122,12 +132,16 @@ class ErosionParams(Section):
     """
 
     keep: float = 0.6
+    size: float = 24.0
+    contrast: float = 0.5
     length: float = 3.0
     min_area: int = 9
     min_solidity: float = 0.8
 
     def _check_bounds(self) -> None:
         _check_share(self, "keep", "min_solidity")
+        _check_positive(self, "size")
+        _check(0 <= self.contrast <= 4, "contrast", self.contrast, "must lie between 0 and 4")
         _check(self.length >= 3, "length", self.length, "must be at least 3")
         _check(self.min_area >= 0, "min_area", self.min_area, "must not be negative")
 
@@ -268,7 +282,7 @@ class TrainingParams(Section):
     batch_size: int = 256
     crop: float = 6.0
     field_size: int = 6000
-    max_epochs: int = 12
+    max_epochs: int = 6
     min_steps: int = 50
     patience: int = 10
 

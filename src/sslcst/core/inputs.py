@@ -75,6 +75,7 @@ class Inputs(ABC):
     """
 
     batch_size: int  # spots at a time in inference, unless said otherwise
+    abreast: bool  # whether batches are so small that a CPU does best with one on each core
 
     def __init__(
         self,
@@ -115,7 +116,8 @@ class Inputs(ABC):
 class SpotInputs(Inputs):
     """For the encoder that reads each spot by itself."""
 
-    batch_size = 128
+    batch_size = 64
+    abreast = True
 
     def tokens(self, spot: torch.Tensor) -> Tokens:
         """Tokens of these spots, int64 (b,)."""
@@ -148,6 +150,7 @@ class FieldInputs(Inputs):
     """
 
     batch_size = 1 << 17
+    abreast = False
 
     def __init__(self, *args, depth: int, **kwargs) -> None:
         super().__init__(*args, **kwargs)

@@ -1,5 +1,6 @@
 """Pictures."""
 
+from sslcst.pl._nuclei import nuclei
 from sslcst.pl._segmentation import segmentation
 
-__all__ = ["segmentation"]
+__all__ = ["nuclei", "segmentation"]

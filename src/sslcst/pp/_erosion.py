@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from sslcst._logging import logger
-from sslcst.core import erosion
-from sslcst.elements import add_labels, choose_key, raster_of, read_nuclei
+from sslcst.core.erosion import ErosionReport, erode_and_report
+from sslcst.elements import add_labels, choose_image, choose_key, raster_of, read_channel, read_nuclei
 from sslcst.params import Params, check_seed
 
 if TYPE_CHECKING:
@@ -20,10 +18,12 @@ def erode_nuclei(
     sdata: SpatialData,
     *,
     nuclei_key: str = "sslcst_nuclei",
+    image_key: str | None = None,
+    channel: str | int | None = None,
     params: Params | Mapping[str, Any] | None = None,
     seed: int = 0,
     key_added: str = "sslcst_cores",
-) -> None:
+) -> ErosionReport:
     """Erode nuclei to the cores that serve as positive samples (paper: Algorithm 1).
 
     Parameters
@@ -32,6 +32,11 @@ def erode_nuclei(
         Holds the nuclei.
     nuclei_key
         Labels of the nuclei.
+    image_key
+        The stain, on the pixels of the labels: nuclei that stand out less from it keep less. Without it, all count as
+        standing out.
+    channel
+        Its channel that shows nuclei; may be left out if there is only one, or one is named DAPI or ssDNA.
     params
         Section ``erosion``.
     seed
@@ -40,10 +45,16 @@ def erode_nuclei(
         Name of the labels of the cores, with the ids of their nuclei. They are added to the object; a store on disk is
         not touched.
 
+    Returns
+    -------
+    How many nuclei there were, and which have no core and why.
+
     Raises
     ------
     KeyMissingError
-        There are no such labels.
+        There are no such labels, no such image, or no such channel.
+    DataError
+        The image and the labels have different shapes.
     """
     from spatialdata.transformations import get_transformation
 
@@ -52,6 +63,8 @@ def erode_nuclei(
     any_system = next(iter(get_transformation(sdata.labels[nuclei_key], get_all=True)))  # erosion counts in pixels
     raster = raster_of(sdata, nuclei_key, any_system)
     nuclei = read_nuclei(sdata, nuclei_key, raster)
-    cores = erosion.erode_nuclei(nuclei, params=Params.of(params).erosion, seed=seed)
-    logger.info("%d of %d nuclei have a core to learn from.", len(np.unique(cores)) - 1, len(np.unique(nuclei)) - 1)
+    image = None if image_key is None else read_channel(sdata, choose_image(sdata, image_key), channel)
+    cores, report = erode_and_report(nuclei, image=image, params=Params.of(params).erosion, seed=seed)
+    logger.info("%s", report)
     add_labels(sdata, key_added, cores, raster)
+    return report

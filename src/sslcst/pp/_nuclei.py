@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sslcst._logging import logger
+from sslcst.core.nuclei import choose_method
 from sslcst.core.nuclei import segment_nuclei as segment_array
+from sslcst.core.nuclei.intensity import merge_channels
 from sslcst.device import choose_device
 from sslcst.elements import (
     add_labels,
@@ -34,7 +36,8 @@ def segment_nuclei(
     sdata: SpatialData,
     *,
     image_key: str | None = None,
-    channel: str | int | None = None,
+    channel: str | int | Sequence[str | int] | None = None,
+    scale: str | None = None,
     coordinate_system: str | None = None,
     params: Params | Mapping[str, Any] | None = None,
     device: str | None = None,
@@ -49,7 +52,11 @@ def segment_nuclei(
     image_key
         The image (c, y, x), multiscale or not; may be left out if there is only one.
     channel
-        Its channel that shows nuclei; may be left out if there is only one, or one is named DAPI or ssDNA.
+        Its channel that shows nuclei; may be left out if there is only one, or one is named DAPI or ssDNA. Of several,
+        each is scaled by its own percentiles, and the brightest taken at each pixel.
+    scale
+        Of a multiscale image, the scale to segment ("scale0", "scale1", ...); by default the finest. The labels lie on
+        its grid.
     coordinate_system
         In whose units the diameters of `params` are; by default "global" or the only one.
     params
@@ -63,25 +70,41 @@ def segment_nuclei(
     Raises
     ------
     KeyMissingError
-        No such image, channel or coordinate system, or several that could be meant.
+        No such image, channel, scale or coordinate system, or several that could be meant.
+    ParameterError
+        There is no such method, or a diameter that the image cannot show.
     DataError
         An image without contrast or with values that are not finite; no nucleus is found.
     BackendError
         The model that was asked for cannot be had.
     """
-    params = Params.of(params)
+    params = Params.of(params).nuclei
     image_key = choose_image(sdata, image_key)
-    coordinate_system = choose_coordinate_system(sdata, [image_key], coordinate_system)
-    raster = raster_of(sdata, image_key, coordinate_system)
-    image = read_channel(sdata, image_key, channel)
-    labels = segment_array(image, pixel_size=raster.pixel_size, params=params.nuclei, device=choose_device(device))
+    source = sdata if scale is None else _at_scale(sdata, image_key, scale)
+    coordinate_system = choose_coordinate_system(source, [image_key], coordinate_system)
+    raster = raster_of(source, image_key, coordinate_system)
+    if isinstance(channel, Sequence) and not isinstance(channel, str):
+        image = merge_channels([read_channel(source, image_key, name) for name in channel], params.percentiles)
+    else:
+        image = read_channel(source, image_key, channel)
+    params = choose_method(params)
+    labels = segment_array(image, pixel_size=raster.pixel_size, params=params, device=choose_device(device))
     if not labels.any():
         raise DataError(
-            f"No nuclei were found in image {image_key!r} with method {params.nuclei.method!r}: "
+            f"No nuclei were found in image {image_key!r} with method {params.method!r}: "
             "try another nuclei.method, give nuclei.diameters, or bring nuclei of your own with nuclei_key=."
         )
     logger.info("%d nuclei in image %r.", labels.max(), image_key)
     add_labels(sdata, key_added, labels, raster)
+
+
+def _at_scale(sdata: SpatialData, image_key: str, scale: str) -> SpatialData:
+    """An object of one scale of a multiscale image, under the image's name."""
+    from spatialdata import SpatialData
+
+    levels = getattr(sdata.images[image_key], "children", {})
+    choose_key(levels, scale, kind=f"scale of image {image_key!r}", argument="scale")
+    return SpatialData(images={image_key: next(iter(levels[scale].data_vars.values()))})
 
 
 def import_nuclei(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from sslcst import __version__, pp
 from sslcst._logging import progress
+from sslcst.core.nuclei import choose_method
 from sslcst.device import choose_device
 from sslcst.elements import (
     choose_coordinate_system,
@@ -43,7 +44,7 @@ def segment(
     count_key: str | None = None,
     nuclei_key: str | None = None,
     coordinate_system: str | None = None,
-    params: Params | Mapping[str, Any] | None = None,
+    params: Params | Mapping[str, Any] | str | None = None,
     model: Model | None = None,
     device: str | None = None,
     seed: int = 0,
@@ -77,8 +78,8 @@ def segment(
         Where stain and transcripts meet, and whose units (micron or pixel) lengths are in; by default "global" or the
         only one they share.
     params
-        `sslcst.params.Params`, or nested mappings of what differs from the defaults: ``{"training": {"max_epochs":
-        20}}``.
+        `sslcst.params.Params`; or nested mappings of what differs from the defaults, ``{"training": {"max_epochs":
+        20}}``; or ``"paper"`` for the paper's own encoder, training and smoothing.
     model
         A model from `sslcst.tl.train`, to be used as it is instead of training one.
     device
@@ -121,6 +122,7 @@ def segment(
     points_key = choose_points(sdata, points_key)
     where = {"points_key": points_key, "gene_key": gene_key, "count_key": count_key}
     if nuclei_key is None:
+        params = replace(params, nuclei=choose_method(params.nuclei))
         image_key = choose_image(sdata, image_key)
     else:
         choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
@@ -151,7 +153,8 @@ def segment(
                 coordinate_system=coordinate_system,
                 key_added=nuclei_added,
             )
-        pp.erode_nuclei(work, nuclei_key=nuclei_added, params=params, seed=seed)
+        stain = {"image_key": image_key, "channel": channel} if nuclei_key is None else {}
+        pp.erode_nuclei(work, nuclei_key=nuclei_added, params=params, seed=seed, **stain)
     with progress("spots"):
         pp.bin_spots(work, nuclei_key=nuclei_added, coordinate_system=coordinate_system, params=params, **where)
     if model is None:

@@ -7,19 +7,25 @@ missing is known before any work; an `ImportError` from it becomes the `BackendE
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from skimage.segmentation import relabel_sequential
 
+from sslcst._logging import logger
 from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_intensity
 from sslcst.errors import BackendError, ParameterError
 from sslcst.params import NucleiParams
 
-BACKENDS = ("cellpose", "watershed")
-MIN_DIAMETER = 3.0  # pixels; nuclei smaller than that have no shape
+BACKENDS = ("cellpose", "deepcell", "instanseg", "sslcst", "stardist", "watershed")
+MIN_DIAMETER = 3.0  # pixels; nuclei smaller than that have no shape, and images narrower than that no nuclei
 
 
 class Segmenter(Protocol):
@@ -42,13 +48,56 @@ class Segmenter(Protocol):
         ...
 
 
+def choose_method(params: NucleiParams) -> NucleiParams:
+    """Name the method where the parameters leave it open: Cellpose if it is ready, else the network of this package.
+
+    The choice is logged, with how to get what may serve better. Nothing is downloaded for a method not asked for.
+
+    Parameters
+    ----------
+    params
+        With a method, they are returned as they are.
+
+    Returns
+    -------
+    The parameters with a method.
+
+    Raises
+    ------
+    ParameterError
+        If they name a model and no method.
+    """
+    if params.method is not None:
+        return params
+    if params.model is not None:
+        raise ParameterError(f"model={params.model!r}: say whose it is with method, one of {_listed(BACKENDS)}.")
+    if _cellpose_is_ready():
+        logger.info("Nuclei by method 'cellpose', whose weights are on this machine.")
+        return replace(params, method="cellpose")
+    logger.info(
+        "Nuclei by method 'sslcst', the network that comes with this package. Larger ones may find more: 'cellpose' "
+        "(the paper's), 'stardist' and 'instanseg'. Each is an extra, as in `pip install \"sslcst[cellpose]\"`, and "
+        "downloads its weights when it is asked for by nuclei.method."
+    )
+    return replace(params, method="sslcst")
+
+
+def _cellpose_is_ready() -> bool:
+    """Whether Cellpose and the weights of its default model are on this machine, without importing it."""
+    if find_spec("cellpose") is None:
+        return False
+    folder = os.environ.get("CELLPOSE_LOCAL_MODELS_PATH") or Path.home() / ".cellpose" / "models"
+    weights = "cyto2torch_0" if version("cellpose").startswith("3.") else "cpsam"
+    return Path(folder, weights).is_file()
+
+
 def load_backend(params: NucleiParams, *, device: str = "cpu") -> Segmenter:
     """Load the backend that `params.method` names.
 
     Parameters
     ----------
     params
-        Method and, where it has them, its model and thresholds.
+        Method (`choose_method` where it is ``None``) and, where it has them, its model and thresholds.
     device
         Where networks run: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
 
@@ -59,19 +108,25 @@ def load_backend(params: NucleiParams, *, device: str = "cpu") -> Segmenter:
     Raises
     ------
     ParameterError
-        If there is no such method.
+        If there is no such method, or a model without one.
     BackendError
         If its package is not installed, or its model cannot be had.
     """
+    params = choose_method(params)
     if params.method not in BACKENDS:
-        raise ParameterError(f"method={params.method!r}: must be one of {', '.join(map(repr, BACKENDS))}.")
+        raise ParameterError(f"method={params.method!r}: must be one of {_listed(BACKENDS)}.")
     try:
         return import_module(f"{__name__}.{params.method}").load(params, device=device)
     except ImportError as error:
         raise BackendError(
             f"method={params.method!r} needs a package that cannot be imported here ({error}). Install it with "
-            f'`pip install "sslcst[{params.method}]"`, or use method="watershed", or nuclei you have (nuclei_key).'
+            f'`pip install "sslcst[{params.method}]"`, or use method="sslcst" or method="watershed", which need none, '
+            "or nuclei you have (nuclei_key)."
         ) from error
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def segment_nuclei(
@@ -110,6 +165,8 @@ def segment_nuclei(
     image = check_image(image)
     diameters = _diameters_in_pixels(params, pixel_size, min(image.shape)) or [None]
     segment = load_backend(params, device=device)
+    if min(image.shape) < MIN_DIAMETER:
+        return np.zeros(image.shape, np.uint32)
     scaled = scale_intensity(image, *intensity_range(image, params.percentiles))
     labels = max((segment(scaled, diameter) for diameter in diameters), key=np.count_nonzero)
     return relabel_sequential(labels)[0].astype(np.uint32)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+
 import numpy as np
 from numpy.typing import NDArray
 
-from sslcst.errors import DataError
+from sslcst.errors import DataError, ParameterError
+
+_LARGEST = 1e30  # no camera counts that far; sums and squares of more overflow
+_BEYOND = 1e6  # times the range of the percentiles, at which a stray pixel ends
 
 
 def check_image(image: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -23,7 +29,8 @@ def check_image(image: NDArray[np.generic]) -> NDArray[np.generic]:
     Raises
     ------
     DataError
-        If it is not one channel of real numbers, is empty, not finite everywhere, or the same everywhere.
+        If it is not one channel of real numbers, is empty, not finite everywhere, beyond all measure somewhere, or the
+        same everywhere.
     """
     image = np.asarray(image)
     if image.ndim != 2:
@@ -41,7 +48,13 @@ def check_image(image: NDArray[np.generic]) -> NDArray[np.generic]:
                 f"The stain image has {bad} of {image.size} pixels that are NaN or infinite: "
                 "give them the value of the background first."
             )
-    if image.min() == image.max():
+    low, high = image.min(), image.max()
+    if max(abs(float(low)), abs(float(high))) > _LARGEST:
+        raise DataError(
+            f"The stain image reaches from {low:g} to {high:g}. Does that mark missing pixels? "
+            "Give them the value of the background first."
+        )
+    if low == high:
         raise DataError(f"The stain image has no contrast: every pixel is {image.flat[0]}. Is it the right channel?")
     return image
 
@@ -68,5 +81,33 @@ def intensity_range(image: NDArray[np.generic], percentiles: tuple[float, float]
 
 
 def scale_intensity(image: NDArray[np.generic], low: float, high: float) -> NDArray[np.float32]:
-    """Map `low` to 0 and `high` to 1 linearly; what lies beyond them stays beyond."""
-    return (np.subtract(image, low, dtype=np.float64) / (high - low)).astype(np.float32)
+    """Map `low` to 0 and `high` to 1 linearly; what lies beyond them stays beyond, up to a million."""
+    scaled = np.subtract(image, low, dtype=np.float64) / (high - low)
+    return np.clip(scaled, -_BEYOND, _BEYOND, out=scaled).astype(np.float32)
+
+
+def merge_channels(channels: Sequence[NDArray[np.generic]], percentiles: tuple[float, float]) -> NDArray[np.float32]:
+    """Merge channels that show nuclei: each is scaled, and at each pixel the brightest is taken.
+
+    Parameters
+    ----------
+    channels
+        Images (y, x) of one shape.
+    percentiles
+        Of each channel, that become 0 and 1.
+
+    Returns
+    -------
+    (y, x) image.
+
+    Raises
+    ------
+    ParameterError
+        If there is no channel.
+    DataError
+        If one of them cannot be segmented (`check_image`).
+    """
+    if not len(channels):
+        raise ParameterError("channel: name at least one.")
+    checked = map(check_image, channels)
+    return reduce(np.maximum, (scale_intensity(image, *intensity_range(image, percentiles)) for image in checked))

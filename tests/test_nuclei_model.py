@@ -1,0 +1,521 @@
+"""The bundled nucleus network: flows, the network, its weights, and what it finds."""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+import sys
+from collections.abc import Callable
+from importlib.resources import files
+from itertools import chain
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from scipy import ndimage
+from skimage.draw import disk, ellipse
+from skimage.io import imread, imsave
+
+from sslcst.core.nuclei import sslcst as backend
+from sslcst.core.nuclei.flows import CORE, decode, find_centres, make_flow
+from sslcst.core.nuclei.intensity import intensity_range, scale_intensity
+from sslcst.core.nuclei.network import OUTPUTS, NucleusNetwork
+from sslcst.errors import BackendError
+from sslcst.metrics import average_precision, best_iou
+from sslcst.params import NucleiParams
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def draw(centres: list[tuple[float, float]], radius: float, shape: tuple[int, int] = (120, 140)) -> NDArray[np.int32]:
+    """Labels of discs, numbered in the order of their centres."""
+    labels = np.zeros(shape, np.int32)
+    for number, centre in enumerate(centres, 1):
+        labels[disk(centre, radius, shape=shape)] = number
+    return labels
+
+
+def stain(labels: NDArray[np.integer], *, blur: float = 1.0, noise: float = 0.03, seed: int = 0) -> NDArray[np.float32]:
+    """A stain image, scaled as `segment_nuclei` scales it."""
+    image = ndimage.gaussian_filter((labels > 0).astype(float), blur)
+    return scaled(image + noise * np.random.default_rng(seed).standard_normal(labels.shape))
+
+
+def scaled(image: NDArray[np.generic]) -> NDArray[np.float32]:
+    return scale_intensity(image, *intensity_range(image, NucleiParams().percentiles))
+
+
+def count(labels: NDArray[np.integer]) -> int:
+    return len(np.unique(labels[labels > 0]))
+
+
+def scatter(shape: tuple[int, int], step: float, radius: float, seed: int = 0) -> NDArray[np.int32]:
+    """Discs on a jittered grid."""
+    rng = np.random.default_rng(seed)
+    grid = [(y, x) for y in np.arange(step / 2, shape[0], step) for x in np.arange(step / 2, shape[1], step)]
+    return draw([tuple(place + rng.uniform(-0.15, 0.15, 2) * step) for place in np.array(grid)], radius, shape)
+
+
+GRID = [(y, x) for y in (25.0, 60.0, 95.0) for x in (25.0, 60.0, 95.0, 120.0)]
+DISCS = draw(GRID, 9)
+
+
+# --- flows
+
+
+def perfect(labels: NDArray[np.int32], grid: tuple[int, int] | None = None) -> tuple[NDArray, NDArray]:
+    """Outputs of a network that makes no mistake, on a grid that covers the same ground."""
+    shape = labels.shape
+    rows, columns = (
+        ((np.arange(n) + 0.5) * side / n).astype(int) for n, side in zip(grid or shape, shape, strict=True)
+    )
+    sampled = labels[np.ix_(rows, columns)]
+    return np.where(sampled > 0, 5.0, -5.0).astype(np.float32), make_flow(sampled, find_centres(sampled))
+
+
+def test_centre_is_a_pixel_of_its_nucleus() -> None:
+    """Also of a crescent, whose centroid lies outside it; numbers may be missing."""
+    labels = np.zeros((60, 60), np.int32)
+    labels[disk((30, 30), 20)] = 4
+    labels[disk((30, 40), 18)] = 0
+    y, x = find_centres(labels)[4].astype(int)
+    assert labels[y, x] == 4
+    assert tuple(find_centres(draw([(20, 30)], 7))[1]) == (20, 30)
+    assert not find_centres(labels)[:4].any()
+
+
+def test_flow_points_to_the_centre() -> None:
+    """With length 1, less within the core, and none outside."""
+    flow = make_flow(DISCS, find_centres(DISCS))
+    assert flow.shape == (2, *DISCS.shape)
+    assert not flow[:, DISCS == 0].any()
+    length = np.hypot(*flow)
+    y, x = (int(place) for place in GRID[0])
+    assert length[y, x] == 0
+    assert length[y, x + 1] == pytest.approx(1 / CORE)
+    assert np.allclose(flow[:, y - 7, x], (1, 0))
+    assert np.allclose(flow[:, y, x + 7], (0, -1))
+
+
+@pytest.mark.parametrize("radius", [3, 5, 9, 25])
+def test_labels_survive_the_way_to_flows_and_back(radius: int) -> None:
+    """Touching discs of any size, cut by the border too."""
+    step = 2 * radius + 0.5
+    truth = draw([(y * step, x * step) for y in range(4) for x in range(5)], radius, (int(4 * step), int(5 * step)))
+    labels = decode(*perfect(truth), truth.shape, min_area=5)
+    assert best_iou(truth, labels).min() > 0.95
+    assert count(labels) == count(truth)
+
+
+@pytest.mark.parametrize("zoom", [0.4, 0.5, 0.73, 1.6, 2.0])
+def test_outlines_are_as_fine_as_the_image(zoom: float) -> None:
+    """The network may see the image at another scale."""
+    truth = draw([(40.0, 40.0), (40.0, 81.0), (85.0, 60.0)], 20, (120, 125))
+    grid = tuple(round(side * zoom) for side in truth.shape)
+    labels = decode(*perfect(truth, grid), truth.shape)
+    assert count(labels) == 3
+    assert best_iou(truth, labels).min() > 0.9
+
+
+def test_long_nuclei_stay_whole() -> None:
+    truth = np.zeros((60, 140), np.int32)
+    truth[ellipse(30, 70, 6, 60)] = 1
+    assert count(decode(*perfect(truth), truth.shape)) == 1
+
+
+def test_a_nucleus_is_one_piece_without_holes() -> None:
+    truth = draw([(40, 40)], 15, (80, 80))
+    logit, flow = perfect(truth)
+    logit[disk((40, 46), 3)] = -5  # a nucleolus
+    logit[:, 30] = -5  # a scratch cuts a piece off
+    labels = decode(logit, flow, truth.shape)
+    assert labels[40, 46] == labels[40, 40] > 0
+    assert ndimage.label(labels)[1] == 1
+
+
+def test_flows_that_lead_nowhere_make_no_nucleus() -> None:
+    rng = np.random.default_rng(0)
+    angle = rng.uniform(0, 2 * np.pi, (60, 60))
+    logit = np.full((60, 60), 5, np.float32)
+    noise = np.stack([np.sin(angle), np.cos(angle)]).astype(np.float32)
+    assert not decode(logit, noise, (60, 60)).any()
+
+
+def test_specks_are_dropped() -> None:
+    truth = draw([(20, 20)], 9, (60, 60))
+    truth[50:52, 50:52] = 2
+    assert count(decode(*perfect(truth), truth.shape)) == 1
+    assert count(decode(*perfect(truth), truth.shape, min_area=2)) == 2
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 30), (30, 1), (7, 5)])
+@pytest.mark.parametrize("logit", [-1.0, 1.0])
+def test_outputs_of_any_shape(shape: tuple[int, int], logit: float) -> None:
+    labels = decode(np.full(shape, logit, np.float32), np.zeros((2, *shape), np.float32), shape)
+    assert labels.shape == shape
+    assert logit > 0 or not labels.any()
+
+
+# --- network
+
+
+def test_network_halves_and_doubles() -> None:
+    network = NucleusNetwork().eval()
+    with torch.inference_mode():
+        assert network(torch.zeros(2, 1, 32, 48)).shape == (2, OUTPUTS, 32, 48)
+    assert sum(p.numel() for p in network.parameters()) < 1.5e6
+
+
+def test_folding_changes_nothing() -> None:
+    """The network without batch normalisation computes what it did with it."""
+    torch.manual_seed(0)
+    network = NucleusNetwork()
+    image = torch.rand(2, 1, 64, 64)
+    network(image)  # gives the normalisation something to remember
+    network.eval()
+    with torch.inference_mode():
+        before = network(image)
+    network.fold()
+    assert not [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    with torch.inference_mode():
+        assert torch.allclose(network(image), before, atol=1e-4)
+
+
+# --- the bundled weights
+
+
+@pytest.fixture(scope="module")
+def segment() -> Callable[..., NDArray[np.integer]]:
+    return backend.load(NucleiParams(), device="cpu")
+
+
+def test_weights_come_with_the_package() -> None:
+    """A few MB beside the code: nothing is downloaded."""
+    weights = files("sslcst.core.nuclei") / "weights" / "nuclei.safetensors"
+    assert weights.is_file()
+    assert len(weights.read_bytes()) < 5e6
+
+
+def test_weights_are_finite() -> None:
+    network = backend.read_network(Path(str(files("sslcst.core.nuclei") / "weights" / "nuclei.safetensors")))
+    assert all(torch.isfinite(value).all() for value in network.state_dict().values())
+
+
+class Code:
+    """When unpickled, writes a file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.write_text, (self.target, "it ran")
+
+
+def refuse(path: Path) -> str:
+    with pytest.raises(BackendError) as error:
+        backend.load(NucleiParams(model=str(path)), device="cpu")
+    assert str(path) in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not weights", b"PK\x03\x04", b"\xff" * 64, pickle.dumps([1, 2])])
+def test_file_that_holds_no_weights(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    assert "cannot be read as safetensors" in refuse(path)
+
+
+def test_a_folder_is_no_weights_file(tmp_path: Path) -> None:
+    assert "cannot be read" in refuse(tmp_path)
+
+
+def test_code_in_a_weights_file_does_not_run(tmp_path: Path) -> None:
+    trace, path = tmp_path / "trace", tmp_path / "weights.pt"
+    torch.save({"head.weight": Code(trace)}, path)
+    refuse(path)
+    path.write_bytes(pickle.dumps(Code(trace)))
+    refuse(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("spoil", ["empty", "drop", "reshape", "more"])
+def test_weights_of_another_network(spoil: str, tmp_path: Path) -> None:
+    weights = dict(NucleusNetwork().state_dict())
+    if spoil == "empty":
+        weights = {}
+    elif spoil == "drop":
+        del weights["head.bias"]
+    elif spoil == "reshape":
+        weights["head.bias"] = weights["head.bias"][:2].clone()
+    else:
+        weights["other"] = torch.zeros(3)
+    save_file(weights, tmp_path / "weights.safetensors")
+    assert "does not hold weights of the nucleus network" in refuse(tmp_path / "weights.safetensors")
+
+
+def test_own_weights_are_taken(tmp_path: Path) -> None:
+    """Those of an untrained network find no such nuclei."""
+    torch.manual_seed(0)
+    save_file(NucleusNetwork().state_dict(), tmp_path / "weights.safetensors")
+    own = backend.load(NucleiParams(model=str(tmp_path / "weights.safetensors")), device="cpu")
+    assert own(stain(DISCS), 18.0).shape == DISCS.shape
+    assert best_iou(DISCS, own(stain(DISCS), 18.0)).mean() < 0.5
+
+
+# --- what it finds
+
+
+@pytest.mark.parametrize("radius", [4, 7, 12, 25, 40])
+def test_discs_are_found_whatever_their_size(radius: int, segment: Callable) -> None:
+    """Count and outline are right without being told the diameter."""
+    truth = draw([(y * radius, x * radius) for y in (2, 5.5, 9) for x in (2, 5.5, 9)], radius, (11 * radius,) * 2)
+    labels = segment(stain(truth))
+    assert labels.shape == truth.shape
+    assert count(labels) == 9
+    assert best_iou(truth, labels).min() > 0.65  # blur widens the smallest
+
+
+@pytest.mark.parametrize("factor", [0.7, 1, 1.4])
+def test_the_diameter_may_be_told(factor: float, segment: Callable) -> None:
+    """And be wrong by two fifths."""
+    labels = segment(stain(DISCS), 18.0 * factor)
+    assert count(labels) == len(GRID)
+    assert best_iou(DISCS, labels).min() > 0.7
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.15, 0.3])
+def test_touching_discs_are_split(overlap: float, segment: Callable) -> None:
+    step = 2 * 12 * (1 - overlap / 2)
+    truth = draw([(60.0, 25 + k * step) for k in range(4)], 12)
+    labels = segment(stain(truth))
+    assert count(labels) == 4
+    assert best_iou(truth, labels).min() > 0.6
+
+
+def test_dim_nuclei_beside_bright_ones(segment: Callable) -> None:
+    image = ndimage.gaussian_filter(np.where(DISCS % 2, 1.0, 0.25) * (DISCS > 0), 1)
+    labels = segment(scaled(image + 0.01 * np.random.default_rng(0).standard_normal(image.shape)))
+    assert count(labels) == len(GRID)
+
+
+def test_uneven_background(segment: Callable) -> None:
+    labels = segment(scaled(stain(DISCS) + np.linspace(0, 1, DISCS.shape[1])))
+    assert count(labels) == len(GRID)
+
+
+def test_size_is_measured_in_a_part_of_a_large_image(segment: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are nuclei."""
+    truth = np.zeros((500, 600), np.int32)
+    truth[350:470, 430:570] = DISCS
+    image = stain(truth)
+    monkeypatch.setattr(backend, "_WINDOW", 150)
+    labels = segment(image)
+    assert count(labels) == len(GRID)
+    assert best_iou(DISCS, labels[350:470, 430:570]).min() > 0.8
+
+
+def test_blank_images_have_no_nuclei(segment: Callable) -> None:
+    for image in (np.zeros((90, 80), np.float32), np.ones((90, 80), np.float32)):
+        assert not segment(image).any()
+        assert not segment(image, 15.0).any()
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_has_next_to_no_nuclei(seed: int, sigma: float, segment: Callable) -> None:
+    """Scaled up to full contrast, as an empty image would be: a real one of the size holds a hundred."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal((200, 200)), sigma)
+    assert count(segment(scaled(noise), 18.0)) <= 5
+
+
+def test_ramp_has_no_nuclei(segment: Callable) -> None:
+    assert not segment(scaled(np.add.outer(np.arange(100.0), np.arange(120.0))), 20.0).any()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 200), (200, 1), (2, 3), (15, 17), (33, 500)])
+@pytest.mark.parametrize("diameter", [None, 3.0, 12.0])
+def test_images_of_any_shape(shape: tuple[int, int], diameter: float | None, segment: Callable) -> None:
+    image = np.random.default_rng(0).random(shape, np.float32)
+    assert segment(image, diameter).shape == shape
+
+
+def test_inverted_and_saturated_images_do_no_harm(segment: Callable) -> None:
+    assert segment(1 - stain(DISCS)).shape == DISCS.shape
+    saturated = segment(np.minimum(stain(DISCS) * 5, 1))
+    assert count(saturated) == len(GRID)
+    assert count(segment(np.where(DISCS > 0, 1e6, 0).astype(np.float32))) == len(GRID)
+
+
+def test_input_is_left_as_it_is(segment: Callable) -> None:
+    """And may be any view of memory."""
+    image = stain(DISCS)
+    copy = image.copy()
+    labels = segment(image)
+    assert np.array_equal(image, copy)
+    image.flags.writeable = False
+    assert np.array_equal(segment(image), labels)
+    assert np.array_equal(segment(np.asfortranarray(image)), labels)
+
+
+def test_same_image_same_labels(segment: Callable) -> None:
+    assert np.array_equal(segment(stain(DISCS)), segment(stain(DISCS)))
+
+
+@given(turns=st.integers(1, 3), mirrored=st.booleans())
+def test_turned_and_mirrored_images(turns: int, mirrored: bool, segment: Callable) -> None:
+    truth = np.rot90(DISCS[:, ::-1] if mirrored else DISCS, turns)
+    labels = segment(stain(np.ascontiguousarray(truth)))
+    assert count(labels) == len(GRID)
+    assert best_iou(truth, labels).min() > 0.8
+
+
+@pytest.mark.parametrize("shift", [(1, 0), (3, 5), (7, 8), (13, 2)])
+def test_nothing_depends_on_where_the_image_begins(shift: tuple[int, int], segment: Callable) -> None:
+    truth = scatter((220, 240), 30, 9)
+    image = stain(truth)
+    labels = segment(image, 18.0)[shift[0] :, shift[1] :][20:-20, 20:-20]
+    moved = segment(image[shift[0] :, shift[1] :], 18.0)[20:-20, 20:-20]
+    assert abs(count(labels) - count(moved)) <= 1
+    assert np.mean((labels > 0) == (moved > 0)) > 0.99
+
+
+# --- tiles
+
+
+def test_tiles_agree_with_the_whole(segment: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No nucleus is cut along the lines between tiles."""
+    truth = scatter((520, 600), 28, 10, seed=1)
+    image = stain(truth, noise=0.1)
+    whole = segment(image, 20.0)
+    monkeypatch.setattr(backend, "_TILE", 160)
+    tiled = segment(image, 20.0)
+    assert count(tiled) == count(whole)
+    assert best_iou(whole, tiled).min() > 0.97
+
+
+def test_tiled_outputs_are_the_whole_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To rounding, as the halo holds all that a pixel depends on; sides need not be multiples of a tile."""
+    torch.manual_seed(0)
+    network = NucleusNetwork().fold()
+    image = np.random.default_rng(0).random((413, 390), np.float32)
+    whole = backend.predict(network, image)
+    monkeypatch.setattr(backend, "_TILE", 64)
+    assert np.allclose(backend.predict(network, image), whole, atol=1e-5)
+
+
+# --- real images
+
+
+def held_out(shared: Path, n: int) -> list[tuple[NDArray[np.float32], NDArray[np.int32]]]:
+    folder = shared / "data" / "dsb2018_fluo"
+    if not folder.is_dir():
+        pytest.skip(f"the DSB2018 images are not at {folder}")
+    names = (REPOSITORY / "benchmarks" / "dsb2018_split.txt").read_text(encoding="utf-8").split()
+    step = len(names) // n
+    return [
+        (scaled(imread(folder / f"{name}_img.tif")), imread(folder / f"{name}_lab.tif").astype(np.int32))
+        for name in names[::step][:n]
+    ]
+
+
+def test_held_out_images(shared: Path, segment: Callable) -> None:
+    """On a part of the images set apart; the model card has the scores on all."""
+    scores = [average_precision(truth, segment(image), thresholds=(0.5, 0.7)) for image, truth in held_out(shared, 12)]
+    at_half, at_seven_tenths = np.mean(scores, axis=0)
+    assert at_half > 0.8
+    assert at_seven_tenths > 0.6
+
+
+def test_nuclei_of_real_tissue(shared: Path, segment: Callable) -> None:
+    """The CosMx DAPI, of another instrument: nuclei lie in the vendor's cells, and most cells have one."""
+    folder = shared / "data" / "cosmx_lung12_fov2"
+    if not folder.is_dir():
+        pytest.skip(f"the CosMx images are not at {folder}")
+    dapi = imread(folder / "CellComposite_F002.jpg")[..., 2]
+    cells = imread(folder / "CellLabels_F002.tif")
+    labels = segment(scaled(dapi))
+    assert 0.6 * count(cells) < count(labels) < 1.2 * count(cells)
+    assert np.mean(cells[labels > 0] > 0) > 0.8
+
+
+# --- the training script
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    path = REPOSITORY / "benchmarks" / "train_nuclei.py"
+    if not path.is_file():
+        pytest.skip("the benchmarks are not part of this copy")
+    spec = importlib.util.spec_from_file_location("train_nuclei", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where dataclasses look it up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def data(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Six images of discs, two of each part."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    parts = {"test": [], "validation": [], "train": []}
+    for number in range(1000):
+        if len(names := parts[script.part_of(str(number))]) < 2:
+            names.append(str(number))
+    for name in chain(*parts.values()):
+        truth = scatter((90, 100), 25, 8, seed=int(name))
+        imsave(folder / f"{name}_img.tif", (200 * (truth > 0) + 20).astype(np.uint8), check_contrast=False)
+        imsave(folder / f"{name}_lab.tif", truth.astype(np.uint16), check_contrast=False)
+    split = tmp_path / "split.txt"
+    split.write_text("\n".join(parts["test"]), encoding="utf-8")
+    monkeypatch.setattr(script, "SPLIT", split)
+    return folder
+
+
+def test_split_is_kept(script: ModuleType) -> None:
+    """The names set apart are those whose hash says so, and nothing is trained on them."""
+    names = script.SPLIT.read_text(encoding="utf-8").split()
+    assert names == sorted(set(names))
+    assert {script.part_of(name) for name in names} == {"test"}
+
+
+def test_patches_fit_their_targets(script: ModuleType, data: Path) -> None:
+    """Flows of length 1 at most, only in nuclei, and leading back to the labels that they were made of."""
+    examples = [script.read_example(data, name) for name in script.list_names(data, "train")]
+    sampler = script.Sampler(examples, np.random.default_rng(0))
+    images, labels, flows = (part.numpy() for part in sampler.batch(24))
+    assert np.isfinite(images).all()
+    assert np.hypot(flows[:, 0], flows[:, 1]).max() < 1.001
+    assert not np.moveaxis(flows, 1, -1)[labels <= 0].any()
+    scores = [
+        best_iou(truth, decode(np.where(truth > 0, 5, -5).astype(np.float32), flow, truth.shape, min_area=1)).mean()
+        for truth, flow in zip(np.maximum(labels, 0), flows, strict=True)
+        if truth.any()
+    ]
+    assert np.mean(scores) > 0.8
+
+
+def test_training_goes_on_from_a_checkpoint(
+    script: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """And its weights can be evaluated and used."""
+
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr("sys.argv", ["train_nuclei.py", *map(str, arguments)])
+        script.main()
+        return capsys.readouterr().out
+
+    weights = tmp_path / "nuclei.safetensors"
+    first = run(data, "--out", weights, "--steps", 2, "--batch", 2, "--every", 2)
+    assert "from step 0" in first
+    second = run(data, "--out", weights, "--steps", 4, "--batch", 2, "--every", 2, "--resume", tmp_path / "nuclei.ckpt")
+    assert "from step 2" in second
+    assert "step 4" in second
+    backend.load(NucleiParams(model=str(weights)), device="cpu")
+    assert "test: 2 images  AP@0.5" in run(data, "--out", weights, "--evaluate", "test")
