@@ -1,6 +1,6 @@
 """How fast the encoders are, against what the machine can do.
 
-    python benchmarks/encoder.py [--device cuda] [--precision bfloat16] [--compile] [--side 400] [--only NAME ...]
+    python benchmarks/encoder.py [--device cuda] [--precision bfloat16] [--compile] [--only NAME ...] [--profile]
 
 Counts the operations and bytes of each network for a spot, measures the rate of large matrix products, inference,
 training and peak memory (each network in a process of its own), and prints a table in Markdown. Needs `sslcst.core`
@@ -26,6 +26,8 @@ import numpy as np
 import torch
 from scipy import sparse
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -113,7 +115,8 @@ def counted(inputs: Inputs, encoder: nn.Module, params: EncoderParams) -> tuple[
     spots = torch.arange(len(inputs), device=inputs.neighbors.device)
     batch, places = next(iter(inputs.cover(spots, inputs.batch_size)))
     expression = torch.zeros((*batch.spot.shape, params.width), device=spots.device)
-    with FlopCounterMode(display=False) as operations, Moved() as moved:
+    # The counter knows attention as products alone.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as operations, Moved() as moved:
         encoder(batch, expression)
     flop, n_bytes = operations.get_total_flops() / len(places), moved.total / len(places)
     if params.kind == "field" and spots.device.type == "cpu":
@@ -147,6 +150,11 @@ def measure(args: argparse.Namespace, name: str) -> dict[str, float]:
         with precision(args):
             _one_epoch(encoder, optimizer, inputs, targets, settings, epoch=1)
 
+    if args.profile:
+        infer()
+        with profile() as profiler:
+            infer()
+        print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=12), file=sys.stderr)
     inferred = len(inputs) / seconds(infer, args.device)
     trained = (len(inputs) if params.kind == "field" else len(targets.spot)) / seconds(train, args.device)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -186,6 +194,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.3, help="of spots that are samples")
     parser.add_argument("--batch-size", type=int, help="of inference; by default each encoder's own")
     parser.add_argument("--only", nargs="*", default=NAMES, choices=NAMES)
+    parser.add_argument("--profile", action="store_true", help="show on stderr where the time of inference goes")
     parser.add_argument("--one", choices=NAMES, help="measure one network in this process and print its figures")
     args = parser.parse_args()
     if args.one:
@@ -204,9 +213,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for name in args.only:
         command = [sys.executable, *sys.argv, "--one", name]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode:
-            sys.exit(result.stderr)
+        result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         print(row(name, json.loads(result.stdout.splitlines()[-1]), rate), flush=True)
 
 

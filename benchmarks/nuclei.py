@@ -28,10 +28,11 @@ from skimage.io import imread
 
 from sslcst.core.nuclei import BACKENDS, load_backend
 from sslcst.core.nuclei.intensity import intensity_range, scale_intensity
+from sslcst.core.nuclei.sslcst import typical_diameter
 from sslcst.errors import SslcstError
 from sslcst.metrics import average_precision, f1, splits_merges
 from sslcst.params import NucleiParams
-from sslcst.pl._segmentation import NUCLEI, _outlines
+from sslcst.pl._canvas import NUCLEI, outlines
 
 SPLIT = Path(__file__).with_name("dsb2018_split.txt")
 TOLD = ", sizes told"
@@ -84,11 +85,6 @@ def work(method: str, weights: str | None, folders: list[Path], limit: int | Non
         n_pixels += stain.image.size
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GiB, of KiB
     np.savez_compressed(out, **results, _cost=[1e6 * seconds / n_pixels, peak])
-
-
-def typical_diameter(truth: NDArray[np.integer]) -> float:
-    areas = np.bincount(truth.ravel())[1:]
-    return float(2 * np.sqrt(np.median(areas[areas > 0]) / np.pi))
 
 
 def run(method: str, args: argparse.Namespace, folder: Path) -> dict[str, NDArray] | None:
@@ -179,8 +175,8 @@ def draw(stains: list[Stain], results: dict[str, dict[str, NDArray]], file: Path
             ax.imshow(stain.image[place], cmap="gray", vmin=low, vmax=high)
             ax.set_title(method if stain.name in result else f"{method}: not told", fontsize=8)
             if stain.name in result:
-                outlines = _outlines(result[stain.name][place]) - 0.5  # pixels are drawn around whole numbers
-                ax.add_collection(LineCollection(outlines, colors=NUCLEI, linewidths=0.5))
+                lines = outlines(result[stain.name][place]) - 0.5  # pixels are drawn around whole numbers
+                ax.add_collection(LineCollection(lines, colors=NUCLEI, linewidths=0.5))
     figure.savefig(file, dpi=150)
 
 

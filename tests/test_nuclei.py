@@ -459,3 +459,16 @@ def test_missing_package_names_the_extra_and_the_alternatives(method: str, monke
         load_backend(NucleiParams(method=method))
     for hint in (f'pip install "sslcst[{method}]"', 'method="sslcst"', 'method="watershed"', "nuclei_key"):
         assert hint in str(error.value)
+
+
+def test_the_method_may_be_named_by_itself(tissue) -> None:
+    """And the parameters hold its settings; a name that does not exist is answered with those that do."""
+    params = {"nuclei": {"method": "sslcst", "diameters": [12.0]}}
+    sslcst.pp.segment_nuclei(
+        tissue, image_key="stain", channel="a", method="watershed", params=params, key_added="named"
+    )
+    params["nuclei"]["method"] = "watershed"
+    sslcst.pp.segment_nuclei(tissue, image_key="stain", channel="a", params=params, key_added="told")
+    assert np.array_equal(tissue["named"], tissue["told"])
+    with pytest.raises(ParameterError, match=r"'cyto9'.*'watershed'"):
+        sslcst.pp.segment_nuclei(tissue, image_key="stain", channel="a", method="cyto9")

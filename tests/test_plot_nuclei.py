@@ -18,7 +18,7 @@ from spatialdata.transformations import Identity, Scale
 
 from sslcst.errors import DataError, KeyMissingError, ParameterError
 from sslcst.pl import nuclei
-from sslcst.pl._segmentation import NUCLEI, REFERENCE
+from sslcst.pl._canvas import NUCLEI, REFERENCE
 
 mpl.use("Agg")
 HEIGHT, WIDTH = 40, 60

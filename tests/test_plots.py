@@ -22,7 +22,7 @@ from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, TableMo
 from spatialdata.transformations import Affine, Identity, Scale
 
 from sslcst.errors import DataError, KeyMissingError, ParameterError
-from sslcst.pl import _segmentation as module
+from sslcst.pl import _canvas as module
 from sslcst.pl import segmentation
 
 AXES = {"input_axes": ("x", "y"), "output_axes": ("x", "y")}
@@ -95,22 +95,22 @@ def box(points: np.ndarray) -> list[float]:
 
 def test_outlines_known_by_hand() -> None:
     """One line around a pixel, straight runs in one piece, and none along the rim of the array."""
-    one = module._outlines(np.array([[0, 0, 0], [0, 7, 0], [0, 0, 0]]))
+    one = module.outlines(np.array([[0, 0, 0], [0, 7, 0], [0, 0, 0]]))
     assert sorted(map(np.ndarray.tolist, one)) == [
         [[1, 1], [1, 2]],
         [[1, 1], [2, 1]],
         [[1, 2], [2, 2]],
         [[2, 1], [2, 2]],
     ]
-    assert module._outlines(np.array([[3, 8], [3, 8], [3, 8]])).tolist() == [[[1, 0], [1, 3]]]
-    assert module._outlines(np.full((4, 5), 6)).shape == (0, 2, 2)
+    assert module.outlines(np.array([[3, 8], [3, 8], [3, 8]])).tolist() == [[[1, 0], [1, 3]]]
+    assert module.outlines(np.full((4, 5), 6)).shape == (0, 2, 2)
 
 
 @given(arrays(np.uint32, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 3)))
 def test_outlines_part_all_neighbours_that_differ(array: np.ndarray) -> None:
     """Cut into unit steps, the lines are exactly the edges between pixels of different labels."""
     steps = set()
-    for (x0, y0), (x1, y1) in module._outlines(array).tolist():
+    for (x0, y0), (x1, y1) in module.outlines(array).tolist():
         if x0 == x1:
             steps |= {("upright", x0, y) for y in range(y0, y1)}
         else:
@@ -176,7 +176,7 @@ def test_reads_only_what_it_shows() -> None:
     lazy = da.map_blocks(block, chunks=((10,) * 10,) * 2, dtype=np.uint32, meta=np.empty((0, 0), np.uint32))
     element = Labels2DModel.parse(lazy, dims=("y", "x"), transformations=systems())
     read.clear()
-    raster = module._read(element, "micron", (11, 16, 14, 24), "cells")
+    raster = module.read_raster(element, "micron", (11, 16, 14, 24), "cells")
     assert set(read) == {(row, 2) for row in (3, 4)}
     assert raster.pixels.shape == (16, 6)
 
@@ -186,19 +186,19 @@ def test_large_elements_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_PIXELS", 50)
     full = np.repeat(np.arange(1, 401, dtype=np.uint32)[None], 200, axis=0)
     for kwargs, shape in [({"scale_factors": [2, 2]}, (25, 50)), ({}, (25, 50)), ({"scale_factors": [8]}, (25, 50))]:
-        raster = module._read(labels(full, **kwargs), "micron", (0, 0, 200, 100), "cells")
+        raster = module.read_raster(labels(full, **kwargs), "micron", (0, 0, 200, 100), "cells")
         assert raster.pixels.shape == shape
         left, right = (raster.to_axes[0, 0] * (np.arange(50) + side) + raster.to_axes[0, 2] for side in (0, 1))
         taken = (raster.pixels[0] - 0.5) * 0.5  # centre, in microns, of the pixel whose label was taken
         assert ((left < taken) & (taken < right)).all()
         assert (left[0], right[-1]) == (0, 200)
-    close = module._read(labels(full, scale_factors=[2, 2]), "micron", (50, 50, 70, 60), "cells")
+    close = module.read_raster(labels(full, scale_factors=[2, 2]), "micron", (50, 50, 70, 60), "cells")
     assert close.pixels.shape == (20, 40)  # the finest scale
 
 
 def test_many_transcripts_are_thinned(sdata: SpatialData, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the legend says so."""
-    monkeypatch.setattr(module, "MAX_DOTS", 2)
+    monkeypatch.setattr("sslcst.pl._segmentation.MAX_DOTS", 2)
     ax = segmentation(sdata, points_key="transcripts")
     assert legend(ax)[0] == "transcripts (1 in 2)"
 

@@ -101,6 +101,8 @@ def losses(
 
 def forward(encoder: Encoder, counts: GeneCounts, batch: Tokens | Field) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits of a batch, the expression of each distinct spot among its tokens embedded once."""
+    if isinstance(batch, Field):  # each spot is one token
+        return encoder(batch, encoder.embed_expression(counts, batch.spot))
     rows, token_row = torch.unique(batch.spot, return_inverse=True)
     return encoder(batch, F.embedding(token_row, encoder.embed_expression(counts, rows)))
 

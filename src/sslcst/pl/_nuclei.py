@@ -6,19 +6,19 @@ import os
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import pyplot as plt
 
-from sslcst.pl._segmentation import (
+from sslcst.pl._canvas import (
     NUCLEI,
     REFERENCE,
     Region,
-    _checked,
-    _draw_outlines,
-    _extent,
-    _pick,
-    _pick_image,
-    _read,
-    _show,
+    check_region,
+    draw_outlines,
+    extent_of,
+    finish_axes,
+    pick,
+    pick_image,
+    prepare_axes,
+    read_raster,
 )
 
 if TYPE_CHECKING:
@@ -76,29 +76,17 @@ def nuclei(
     DataError
         An element does not reach into the region.
     """
-    labels = {"nuclei": _pick(sdata.labels, nuclei_key, "labels")}
+    labels = {"nuclei": pick(sdata.labels, nuclei_key, "labels")}
     if truth_key is not None:
-        labels = {"reference": _pick(sdata.labels, truth_key, "labels"), **labels}  # the nuclei are drawn over it
-    image = _pick_image(sdata, image_key)
-    region = _extent(labels["nuclei"], coordinate_system) if region is None else _checked(region)
-    rasters = {name: _read(element, coordinate_system, region, name) for name, element in labels.items()}
-    stain = None if image is None else _read(image, coordinate_system, region, "the image", channel)
+        labels = {"reference": pick(sdata.labels, truth_key, "labels"), **labels}  # the nuclei are drawn over it
+    image = pick_image(sdata, image_key)
+    region = extent_of(labels["nuclei"], coordinate_system) if region is None else check_region(region)
+    rasters = {name: read_raster(element, coordinate_system, region, name) for name, element in labels.items()}
+    stain = None if image is None else read_raster(image, coordinate_system, region, "the image", channel)
 
-    if ax is None:
-        _, ax = plt.subplots(figsize=(8, 8), layout="constrained")
-    ax.set_facecolor("black")
-    if stain is not None:
-        low, high = np.percentile(stain.pixels, (1, 99.8))
-        _show(ax, stain, stain.pixels, cmap="gray", vmin=low, vmax=high)
+    ax = prepare_axes(ax, stain)
     handles = [
-        _draw_outlines(ax, raster, f"{name} ({np.count_nonzero(np.unique(raster.pixels))})", colour)
+        draw_outlines(ax, raster, f"{name} ({np.count_nonzero(np.unique(raster.pixels))})", colour)
         for (name, raster), colour in zip(rasters.items(), (REFERENCE, NUCLEI)[-len(rasters) :], strict=True)
     ]
-    x0, y0, x1, y1 = region
-    ax.set(xlim=(x0, x1), ylim=(y1, y0), aspect="equal")
-    ax.set(xlabel=f"x ({coordinate_system})", ylabel=f"y ({coordinate_system})")
-    legend = ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1), frameon=True, facecolor="0.35")
-    plt.setp(legend.get_texts(), color="white")
-    if save is not None:
-        ax.figure.savefig(save, dpi=200, bbox_inches="tight")
-    return ax
+    return finish_axes(ax, region, coordinate_system, handles, save)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,7 @@ def segment_nuclei(
     image_key: str | None = None,
     channel: str | int | Sequence[str | int] | None = None,
     scale: str | None = None,
+    method: str | None = None,
     coordinate_system: str | None = None,
     params: Params | Mapping[str, Any] | None = None,
     device: str | None = None,
@@ -57,10 +59,12 @@ def segment_nuclei(
     scale
         Of a multiscale image, the scale to segment ("scale0", "scale1", ...); by default the finest. The labels lie on
         its grid.
+    method
+        How; by default what the parameters name, see `sslcst.params.NucleiParams`.
     coordinate_system
         In whose units the diameters of `params` are; by default "global" or the only one.
     params
-        Section ``nuclei`` chooses the method and its settings.
+        Section ``nuclei`` holds the method's settings.
     device
         ``"cpu"``, ``"cuda"``, ...; by default a GPU where there is one.
     key_added
@@ -79,6 +83,8 @@ def segment_nuclei(
         The model that was asked for cannot be had.
     """
     params = Params.of(params).nuclei
+    if method is not None:
+        params = replace(params, method=method)
     image_key = choose_image(sdata, image_key)
     source = sdata if scale is None else _at_scale(sdata, image_key, scale)
     coordinate_system = choose_coordinate_system(source, [image_key], coordinate_system)

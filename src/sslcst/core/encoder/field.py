@@ -89,15 +89,7 @@ class FieldBlock(nn.Module):
 
 
 class FieldEncoder(Encoder):
-    """From all spots of a field at once to the directions to their nuclei, and in or out of a cell.
-
-    Parameters
-    ----------
-    n_genes
-        Genes that are read.
-    params
-        Widths, depth, heads, noise and dropout.
-    """
+    """From all spots of a field to the directions to their nuclei, and in or out of a cell; see `Encoder`."""
 
     def __init__(self, n_genes: int, params: EncoderParams) -> None:
         super().__init__(n_genes, params)

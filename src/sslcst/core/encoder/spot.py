@@ -73,15 +73,7 @@ class SpotBlock(nn.Module):
 
 
 class SpotEncoder(Encoder):
-    """The paper's network: from a spot and its nearest spots to the direction to its nucleus, and in or out of a cell.
-
-    Parameters
-    ----------
-    n_genes
-        Genes that are read.
-    params
-        Widths, depth, heads, noise and dropout.
-    """
+    """From each spot and its nearest spots to the direction to its nucleus, and in or out of a cell; see `Encoder`."""
 
     def __init__(self, n_genes: int, params: EncoderParams) -> None:
         super().__init__(n_genes, params)

@@ -1,0 +1,182 @@
+"""What the pictures share: reading the part of an element that shows, and laying it on the axes.
+
+Every element is drawn in its own pixels or coordinates and placed by its affine transformation, so that rotated,
+sheared and flipped coordinate systems need no resampling.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.collections import LineCollection
+from matplotlib.lines import Line2D
+from matplotlib.transforms import Affine2D, Transform
+from spatialdata.transformations import get_transformation
+
+from sslcst.errors import DataError, KeyMissingError, ParameterError
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+    from spatialdata import SpatialData
+    from xarray import DataArray, DataTree
+
+Region = tuple[float, float, float, float]
+
+# Okabe and Ito's sky blue, orange and reddish purple, and white: told apart with any colour vision, on grey and black.
+NUCLEI, CELLS, TRANSCRIPTS, REFERENCE = "#56b4e9", "#e69f00", "#cc79a7", "#ffffff"
+MAX_PIXELS = 2000  # of an element's longer side: about what a page can show
+
+
+def prepare_axes(ax: Axes | None, stain: Raster | None) -> Axes:
+    """Axes, new unless given, with the stain in grey on black."""
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 8), layout="constrained")
+    ax.set_facecolor("black")
+    if stain is not None:
+        low, high = np.percentile(stain.pixels, (1, 99.8))
+        show(ax, stain, stain.pixels, cmap="gray", vmin=low, vmax=high)
+    return ax
+
+
+def finish_axes(
+    ax: Axes,
+    region: Region,
+    coordinate_system: str,
+    handles: Sequence[Artist],
+    save: str | os.PathLike[str] | None,
+) -> Axes:
+    """Limit the axes to the region, y downward, name them, explain the colours, and save the figure if asked to."""
+    x0, y0, x1, y1 = region
+    ax.set(xlim=(x0, x1), ylim=(y1, y0), aspect="equal")
+    ax.set(xlabel=f"x ({coordinate_system})", ylabel=f"y ({coordinate_system})")
+    legend = ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1), frameon=True, facecolor="0.35")
+    plt.setp(legend.get_texts(), color="white")
+    if save is not None:
+        ax.figure.savefig(save, dpi=200, bbox_inches="tight")
+    return ax
+
+
+class Raster(NamedTuple):
+    """The part of an element that is drawn, and the affine matrix (3, 3) from its (column, row) to the axes."""
+
+    pixels: NDArray[Any]
+    to_axes: NDArray[np.float64]
+
+    def transform(self, ax: Axes) -> Transform:
+        return Affine2D(self.to_axes) + ax.transData
+
+
+def pick(elements: Mapping[str, Any], name: str, kind: str) -> Any:
+    if name not in elements:
+        raise KeyMissingError(f"There is no {kind} {name!r}; there is {sorted(elements) or 'none at all'}.")
+    return elements[name]
+
+
+def pick_image(sdata: SpatialData, image_key: str | None) -> DataArray | DataTree | None:
+    if image_key is not None:
+        return pick(sdata.images, image_key, "image")
+    if len(sdata.images) > 1:
+        raise KeyMissingError(f"There are several images: give image_key, one of {sorted(sdata.images)}.")
+    return next(iter(sdata.images.values()), None)
+
+
+def check_region(region: Region) -> Region:
+    x0, y0, x1, y1 = region
+    if not (x0 < x1 and y0 < y1 and np.isfinite(region).all()):
+        raise ParameterError(f"region={region!r}: must be (x0, y0, x1, y1) with x0 < x1 and y0 < y1.")
+    return region
+
+
+def levels(element: DataArray | DataTree) -> list[DataArray]:
+    """The stored scales of an element, finest first."""
+    if not hasattr(element, "children"):
+        return [element]
+    return [scale["image"] for scale in element.children.values()]
+
+
+def affine_of(element: Any, coordinate_system: str, name: str) -> NDArray[np.float64]:
+    """Affine matrix (3, 3) from an element's (x, y) to the coordinate system's."""
+    systems = get_transformation(element, get_all=True)
+    if coordinate_system not in systems:
+        raise KeyMissingError(f"{name} is not in coordinate system {coordinate_system!r} but in {sorted(systems)}.")
+    return systems[coordinate_system].to_affine_matrix(("x", "y"), ("x", "y"))
+
+
+def bounds_of(matrix: NDArray[np.float64], box: Sequence[float]) -> NDArray[np.float64]:
+    """Smallest upright box (x0, y0, x1, y1) around a box that an affine matrix moved."""
+    x0, y0, x1, y1 = box
+    corners = matrix[:2] @ np.array([[x0, x0, x1, x1], [y0, y1, y0, y1], [1, 1, 1, 1]])
+    return np.concatenate([corners.min(axis=1), corners.max(axis=1)])
+
+
+def extent_of(element: DataArray | DataTree, coordinate_system: str) -> Region:
+    finest = levels(element)[0]
+    box = (0, 0, finest.sizes["x"], finest.sizes["y"])
+    return tuple(bounds_of(affine_of(finest, coordinate_system, "cells"), box).tolist())
+
+
+def read_raster(
+    element: DataArray | DataTree,
+    coordinate_system: str,
+    region: Region,
+    name: str,
+    channel: str | int | None = None,
+) -> Raster:
+    """Read the region, from the coarsest scale that has enough pixels, and of these at most `MAX_PIXELS` a side."""
+    for level in reversed(levels(element)):
+        matrix = affine_of(level, coordinate_system, name)
+        box = bounds_of(np.linalg.inv(matrix), region)
+        size = np.array([level.sizes["x"], level.sizes["y"]])
+        low = np.clip(np.floor(box[:2]).astype(int), 0, size)
+        high = np.clip(np.ceil(box[2:]).astype(int), 0, size)
+        if (high - low).max() >= MAX_PIXELS:
+            break
+    if (high <= low).any():
+        raise DataError(f"{name} has no pixel in the region {region} of coordinate system {coordinate_system!r}.")
+
+    step = math.ceil((high - low).max() / MAX_PIXELS)
+    columns, rows = (slice(start + (step - 1) // 2, stop, step) for start, stop in zip(low, high, strict=True))
+    part = level.isel(x=columns, y=rows)
+    if "c" in part.dims:
+        names = part.coords["c"].to_numpy().tolist()
+        if channel is not None and channel not in names:
+            raise KeyMissingError(f"{name} has no channel {channel!r}; it has {names}.")
+        part = part.isel(c=0 if channel is None else names.index(channel))
+    placed = np.array([[step, 0, low[0]], [0, step, low[1]], [0, 0, 1]])
+    return Raster(part.to_numpy(), matrix @ placed)
+
+
+def show(ax: Axes, raster: Raster, pixels: NDArray[Any], **style: Any) -> None:
+    height, width = pixels.shape[:2]
+    ax.imshow(pixels, extent=(0, width, height, 0), origin="upper", transform=raster.transform(ax), **style)
+
+
+def draw_outlines(ax: Axes, labels: Raster, name: str, colour: str) -> Artist:
+    width = np.clip(500 / max(labels.pixels.shape), 0.2, 0.8)  # points; about a pixel, so that small cells stay visible
+    lines = LineCollection(outlines(labels.pixels), colors=colour, linewidths=width, capstyle="projecting")
+    lines.set_transform(labels.transform(ax))
+    ax.add_collection(lines, autolim=False)
+    return Line2D([], [], color=colour, label=name)
+
+
+def outlines(labels: NDArray[np.integer]) -> NDArray[np.intp]:
+    """Line segments (n, 2 ends, xy) between pixels of different labels, straight runs in one piece.
+
+    They run along the edges of pixels, so that they are as thin in a close view as in a wide one, and hide nothing.
+    """
+    pieces = []
+    for flip, array in ((False, labels), (True, labels.T)):
+        edge = np.pad(array[:, 1:] != array[:, :-1], ((1, 1), (0, 0))).T.astype(np.int8)
+        turn = np.diff(edge, axis=1)
+        line, start = np.nonzero(turn == 1)
+        _, stop = np.nonzero(turn == -1)
+        ends = np.stack([np.stack([line + 1, start], axis=1), np.stack([line + 1, stop], axis=1)], axis=1)
+        pieces.append(ends[..., ::-1] if flip else ends)
+    return np.concatenate(pieces)
