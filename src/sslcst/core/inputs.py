@@ -214,7 +214,6 @@ class FieldInputs(Inputs):
             offset = torch.einsum("mij,mkj->mki", turn, offset)
         offset = offset * _NEAR
         place = torch.cat([offset, (offset**2).sum(-1, keepdim=True)], dim=-1)
-        place[neighbors < 0] = 0
         return Field(spot, self.distance[spot], Neighborhood(neighbors.int(), place), wanted)
 
 

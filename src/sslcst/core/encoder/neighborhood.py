@@ -27,7 +27,7 @@ class Neighborhood:
     neighbors
         Token of each neighbour, int32 (n, k), -1 where there is none.
     place
-        Where it lies as seen from the spot, float32 (n, k, 3), 0 where there is none.
+        Where it lies as seen from the spot, float32 (n, k, 3); any number where there is none.
     """
 
     def __init__(self, neighbors: torch.Tensor, place: torch.Tensor) -> None:
