@@ -29,7 +29,7 @@ from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sslcst.core.nuclei import sslcst as backend
-from sslcst.core.nuclei.flows import CORE, find_centres
+from sslcst.core.nuclei.flows import find_centres, make_flow
 from sslcst.core.nuclei.intensity import intensity_range, scale_intensity
 from sslcst.core.nuclei.network import NucleusNetwork
 from sslcst.metrics import average_precision
@@ -143,8 +143,7 @@ class Sampler:
         nuclei = np.maximum(labels, 0)
         image = self.texture(image, nuclei)
         image = self.optics(image, width)
-        flow = flow_to(nuclei, centres)
-        return image, labels, flow
+        return image, labels, make_flow(nuclei, centres)
 
     def cut(self, width: float) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
         """Patch of a random image, turned, mirrored and scaled so that its nuclei are about `width` pixels wide."""
@@ -245,15 +244,6 @@ class Sampler:
         sheet = self.sheets[self.rng.integers(first, last)]
         row, column = self.rng.integers(0, len(sheet) - PATCH, 2)
         return sheet[row : row + PATCH, column : column + PATCH]
-
-
-ROWS, COLUMNS = np.indices((PATCH, PATCH), np.float32)
-
-
-def flow_to(labels: NDArray[np.int32], centres: NDArray[np.float32]) -> NDArray[np.float32]:
-    dy, dx = centres[labels, 0] - ROWS, centres[labels, 1] - COLUMNS
-    length = np.maximum(np.hypot(dy, dx), CORE)
-    return np.where(labels > 0, np.stack([dy / length, dx / length]), 0).astype(np.float32)
 
 
 # --- training

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 # What differs from the defaults: the diameter of nuclei, as one would read it off the stain; and coarser spots, so that
-# two cores are done in a minute.
+# two cores are done in less than two minutes.
 PARAMS = {
     "nuclei": {"diameters": [7.0]},  # micron
     "spots": {"bin_size": 1.0},  # micron
