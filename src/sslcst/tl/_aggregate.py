@@ -111,7 +111,7 @@ def aggregate(
 
 def _of_spots(table, cells: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Number of spots in each cell, and their mean probability to lie in a cell."""
-    spots = as_spots(table)
+    spots, _ = as_spots(table)
     owner = owners(spots.grid.centers(spots.index), cells)
     owned, inside = np.searchsorted(ids, owner[owner > 0]), table.obs["inside"].to_numpy()[owner > 0]
     n_spots, total = (np.bincount(owned, weights, minlength=len(ids)) for weights in (None, inside))

@@ -187,7 +187,7 @@ def _provenance(work: SpatialData, params: Params, model: Model, seed: int) -> d
         "history": {name: [epoch[name] for epoch in history] for name in history[0]},
         "coordinate_system": layout["coordinate_system"],
         "bin_size": layout["bin_size"],
-        "radius": layout["radius"],
+        "radius": layout["radius"] * layout["bin_size"],
     }
 
 
