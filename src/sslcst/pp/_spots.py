@@ -22,9 +22,9 @@ from sslcst.elements import (
     choose_points,
     raster_of,
     read_nuclei,
-    read_transcripts,
 )
 from sslcst.params import Params
+from sslcst.transcripts import read_transcripts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -58,7 +58,7 @@ def bin_spots(
     coordinate_system
         Where points and nuclei meet, and whose units count; by default "global" or the only one.
     params
-        Sections ``spots`` and ``prior``.
+        Sections ``transcripts``, ``spots`` and ``prior``.
     key_added
         Name of the table of n spots x genes. ``X`` holds counts (csr); ``obs`` row and column on the grid, the labels
         of nucleus and core (0 outside), the nearest nucleus and the distance to its centroid (in bins);
@@ -81,7 +81,9 @@ def bin_spots(
         choose_key(sdata.labels, key, kind="labels element", argument="nuclei_key and cores_key")
     coordinate_system = choose_coordinate_system(sdata, [points_key, nuclei_key], coordinate_system)
     raster = raster_of(sdata, nuclei_key, coordinate_system)
-    transcripts = read_transcripts(sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster)
+    transcripts = read_transcripts(
+        sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster, params=params.transcripts
+    )
     off = len(transcripts.yx) - int(inside_raster(transcripts.yx, raster.shape).sum())
     if off:
         logger.info("%d of %d transcripts lie off the image and belong to no cell.", off, len(transcripts.yx))
