@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgba_array
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Affine2D, Transform
 from spatialdata.transformations import get_transformation
@@ -31,6 +32,8 @@ Region = tuple[float, float, float, float]
 
 # Okabe and Ito's sky blue, orange and reddish purple, and white: told apart with any colour vision, on grey and black.
 NUCLEI, CELLS, TRANSCRIPTS, REFERENCE = "#56b4e9", "#e69f00", "#cc79a7", "#ffffff"
+# All of theirs, with grey for black.
+CATEGORIES = (NUCLEI, CELLS, "#009e73", "#f0e442", "#0072b2", "#d55e00", TRANSCRIPTS, "#999999")
 MAX_PIXELS = 2000  # of an element's longer side: about what a page can show
 
 
@@ -71,6 +74,15 @@ class Raster(NamedTuple):
 
     def transform(self, ax: Axes) -> Transform:
         return Affine2D(self.to_axes) + ax.transData
+
+
+def category_colours(n: int, kept: Sequence[str] | None) -> NDArray[np.float64]:
+    """RGBA (n, 4): those that a table keeps, if it has enough; else `CATEGORIES`, then lighter and darker tones."""
+    if kept is not None and len(kept) >= n:
+        return to_rgba_array(kept)[:n]
+    tones = to_rgba_array(CATEGORIES)
+    tones = np.concatenate([tones, 0.5 + 0.5 * tones, tones * [0.5, 0.5, 0.5, 1]])
+    return tones[np.arange(n) % len(tones)]
 
 
 def pick(elements: Mapping[str, Any], name: str, kind: str) -> Any:
