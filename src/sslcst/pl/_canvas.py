@@ -172,10 +172,20 @@ def show(ax: Axes, raster: Raster, pixels: NDArray[Any], **style: Any) -> None:
 
 def draw_outlines(ax: Axes, labels: Raster, name: str, colour: str) -> Artist:
     width = np.clip(500 / max(labels.pixels.shape), 0.2, 0.8)  # points; about a pixel, so that small cells stay visible
-    lines = LineCollection(outlines(labels.pixels), colors=colour, linewidths=width, capstyle="projecting")
+    lines = LineCollection(_joined(outlines(labels.pixels)), colors=colour, linewidths=width, capstyle="projecting")
     lines.set_transform(labels.transform(ax))
     ax.add_collection(lines, autolim=False)
     return Line2D([], [], color=colour, label=name)
+
+
+def _joined(segments: NDArray[np.intp]) -> list[NDArray[np.float64]]:
+    """Lines of 300 segments with gaps between: some ten times faster to draw than each alone, to the same pixels.
+
+    Longer ones would not be snapped to pixels.
+    """
+    with_gap = np.full((len(segments), 3, 2), np.nan)
+    with_gap[:, :2] = segments
+    return [part.reshape(-1, 2) for part in np.array_split(with_gap, math.ceil(len(segments) / 300) or 1)]
 
 
 def outlines(labels: NDArray[np.integer]) -> NDArray[np.intp]:
