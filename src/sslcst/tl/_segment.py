@@ -81,8 +81,8 @@ def segment(
     `sslcst.tl.aggregate`.
 
     The chip is cut into tiles, on which memory depends, and which change nothing of the result. They are the tasks of
-    the active `dask.distributed` client, or of threads. A run that was stopped, by anything, goes on where it was when it
-    is called again with the same arguments.
+    the active `dask.distributed` client, or of threads. A run that was stopped, by anything, goes on where it was when
+    it is called again with the same arguments.
 
     Parameters
     ----------
@@ -190,11 +190,11 @@ def segment(
                 commit(sdata, elements, results, folder=folder)
         except OSError as error:
             raise StoreError(
-                f"{error}. The store is as it was; what was done lies in {folder}, and the same call goes on from there."
+                f"{error}. The store is as it was. What was done lies in {folder}: the same call goes on from there."
             ) from error
         except StoreError:
             raise
-        except SslcstError:
+        except SslcstError:  # to be called again with other input or other parameters
             scratch.remove()
             raise
         scratch.remove()
