@@ -12,6 +12,7 @@ from sslcst._logging import progress
 from sslcst.core.nuclei import choose_method
 from sslcst.device import choose_device
 from sslcst.elements import (
+    choose_channel,
     choose_coordinate_system,
     choose_image,
     choose_key,
@@ -124,6 +125,7 @@ def segment(
     if nuclei_key is None:
         params = replace(params, nuclei=choose_method(params.nuclei))
         image_key = choose_image(sdata, image_key)
+        channel = choose_channel(sdata, image_key, channel)
     else:
         choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
     coordinate_system = choose_coordinate_system(sdata, [nuclei_key or image_key, points_key], coordinate_system)
