@@ -19,6 +19,7 @@ from spatialdata.models import Image3DModel, Labels3DModel
 from spatialdata.transformations import Identity
 
 import sslcst
+from sslcst.elements import NUCLEAR_CHANNELS, STAINS, TRANSCRIPTS, choose_key
 from sslcst.errors import DataError, KeyMissingError
 
 QUICK = {
@@ -144,6 +145,53 @@ def test_a_run_is_segmented_without_a_key(platform: Platform, tmp_path: Path, ca
     table = table.copy()
     sq.gr.spatial_neighbors_knn(table, n_neighs=4)
     assert (table.obsp["spatial_connectivities"].sum(axis=1) == 4).all()
+
+
+@pytest.mark.parametrize("key", ["nucleus_labels", "nucleus_boundaries"])
+def test_the_vendors_own_nuclei_serve(tmp_path: Path, key: str) -> None:
+    """Xenium's, as labels of several scales or as outlines in microns, keep their ids and their place."""
+    vendors.write_xenium(tmp_path / "run", TISSUE)
+    sdata = stored(spatialdata_io.xenium, tmp_path / "run")
+    sslcst.tl.segment(sdata, nuclei_key=key, params=QUICK)
+    nuclei = sdata["sslcst_nuclei"].to_numpy()
+    if key == "nucleus_labels":
+        np.testing.assert_array_equal(nuclei, TISSUE.nuclei)
+    assert (nuclei == TISSUE.nuclei).mean() > 0.97  # outlines are convex
+    assert sdata["sslcst_table"].obs["cell_id"].tolist() == list(range(1, TISSUE.cells.max() + 1))
+
+
+def test_another_choice_of_transcripts_reaches_spots_and_counts(tmp_path: Path) -> None:
+    vendors.write_seqfish(tmp_path / "run", TISSUE)
+    sdata = stored(spatialdata_io.seqfish, tmp_path / "run")
+    left_out, *others = sorted(set(TISSUE.gene))
+    sslcst.tl.segment(sdata, params=QUICK | {"transcripts": {"exclude": f"{left_out}$"}})
+    assert sdata["sslcst_table"].var_names.tolist() == others
+
+
+@pytest.mark.parametrize(
+    ("names", "usual", "chosen"),
+    [
+        (["morphology_mip", "morphology_focus", "he_image"], STAINS, "morphology_focus"),
+        (["A1_mask", "A1_tissue_cut", "A1_regist"], STAINS, "A1_regist"),
+        (["A1_regist", "B2_regist"], STAINS, None),
+        (["run_z2", "run_z3"], STAINS, None),
+        (["bin1_genes", "bin20_genes", "bin100_genes"], TRANSCRIPTS, "bin1_genes"),
+        (["bin20_genes", "bin100_genes"], TRANSCRIPTS, None),
+        (["PolyT", "Cellbound1", "DAPI"], NUCLEAR_CHANNELS, "DAPI"),
+        (["DAPI", "ATP1A1/CD45/E-Cadherin", "18S", "AlphaSMA/Vimentin"], NUCLEAR_CHANNELS, "DAPI"),
+        (["Membrane", "Nucleus"], NUCLEAR_CHANNELS, "Nucleus"),
+        (["DAPI", "Hoechst 33342"], NUCLEAR_CHANNELS, None),
+        (["r", "g", "b"], NUCLEAR_CHANNELS, None),
+    ],
+)
+def test_of_the_readers_names_one_is_meant_or_none(
+    names: list[str], usual: tuple[str, ...], chosen: str | None
+) -> None:
+    if chosen is not None:
+        assert choose_key(names, None, kind="thing", argument="key", usual=usual) == chosen
+        return
+    with pytest.raises(KeyMissingError, match="Several could be the thing: choose with key="):
+        choose_key(names, None, kind="thing", argument="key", usual=usual)
 
 
 def test_one_of_several_fields_of_view_is_chosen(tmp_path: Path) -> None:

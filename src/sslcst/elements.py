@@ -262,13 +262,17 @@ def raster_over_points(sdata: SpatialData, points_key: str, coordinate_system: s
     from spatialdata.transformations import Affine
 
     points = sdata.points[points_key]
-    yx = apply_affine(affine_matrix(points, coordinate_system), points[list(YX)].compute().to_numpy(np.float64))
-    if not np.isfinite(yx).all():
-        raise DataError(f"Points {points_key!r} have coordinates that are not finite.")
-    if not len(yx):
+    matrix, corners = affine_matrix(points, coordinate_system), []
+    for part in points[list(YX)].partitions:
+        yx = apply_affine(matrix, part.compute().to_numpy(np.float64))
+        if not np.isfinite(yx).all():
+            raise DataError(f"Points {points_key!r} have coordinates that are not finite.")
+        corners += [yx.min(axis=0), yx.max(axis=0)] if len(yx) else []
+    if not corners:
         raise DataError(f"Points {points_key!r} are empty: there is no transcript.")
-    origin = np.floor(yx.min(axis=0) / pixel_size) * pixel_size
-    height, width = (int(n) for n in np.floor((yx.max(axis=0) - origin) / pixel_size) + 1)
+    low, high = np.min(corners, axis=0), np.max(corners, axis=0)
+    origin = np.floor(low / pixel_size) * pixel_size
+    height, width = (int(n) for n in np.floor((high - origin) / pixel_size) + 1)
     matrix = np.array([[pixel_size, 0, origin[0]], [0, pixel_size, origin[1]], [0, 0, 1.0]])
     return Raster((height, width), matrix, coordinate_system, {coordinate_system: Affine(matrix, YX, YX)})
 
