@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sslcst._logging import logger
+from sslcst.core.counts import owners
 from sslcst.errors import DataError, KeyMissingError
 
 if TYPE_CHECKING:
@@ -362,3 +363,20 @@ def add_labels(sdata: SpatialData, name: str, labels: np.ndarray, raster: Raster
     # A copy, since parsing keeps the dict it is given.
     element = Labels2DModel.parse(labels, dims=YX, transformations=dict(raster.transformations))
     add_element(sdata, "labels", name, element)
+
+
+def labels_on(labels: np.ndarray, own: Raster, other: Raster) -> np.ndarray:
+    """Labels on another raster of the same coordinate system: at each pixel's centre the label there, 0 off the labels.
+
+    Rows go through in blocks, so that positions need little memory beside the labels.
+    """
+    if own.shape == other.shape and np.allclose(own.to_system, other.to_system):
+        return labels
+    to_own = np.linalg.inv(own.to_system) @ other.to_system
+    height, width = other.shape
+    out = np.zeros(other.shape, labels.dtype)
+    for start in range(0, height, 256):
+        rows, columns = np.mgrid[start : min(start + 256, height), 0:width].reshape(2, -1)
+        yx = apply_affine(to_own, np.column_stack([rows, columns]) + 0.5)
+        out[rows, columns] = owners(yx, labels)
+    return out
