@@ -1,6 +1,7 @@
 """Readers, and models as files."""
 
+from sslcst.io._gef import read_gef
 from sslcst.io._gem import read_gem
 from sslcst.io._model import read_model, write_model
 
-__all__ = ["read_gem", "read_model", "write_model"]
+__all__ = ["read_gef", "read_gem", "read_model", "write_model"]
