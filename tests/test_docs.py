@@ -30,7 +30,9 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(path for path in DOCS.rglob("*.md") if "generated" not in path.parts)]
 ITEM = re.compile(
-    r"^```(?P<language>\w*)\n(?P<code>.*?)^```$|^<!-- no-run: (?P<reason>[^\n]+) -->$|^<!-- hidden\n(?P<hidden>.*?)^-->$",
+    r"^```(?P<language>\w*)\n(?P<code>.*?)^```$"
+    r"|^<!-- no-run: (?P<reason>[^\n]+) -->$"
+    r"|^<!-- hidden\n(?P<hidden>.*?)^-->$",
     re.MULTILINE | re.DOTALL,
 )
 ERROR = re.compile(r"^(\w+Error): ")
