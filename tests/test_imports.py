@@ -24,7 +24,7 @@ LAYERS = [
     {"errors", "_logging"},
     {"params"},
     {"core", "metrics"},
-    {"device", "elements", "store", "tiles"},
+    {"device", "elements", "store", "tiles", "transcripts"},
     {"pp", "tl", "pl", "io", "datasets"},
     {"_demo"},
     {"cli"},

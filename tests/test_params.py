@@ -48,6 +48,8 @@ def test_depth_and_heads_are_those_of_the_encoder_unless_given() -> None:
 
 KNOWN = [(section.name, f.name) for section in fields(Params) for f in fields(getattr(Params(), section.name))]
 BROKEN = [
+    ("transcripts", "min_quality", -1.0),
+    ("transcripts", "exclude", "Blank-("),
     ("nuclei", "diameters", (8.0, 0.0)),
     ("nuclei", "flow_threshold", 0.0),
     ("nuclei", "percentiles", (99.0, 1.0)),
@@ -163,6 +165,8 @@ def test_parameters_come_back_from_json() -> None:
         ("encoder", "hidden", 64),
         ("encoder", "hidden", "64"),
         ("encoder", "hidden", ("64",)),
+        ("transcripts", "exclude", ("Blank-",)),
+        ("transcripts", "min_quality", None),
         ("nuclei", "diameters", 8.0),
         ("nuclei", "percentiles", (None, 99.0)),
         ("nuclei", "method", 3),

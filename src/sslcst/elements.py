@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
-from sslcst._logging import logger
 from sslcst.errors import DataError, KeyMissingError
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
     from xarray import DataArray
 
-GENE_COLUMNS = ("gene", "feature_name", "target", "geneID", "name")  # ours, xenium, cosmx, GEM, seqfish
-COUNT_COLUMNS = ("count", "MIDCount", "MIDCounts")
 YX = ("y", "x")
 
 
@@ -52,28 +48,6 @@ class Raster:
     def pixel_size(self) -> float:
         """Side of a square of a pixel's area, in units of the coordinate system."""
         return float(np.sqrt(abs(np.linalg.det(self.to_system[:2, :2]))))
-
-
-@dataclass(frozen=True)
-class Transcripts:
-    """Transcripts on a raster.
-
-    Parameters
-    ----------
-    yx
-        Positions (n, 2) in pixels of the raster.
-    gene
-        Index into `genes`, (n,).
-    count
-        Molecules of each (n,), or None for one each.
-    genes
-        Names of the genes.
-    """
-
-    yx: np.ndarray
-    gene: np.ndarray
-    count: np.ndarray | None
-    genes: pd.Index
 
 
 def apply_affine(matrix: np.ndarray, yx: np.ndarray) -> np.ndarray:
@@ -254,107 +228,6 @@ def raster_over_points(sdata: SpatialData, points_key: str, coordinate_system: s
     height, width = (int(n) for n in np.floor((yx.max(axis=0) - origin) / pixel_size) + 1)
     matrix = np.array([[pixel_size, 0, origin[0]], [0, pixel_size, origin[1]], [0, 0, 1.0]])
     return Raster((height, width), matrix, coordinate_system, {coordinate_system: Affine(matrix, YX, YX)})
-
-
-def read_transcripts(
-    sdata: SpatialData, points_key: str, *, gene_key: str | None, count_key: str | None, raster: Raster
-) -> Transcripts:
-    """Transcripts of a points element: molecules with a gene each, or places with a table of counts.
-
-    Raises
-    ------
-    DataError
-        No transcripts; coordinates that are not finite; missing genes; counts that are no whole numbers.
-    KeyMissingError
-        No column of genes, or several that could be meant.
-    """
-    points = sdata.points[points_key]
-    table_key = annotating_table(sdata, points_key)
-    if gene_key is None and table_key is not None and not set(GENE_COLUMNS) & set(points.columns):
-        yx, gene, count, genes = _read_annotated(sdata, points_key, table_key)
-    else:
-        yx, gene, count, genes = _read_molecules(points, points_key, gene_key, count_key)
-    if not len(yx):
-        raise DataError(f"Points {points_key!r} are empty: there is no transcript.")
-    if not np.isfinite(yx).all():
-        raise DataError(
-            f"Points {points_key!r} have {(~np.isfinite(yx)).any(axis=1).sum()} rows with NaN or infinite x or y."
-        )
-    to_pixel = np.linalg.inv(raster.to_system) @ affine_matrix(points, raster.coordinate_system)
-    return Transcripts(apply_affine(to_pixel, yx), gene, count, genes)
-
-
-def annotating_table(sdata: SpatialData, points_key: str) -> str | None:
-    """The one table that annotates these points, if there is."""
-    keys = []
-    for key, table in sdata.tables.items():
-        region = table.uns.get("spatialdata_attrs", {}).get("region")
-        if points_key in ([region] if isinstance(region, str) else region or []):
-            keys.append(key)
-    return choose_key(keys, None, kind=f"table of points {points_key!r}", argument="gene_key") if keys else None
-
-
-def gene_column(points: Any, points_key: str, gene_key: str | None) -> str:
-    """The column that holds the genes: as asked, as the element says, or of a usual name."""
-    columns = [name for name in points.columns if name not in ("x", "y", "z")]
-    if gene_key is None:
-        gene_key = points.attrs.get("spatialdata_attrs", {}).get("feature_key")
-    if gene_key is None and not set(columns) & set(GENE_COLUMNS):
-        listed = ", ".join(map(repr, columns)) or "none"
-        raise KeyMissingError(
-            f"No column of points {points_key!r} is known to hold genes: choose with gene_key=; columns: {listed}."
-        )
-    return choose_key(
-        columns, gene_key, kind=f"gene column of points {points_key!r}", argument="gene_key", usual=GENE_COLUMNS
-    )
-
-
-def _read_molecules(
-    points, points_key, gene_key, count_key
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, pd.Index]:
-    gene_key = gene_column(points, points_key, gene_key)
-    if count_key is None:
-        count_key = next((name for name in COUNT_COLUMNS if name in points.columns), None)
-        if count_key is not None:
-            logger.info("Counts are taken from column %r of points %r.", count_key, points_key)
-    elif count_key not in points.columns:
-        raise KeyMissingError(
-            f"Points {points_key!r} have no column {count_key!r}: choose count_key among {list(points.columns)}."
-        )
-    columns = [*YX, gene_key] + ([count_key] if count_key else [])
-    frame = points[columns].compute()
-    gene = frame[gene_key].astype("category").cat.remove_unused_categories()
-    if gene.isna().any():
-        raise DataError(f"Points {points_key!r} have {gene.isna().sum()} rows without a gene in {gene_key!r}.")
-    count = (
-        None
-        if count_key is None
-        else _whole(frame[count_key].to_numpy(), f"Column {count_key!r} of points {points_key!r}")
-    )
-    names = pd.Index(gene.cat.categories.astype(str), name=None)
-    return frame[list(YX)].to_numpy(np.float64), gene.cat.codes.to_numpy(np.int64), count, names
-
-
-def _read_annotated(sdata, points_key, table_key) -> tuple[np.ndarray, np.ndarray, np.ndarray, pd.Index]:
-    table = sdata.tables[table_key]
-    places = sdata.points[points_key][list(YX)].compute()
-    instance = table.obs[table.uns["spatialdata_attrs"]["instance_key"]]
-    region = table.obs[table.uns["spatialdata_attrs"]["region_key"]]
-    of_points = (region == points_key).to_numpy()
-    row_of = pd.Index(places.index).get_indexer(instance)
-    if (row_of[of_points] < 0).any():
-        raise DataError(f"Table {table_key!r} has rows for which points {points_key!r} have no instance.")
-    counts = sparse.coo_matrix(table.X[of_points])
-    row = row_of[of_points][counts.row]
-    count = _whole(counts.data, f"X of table {table_key!r}")
-    return places.to_numpy(np.float64)[row], counts.col.astype(np.int64), count, pd.Index(table.var_names.astype(str))
-
-
-def _whole(values: np.ndarray, what: str) -> np.ndarray:
-    whole = np.asarray(values, np.float64)
-    if not (np.isfinite(whole) & (whole >= 0) & (whole == np.floor(whole))).all():
-        raise DataError(f"{what} must hold counts: whole numbers that are not negative.")
-    return whole.astype(np.int64)
 
 
 def add_element(sdata: SpatialData, kind: str, name: str, element: Any) -> None:

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import ndimage
 from skimage.measure import label
 
 from sslcst.core.flow import confidence_field, mean_field, track
 from sslcst.core.spots import Grid, Spots
+from sslcst.errors import DataError
 from sslcst.params import FlowParams
 
 _FOUR = ((0, 1), (1, 0))
+_CLIMBS = 4  # steps from the end of a path to the summit of its cell
+
+
+@dataclass(frozen=True)
+class Occupancy:
+    """How many bins lie in nuclei, and how many of these hold a spot; of parts of a chip they add up."""
+
+    n_bins: int
+    n_spots: int
+
+    def __add__(self, other: Occupancy) -> Occupancy:
+        return Occupancy(self.n_bins + other.n_bins, self.n_spots + other.n_spots)
+
+    @property
+    def spacing(self) -> float:
+        """Half the mean spacing of the spots within nuclei, in bins and at least 1: how far a prediction speaks for."""
+        return max(1.0, 0.5 * float(np.sqrt(self.n_bins / max(self.n_spots, 1))))
+
+    @classmethod
+    def of(cls, nuclei: np.ndarray, nucleus: np.ndarray) -> Occupancy:
+        """From nucleus labels on the grid, and at each spot."""
+        return cls(int(np.count_nonzero(nuclei)), int(np.count_nonzero(nucleus)))
 
 
 def keep_attached(cells: np.ndarray, nuclei: np.ndarray) -> np.ndarray:
@@ -39,30 +64,57 @@ def fill_holes(cells: np.ndarray) -> np.ndarray:
     return np.where(alone[region], owner[region], padded)[1:-1, 1:-1]
 
 
-def orphan_cells(sinks: np.ndarray, *, first_id: int, min_area: int) -> np.ndarray:
-    """Cells that the flow forms around no nucleus: paths whose sinks touch run into one cell.
+def orphan_cells(sinks: np.ndarray, grid: Grid, *, radius: float, first_id: int, min_area: int) -> np.ndarray:
+    """Cells that the flow forms around no nucleus: paths run into one cell whose ends climb to the same summit.
+
+    From each end of a path the way goes to where most paths end within `radius`, up to `_CLIMBS` times; what has not
+    come to a summit by then is no cell. So a cell depends on nothing beyond a bounded distance.
 
     Parameters
     ----------
     sinks
         As `sslcst.core.flow.track` gives them (rows, columns).
+    grid
+        The grid in view.
+    radius
+        In bins.
     first_id
-        Orphans are numbered from here.
+        An orphan's id is this plus the key of its summit, wherever the window lies.
     min_area
-        Those of fewer bins are dropped.
+        Orphans of fewer bins are dropped.
+
+    Raises
+    ------
+    DataError
+        The ids do not fit 32 bits.
     """
+    n_bins = int(np.prod(grid.whole_shape))
+    if first_id + n_bins > np.iinfo(np.uint32).max:
+        raise DataError(
+            f"Cells without a nucleus cannot be numbered on a grid of {n_bins} bins: "
+            "set flow.orphans=False, or a larger spots.bin_size."
+        )
     start = sinks >= 0
-    at_sink = np.zeros(sinks.size, bool)
-    at_sink[sinks[start]] = True
-    merged = label(at_sink.reshape(sinks.shape), connectivity=2).ravel()
-    orphan = np.zeros(sinks.shape, np.int64)
-    orphan[start] = merged[sinks[start]]
-    area = np.bincount(orphan.ravel())
-    area[0] = 0
-    new_id = np.zeros(len(area), np.uint32)
-    large = np.flatnonzero(area >= min_area)
-    new_id[large] = first_id + np.arange(len(large))
-    return new_id[orphan]
+    ends = np.bincount(sinks[start], minlength=sinks.size).reshape(sinks.shape)
+    places = np.argwhere(ends > 0)
+    # Of two places where equally many paths end, the first is higher: no two are equal.
+    height = np.full(sinks.shape, -1, np.int64)
+    height[tuple(places.T)] = ends[tuple(places.T)] * n_bins + (n_bins - 1 - grid.keys(places + grid.corner))
+    highest = ndimage.maximum_filter(height, 2 * int(np.ceil(radius)) + 1, mode="constant", cval=-1)
+    summit = np.arange(sinks.size)
+    up = n_bins - 1 - highest.ravel() % n_bins
+    rows, columns = np.divmod(up, grid.whole_shape[1])
+    up = np.where(ends.ravel() > 0, (rows - grid.corner[0]) * sinks.shape[1] + columns - grid.corner[1], summit)
+    for _ in range(_CLIMBS):
+        summit = up[summit]
+    arrived = up[summit] == summit
+    of_path = summit[sinks[start]]
+    area = np.bincount(of_path, minlength=sinks.size)
+    large = arrived & (area >= min_area)
+    orphan = np.zeros(sinks.shape, np.uint32)
+    index = np.stack(np.divmod(of_path, sinks.shape[1]), axis=1) + grid.corner
+    orphan[start] = np.where(large[of_path], first_id + grid.keys(index), 0)
+    return orphan
 
 
 def to_pixels(cells: np.ndarray, grid: Grid, nuclei: np.ndarray) -> np.ndarray:
@@ -75,7 +127,7 @@ def to_pixels(cells: np.ndarray, grid: Grid, nuclei: np.ndarray) -> np.ndarray:
     grid
         The grid.
     nuclei
-        Labels on the raster (y, x), of the same ids.
+        Labels on the pixels in view (y, x), of the same ids.
     """
     return np.where(nuclei > 0, nuclei, grid.to_raster(cells)).astype(np.uint32)
 
@@ -87,6 +139,7 @@ def find_cells(
     inside: np.ndarray,
     nuclei: np.ndarray,
     reach: float,
+    spacing: float,
     first_orphan: int,
     params: FlowParams = FlowParams(),
 ) -> np.ndarray:
@@ -104,6 +157,8 @@ def find_cells(
         Nucleus labels on the grid (rows, columns).
     reach
         Distance in bins beyond which a path is not followed.
+    spacing
+        How far a prediction speaks for, in bins (`Occupancy`).
     first_orphan
         Cells without a nucleus are numbered from here.
     params
@@ -116,17 +171,35 @@ def find_cells(
     if params.smoothing == "mean":
         field = mean_field(spots, direction, inside)
     else:
-        field = confidence_field(spots, direction, inside, sigma=spot_spacing(spots, nuclei))
+        field = confidence_field(spots, direction, inside, sigma=spacing)
     cells, sinks = track(field, nuclei, threshold=params.threshold, step=params.step, reach=reach)
     cells = fill_holes(keep_attached(cells, nuclei))
     if params.orphans:
-        orphans = orphan_cells(sinks, first_id=first_orphan, min_area=params.min_orphan_area)
+        orphans = orphan_cells(
+            sinks, spots.grid, radius=reach / 2, first_id=first_orphan, min_area=params.min_orphan_area
+        )
         cells = np.where(cells == 0, orphans, cells)
     return cells
 
 
-def spot_spacing(spots: Spots, nuclei: np.ndarray) -> float:
-    """Half the mean spacing of the spots within nuclei, in bins and at least 1: how far a prediction speaks for."""
-    in_nuclei = nuclei > 0
-    occupied = np.count_nonzero(in_nuclei[tuple(spots.index.T)])
-    return max(1.0, 0.5 * float(np.sqrt(np.count_nonzero(in_nuclei) / max(occupied, 1))))
+def halo(extent: int, *, reach: float, spacing: float, orphans: bool) -> int:
+    """Bins around a window beyond which nothing bears on the cells that reach into the window.
+
+    Parameters
+    ----------
+    extent
+        Longest side of a nucleus' bounding box in bins.
+    reach, spacing, orphans
+        As in `find_cells`.
+
+    Notes
+    -----
+    A cell spans its nucleus and `reach` on either side; each of its bins has a path within `reach`, over predictions
+    smoothed by a Gaussian that ends at four standard deviations. An orphan's bins lie within `reach` and the climbs of
+    its summit; how high the places are that each of them climbs past is told by the paths that end there.
+    """
+    span = extent + 2 * reach
+    if orphans:
+        radius = np.ceil(reach / 2)
+        span = max(span, 2 * (reach + _CLIMBS * radius) + reach + (_CLIMBS + 1) * radius)
+    return int(np.ceil(span + reach + 4 * spacing)) + 2

@@ -2,11 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numba
 import numpy as np
 from scipy.spatial import cKDTree
 
+from sslcst.core.spots import Spots
 from sslcst.errors import DataError
+
+_MOST_TIES = 4  # centroids that may be equally near: the corners of a square around a spot
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The regions of a label image: sums of whole numbers, so that parts of an image give what the whole gives.
+
+    Parameters
+    ----------
+    ids
+        The labels that occur, ascending, (n,).
+    areas
+        Their numbers of pixels, int64 (n,).
+    sums
+        Sums of the rows and of the columns of their pixels, int64 (n, 2).
+    low, high
+        Corners of their bounding boxes, int64 (n, 2): first row and column, and those behind the last.
+    """
+
+    ids: np.ndarray
+    areas: np.ndarray
+    sums: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def centers(self) -> np.ndarray:
+        """Eq. 1: the mean position (n, 2) of each region's pixels, where pixel i reaches from i to i + 1."""
+        return (self.sums + 0.5 * self.areas[:, None]) / self.areas[:, None]
+
+    @classmethod
+    def of(cls, labels: np.ndarray, corner: tuple[int, int] = (0, 0)) -> Regions:
+        """Regions of labels (y, x), 0 being background, whose first pixel is `corner` of the whole."""
+        rows, starts, stops = _runs(labels)
+        length = stops - starts
+        ids, member = np.unique(labels[rows, starts], return_inverse=True)
+        part = cls(
+            ids=ids[member],
+            areas=length,
+            sums=np.stack([(rows + corner[0]) * length, (starts + stops - 1 + 2 * corner[1]) * length // 2], axis=1),
+            low=np.stack([rows, starts], axis=1) + corner,
+            high=np.stack([rows + 1, stops], axis=1) + corner,
+        )
+        return part._gathered(ids, member)
+
+    @classmethod
+    def join(cls, parts: Sequence[Regions]) -> Regions:
+        """Regions of the whole from those of its parts, which share no pixel."""
+        fields = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS}
+        ids, member = np.unique(fields["ids"], return_inverse=True)
+        return cls(**fields)._gathered(ids, member)
+
+    def _gathered(self, ids: np.ndarray, member: np.ndarray) -> Regions:
+        def total(values: np.ndarray) -> np.ndarray:  # exact, as long as sums stay below 2^53
+            return np.bincount(member, values, len(ids)).astype(np.int64)
+
+        low, high = np.full((len(ids), 2), np.iinfo(np.int64).max), np.zeros((len(ids), 2), np.int64)
+        np.minimum.at(low, member, self.low)
+        np.maximum.at(high, member, self.high)
+        sums = np.stack([total(axis) for axis in self.sums.T], axis=1)
+        return Regions(ids, total(self.areas), sums, low, high)
+
+
+_FIELDS = ("ids", "areas", "sums", "low", "high")
+
+
+def _runs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, first column and the column behind the last of each run of one label along a row; background has none."""
+    change = np.ones((labels.shape[0], labels.shape[1] + 1), bool)
+    change[:, 1:-1] = labels[:, 1:] != labels[:, :-1]
+    rows, edges = np.nonzero(change)
+    start = np.flatnonzero(edges < labels.shape[1])
+    labelled = start[labels[rows[start], edges[start]] > 0]
+    return rows[labelled], edges[labelled], edges[labelled + 1]
 
 
 def centroids(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -31,18 +113,31 @@ def centroids(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     DataError
         There is no label.
     """
-    rows, columns = np.nonzero(labels)
-    if not len(rows):
+    regions = Regions.of(labels)
+    if not len(regions):
         raise DataError("There are no nuclei: all labels are 0.")
-    ids, member, areas = np.unique(labels[rows, columns], return_inverse=True, return_counts=True)
-    sums = np.stack([np.bincount(member, rows + 0.5), np.bincount(member, columns + 0.5)], axis=1)
-    return ids, sums / areas[:, None], areas
+    return regions.ids, regions.centers, regions.areas
 
 
 def nearest_centroid(yx: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eq. 2-3: index (n,) of the nearest centroid and the Euclidean distance (n,) to it."""
-    distance, index = cKDTree(centers).query(yx)
-    return index, distance
+    """Eq. 2-3: index (n,) of the nearest centroid, the first of equally near ones, and the distance (n,) to it.
+
+    Only centroids around the positions are looked at, in a margin that grows until it holds the nearest of each.
+    """
+    if not len(yx):
+        return np.zeros(0, np.intp), np.zeros(0)
+    low, high = yx.min(axis=0), yx.max(axis=0)
+    margin = np.sqrt((high - low).prod()) / 8 + 1
+    while True:
+        near = np.flatnonzero(((centers >= low - margin) & (centers <= high + margin)).all(axis=1))
+        if len(near):
+            n_ties = min(_MOST_TIES, len(near))
+            distance, place = cKDTree(centers[near]).query(yx, k=range(1, n_ties + 1), workers=-1)
+            if len(near) == len(centers) or distance[:, 0].max() <= margin:
+                break
+        margin *= 2
+    tied = np.where(distance == distance[:, :1], near[np.minimum(place, len(near) - 1)], len(centers))
+    return tied.min(axis=1), distance[:, 0]
 
 
 def normalize_distance(distance: np.ndarray, radius: float) -> np.ndarray:
@@ -60,31 +155,32 @@ def normalize_position(offset: np.ndarray, radius: float) -> np.ndarray:
     return offset / radius
 
 
-def nearest_spots(index: np.ndarray, shape: tuple[int, int], *, n_neighbors: int, window: int) -> np.ndarray:
+def nearest_spots(spots: Spots, *, n_neighbors: int, window: int, wanted: np.ndarray | slice = np.s_[:]) -> np.ndarray:
     """The nearest occupied spots of each spot, itself first.
 
     Parameters
     ----------
-    index
-        Row and column of the spots (n, 2).
-    shape
-        Rows and columns of the grid.
+    spots
+        The occupied spots.
     n_neighbors
         Neighbours wanted beside the spot itself.
     window
         Bins along each axis within which they are sought.
+    wanted
+        The spots whose neighbours are sought; by default all.
 
     Returns
     -------
     int32 (n, 1 + n_neighbors) of indices into the spots, by distance and, where that is equal, by row and column of the
     offset, so that the order depends on nothing but the spots around. -1 where there are no more.
     """
-    lookup = np.full((shape[0] + 2 * window, shape[1] + 2 * window), -1, np.int32)
-    lookup[index[:, 0] + window, index[:, 1] + window] = np.arange(len(index), dtype=np.int32)
+    place = np.stack(spots.place, axis=1).astype(np.int64) + window
+    lookup = np.full(np.add(spots.grid.shape, 2 * window), -1, np.int32)
+    lookup[tuple(place.T)] = np.arange(len(spots), dtype=np.int32)
     span = np.arange(-window, window + 1)
     rows, columns = (axis.ravel() for axis in np.meshgrid(span, span, indexing="ij"))
     rings = np.lexsort((columns, rows, rows**2 + columns**2))
-    return _search_rings(index.astype(np.int64) + window, lookup, rows[rings], columns[rings], 1 + n_neighbors)
+    return _search_rings(place[wanted], lookup, rows[rings], columns[rings], 1 + n_neighbors)
 
 
 @numba.njit(parallel=True, cache=True)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sslcst.core.encoder import Encoder
-from sslcst.core.inputs import Inputs
+from sslcst.core.inputs import BLOCK, Inputs
 from sslcst.core.sampling import N_DIRECTIONS
 
 logger = logging.getLogger("sslcst")
@@ -22,7 +22,8 @@ def predict_spots(
     encoder: Encoder,
     inputs: Inputs,
     *,
-    batch_size: int | None = None,
+    block: int = BLOCK,
+    wanted: np.ndarray | None = None,
     on_batch: Callable[[int], None] = lambda n_spots: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities of the directions and of lying in a cell.
@@ -33,39 +34,44 @@ def predict_spots(
         A trained encoder, on the device of `inputs`.
     inputs
         Features of n spots, for the kind of encoder.
-    batch_size
-        Spots at a time, by default `inputs.batch_size`; halved for as long as the device's memory does not hold them.
+    block
+        Side in bins of the blocks of tissue that are predicted one by one; halved for as long as the device's memory
+        does not hold one.
+    wanted
+        The spots that are to be predicted, bool (n,); by default all.
     on_batch
         Called with the number of spots of each batch done.
 
     Returns
     -------
     direction
-        float32 (n, 16).
+        Of the wanted spots, float32 (m, 16).
     inside
-        float32 (n,).
+        Of the wanted spots, float32 (m,).
     """
     device = inputs.neighbors.device
-    batch_size = batch_size or inputs.batch_size
     abreast = inputs.abreast and device.type == "cpu"
-    todo = torch.arange(len(inputs), device=device)
-    expression = torch.cat([encoder.embed_expression(inputs.counts, rows) for rows in todo.split(1 << 16)])
-    direction = torch.empty((len(inputs), N_DIRECTIONS), device=device)
-    inside = torch.empty(len(inputs), device=device)
+    spots = torch.arange(len(inputs), device=device)
+    expression = torch.cat([encoder.embed_expression(inputs.counts, rows) for rows in spots.split(1 << 16)])
+    if wanted is not None:
+        spots = spots[torch.from_numpy(wanted).to(device)]
+    direction = torch.empty((len(spots), N_DIRECTIONS), device=device)
+    inside = torch.empty(len(spots), device=device)
+    todo = torch.arange(len(spots), device=device)
     while len(todo):
         left = torch.ones_like(todo, dtype=torch.bool)
         try:
-            batches = inputs.cover(todo, batch_size)
+            batches = inputs.cover(spots[todo], block)
             for places, logits in (_abreast if abreast else _one_by_one)(encoder, expression, batches):
                 direction[todo[places]] = logits[0].softmax(dim=1)
                 inside[todo[places]] = logits[1].sigmoid()
                 left[places] = False
                 on_batch(len(places))
         except torch.OutOfMemoryError:
-            if batch_size == 1:
+            if block == 1:
                 raise
-            batch_size //= 2
-            logger.warning("Not enough memory on %s: going on with %d spots at a time.", device, batch_size)
+            block //= 2
+            logger.warning("Not enough memory on %s: going on with blocks of %d x %d bins.", device, block, block)
         todo = todo[left]
     return direction.cpu().numpy(), inside.cpu().numpy()
 

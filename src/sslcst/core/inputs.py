@@ -12,11 +12,13 @@ from scipy import sparse
 
 from sslcst.core.encoder import Field, Tokens
 from sslcst.core.encoder.neighborhood import Neighborhood
-from sslcst.core.geometry import nearest_spots, normalize_distance, normalize_position
-from sslcst.core.spots import Spots
+from sslcst.core.features import Features, crop_side
+from sslcst.core.geometry import normalize_distance, normalize_position
 from sslcst.core.symmetry import N_TURNS, turn_matrices, turned_classes
 from sslcst.params import EncoderParams, TrainingParams
 
+BLOCK = 512  # bins; side of what goes through the field encoder at once
+_ABREAST = 64  # spots that the spot encoder reads at once
 _NEAR = 4  # places are in units of r / 4, so that the nearest spots lie some 1 away
 
 
@@ -60,41 +62,23 @@ class Inputs(ABC):
 
     Parameters
     ----------
-    spots
-        The n occupied spots.
-    counts
-        Counts of the genes that are read, csr (n, n_genes).
-    distance
-        Distance of each spot to the nearest nucleus centroid (n,), in bins.
+    features
+        Of the n spots.
     radius
         Expected cell radius r in bins.
-    n_neighbors, window
-        See `sslcst.core.geometry.nearest_spots`.
     device
         Where the tensors lie.
     """
 
-    batch_size: int  # spots at a time in inference, unless said otherwise
     abreast: bool  # whether batches are so small that a CPU does best with one on each core
 
-    def __init__(
-        self,
-        spots: Spots,
-        *,
-        counts: sparse.csr_matrix,
-        distance: np.ndarray,
-        radius: float,
-        n_neighbors: int,
-        window: int,
-        device: str = "cpu",
-    ) -> None:
-        neighbors = nearest_spots(spots.index, spots.grid.shape, n_neighbors=n_neighbors, window=window)
+    def __init__(self, features: Features, *, radius: float, device: str = "cpu") -> None:
         self.radius = radius
-        self.complete = bool((neighbors >= 0).all())
-        self.neighbors = torch.from_numpy(neighbors).to(device)
-        self.index = torch.from_numpy(spots.index).to(device)
-        self.distance = torch.from_numpy(normalize_distance(distance, radius)).to(device)
-        self.counts = GeneCounts(counts.astype(np.float32), device)
+        self.complete = bool((features.neighbors >= 0).all())
+        self.neighbors = torch.from_numpy(features.neighbors).to(device)
+        self.index = torch.from_numpy(features.index).to(device)
+        self.distance = torch.from_numpy(normalize_distance(features.distance, radius)).to(device)
+        self.counts = GeneCounts(features.counts.astype(np.float32), device)
 
     def __len__(self) -> int:
         return len(self.neighbors)
@@ -109,14 +93,17 @@ class Inputs(ABC):
         """All samples once, in random order and in batches: what to read, and what to learn from it."""
 
     @abstractmethod
-    def cover(self, spots: torch.Tensor, size: int) -> Iterator[tuple[Tokens | Field, torch.Tensor]]:
-        """Batches that predict some spots (m,), about `size` at a time, each with the places of its own among the m."""
+    def cover(self, spots: torch.Tensor, block: int) -> Iterator[tuple[Tokens | Field, torch.Tensor]]:
+        """Batches that predict some spots (m,), each with the places of its own among the m.
+
+        No batch reaches over the blocks of `block` bins a side that the whole grid is cut into: whatever part of a chip
+        is in view, the same spots go through the network together, so that rounding is the same.
+        """
 
 
 class SpotInputs(Inputs):
     """For the encoder that reads each spot by itself."""
 
-    batch_size = 64
     abreast = True
 
     def tokens(self, spot: torch.Tensor) -> Tokens:
@@ -132,10 +119,11 @@ class SpotInputs(Inputs):
             batch = Targets(*(part[chosen] for part in targets))
             yield self.tokens(batch.spot), batch
 
-    def cover(self, spots: torch.Tensor, size: int) -> Iterator[tuple[Tokens, torch.Tensor]]:
+    def cover(self, spots: torch.Tensor, block: int) -> Iterator[tuple[Tokens, torch.Tensor]]:
         """See `Inputs.cover`."""
-        for places in torch.arange(len(spots), device=spots.device).split(size):
-            yield self.tokens(spots[places]), places
+        for of_block in _by_block(self.index[spots], block):
+            for places in of_block.split(_ABREAST):
+                yield self.tokens(spots[places]), places
 
 
 class FieldInputs(Inputs):
@@ -149,7 +137,6 @@ class FieldInputs(Inputs):
         Layers of the encoder: predictions depend on neighbours of neighbours ... so many times.
     """
 
-    batch_size = 1 << 17
     abreast = False
 
     def __init__(self, *args, depth: int, **kwargs) -> None:
@@ -185,11 +172,9 @@ class FieldInputs(Inputs):
             direction = self.turned_classes[turn[square[sample.spot]], sample.direction]
             yield field, sample._replace(direction=direction)
 
-    def cover(self, spots: torch.Tensor, size: int) -> Iterator[tuple[Field, torch.Tensor]]:
+    def cover(self, spots: torch.Tensor, block: int) -> Iterator[tuple[Field, torch.Tensor]]:
         """See `Inputs.cover`; around what is asked for, a batch holds all spots that bear on it."""
-        area = float((self.index.max(0).values + 1).prod())
-        square, n_squares = _squares(self.index[spots], max(1, int((size * area / len(self)) ** 0.5)))
-        for places in torch.argsort(square, stable=True).split(torch.bincount(square, minlength=n_squares).tolist()):
+        for places in _by_block(self.index[spots], block):
             members = self._bearing_on(spots[places])
             place_of = torch.full((len(self),), -1, device=members.device)
             place_of[members] = torch.arange(len(members), device=members.device)
@@ -217,16 +202,17 @@ class FieldInputs(Inputs):
         return Field(spot, self.distance[spot], Neighborhood(neighbors.int(), place), wanted)
 
 
-def make_inputs(params: EncoderParams, spots: Spots, **features) -> Inputs:
-    """Inputs for the kind of encoder that `params` name; see `Inputs` for the features."""
+def make_inputs(params: EncoderParams, features: Features, *, radius: float, device: str = "cpu") -> Inputs:
+    """Inputs for the kind of encoder that `params` name; see `Inputs`."""
     if params.kind == "spot":
-        return SpotInputs(spots, **features)
-    return FieldInputs(spots, depth=params.depth, **features)
+        return SpotInputs(features, radius=radius, device=device)
+    return FieldInputs(features, depth=params.depth, radius=radius, device=device)
 
 
-def crop_side(params: TrainingParams, radius: float) -> int:
-    """Side in bins of the squares that a field encoder learns from, where r is `radius` bins."""
-    return max(1, round(params.crop * radius))
+def _by_block(index: torch.Tensor, side: int) -> tuple[torch.Tensor, ...]:
+    """Places of the bins (n, 2) that lie in each block of a grid, in their order."""
+    block, n_blocks = _squares(index, side)
+    return torch.argsort(block, stable=True).split(torch.bincount(block, minlength=n_blocks).tolist())
 
 
 def _squares(index: torch.Tensor, side: int) -> tuple[torch.Tensor, int]:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from sslcst.core.encoder import Encoder
+from sslcst.core.spots import Grid
 from sslcst.core.training import Epoch
 from sslcst.errors import DataError
 from sslcst.params import EncoderParams
@@ -82,3 +83,18 @@ class Model:
             )
         select = sparse.csr_matrix((np.ones(len(pairs)), pairs.T), shape=(len(genes), len(self.genes)))
         return (counts @ select).tocsr()
+
+
+def check_scale(model: Model, grid: Grid) -> None:
+    """See that the spots are as large as those the model was trained on.
+
+    Raises
+    ------
+    DataError
+        They are not.
+    """
+    if not np.isclose(grid.bin_size, model.bin_size, rtol=0.05):
+        raise DataError(
+            f"The spots are bins of {grid.bin_size:.4g}, the model was trained on bins of {model.bin_size:.4g}: "
+            f"set spots.bin_size={model.bin_size:.4g}."
+        )

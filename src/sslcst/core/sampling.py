@@ -1,13 +1,20 @@
-"""Training samples that need no labels: spots in nucleus cores, and spots far from every nucleus (paper: eq. 12)."""
+"""Training samples that need no labels: spots in nucleus cores, and spots far from every nucleus (paper: eq. 12).
+
+A chip is sampled in two passes over its parts: a survey, which adds up, tells what "little expression" and "far" mean
+there; then each part offers its candidates, of which those of the lowest hash are drawn. So parts give what the whole
+gives.
+"""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from scipy import ndimage
 
+from sslcst.core.relations import Relations
 from sslcst.core.spots import Spots
 from sslcst.errors import DataError
 from sslcst.params import SamplingParams
@@ -15,7 +22,8 @@ from sslcst.params import SamplingParams
 logger = logging.getLogger("sslcst")
 
 N_DIRECTIONS = 16
-_DENSITY_BINS = 7  # side of the square over which counts are summed to tell "little or no expression"
+DENSITY_BINS = 7  # side of the square over which counts are summed to tell "little or no expression"
+_FINE = 256  # parts of an expected cell radius to which distances are told apart when the farthest spots are sought
 
 
 def direction_class(offset: np.ndarray) -> np.ndarray:
@@ -57,127 +65,220 @@ class Samples:
 
     Parameters
     ----------
-    spot
-        Index of each sample's spot, (m,).
+    key
+        Key of each sample's spot (`Spots.keys`), int64 (m,).
     inside
         Whether it lies in a cell (positive) or not (negative), bool (m,).
     direction
         Class of the direction to its nucleus' centroid, int64 (m,); -1 where there is none.
+    square
+        Number of the square of tissue that it was drawn in, int64 (m,).
+    nearest
+        Id of the nucleus with the nearest centroid, int64 (m,).
     validation
         Whether it is set apart for validation, bool (m,).
     """
 
-    spot: np.ndarray
+    key: np.ndarray
     inside: np.ndarray
     direction: np.ndarray
+    square: np.ndarray
+    nearest: np.ndarray
     validation: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.spot)
+        return len(self.key)
+
+    def take(self, chosen: np.ndarray) -> Samples:
+        """Some of the samples."""
+        return Samples(**{each.name: getattr(self, each.name)[chosen] for each in fields(self)})
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What must be known of a whole chip to choose samples: histograms, which of parts add up.
+
+    Parameters
+    ----------
+    positive
+        Of spots in cores: how many have each density of counts, int64.
+    far
+        Of spots outside nuclei and far from every centroid: how many have each density, int64.
+    outside
+        Of spots outside nuclei: how many lie at each distance, in 1/256 of the expected cell radius, int64.
+    """
+
+    positive: np.ndarray
+    far: np.ndarray
+    outside: np.ndarray
+
+    def __add__(self, other: Survey) -> Survey:
+        return Survey(*(_add(getattr(self, each.name), getattr(other, each.name)) for each in fields(self)))
+
+
+def survey(
+    spots: Spots, relations: Relations, *, radius: float, params: SamplingParams, owned: np.ndarray | slice = np.s_[:]
+) -> Survey:
+    """Survey spots before samples are chosen among them.
+
+    Parameters
+    ----------
+    spots, relations
+        The spots, and what the nuclei say of them.
+    radius
+        Expected cell radius r in bins.
+    params
+        The threshold of the distance.
+    owned
+        The spots that are counted; those around them count for their density.
+    """
+    density = densities(spots)[owned]
+    in_core, outside = relations.core[owned] > 0, relations.nucleus[owned] == 0
+    distance = relations.distance[owned]
+    far = outside & (distance > params.negative_distance * radius)
+    return Survey(*map(np.bincount, (density[in_core], density[far], _fine(distance[outside], radius))))
 
 
 def choose_samples(
     spots: Spots,
+    relations: Relations,
+    surveyed: Survey,
     *,
-    nucleus: np.ndarray,
-    core: np.ndarray,
-    nearest: np.ndarray,
-    distance: np.ndarray,
-    offset: np.ndarray,
     radius: float,
     params: SamplingParams = SamplingParams(),
     square: int = 1,
     seed: int = 0,
+    owned: np.ndarray | slice = np.s_[:],
 ) -> Samples:
     """Positive and negative samples among the spots.
 
     Parameters
     ----------
-    spots
-        The occupied spots.
-    nucleus, core
-        Label of the nucleus and of the eroded nucleus at each spot, 0 outside, (n,).
-    nearest
-        Id of the nucleus with the nearest centroid, (n,).
-    distance
-        Distance to that centroid (n,), in units of `radius`'s unit.
-    offset
-        Vector (dy, dx) from each spot to the centroid of the nucleus it lies in; only read in cores, (n, 2).
+    spots, relations
+        The spots, and what the nuclei say of them.
+    surveyed
+        The survey of the whole chip.
     radius
-        Expected cell radius r.
+        Expected cell radius r in bins.
     params, seed
         Thresholds, numbers of samples and their draw.
     square
-        Side in bins of the squares of tissue in which samples are drawn and set apart together; 1 draws each spot by
-        itself and sets apart whole nuclei.
+        Side in bins of the squares of tissue in which samples are drawn together; 1 draws each spot by itself.
+    owned
+        The spots that may be chosen; those around them count for their density.
+
+    Returns
+    -------
+    At most so many of either kind as `params` say, none of them set apart yet: see `set_apart`.
 
     Raises
     ------
     DataError
-        No spot lies in a nucleus core, or none outside the nuclei.
+        No spot of the chip lies in a nucleus core, or none outside the nuclei.
     """
-    positive = np.flatnonzero(core)
-    if not len(positive):
-        raise DataError(
-            "No transcript lies in the core of a nucleus, so there is nothing to learn from: "
-            "do image and transcripts match, and are the nuclei larger than a spot?"
-        )
-    negative = _negatives(spots, positive, nucleus, distance, radius, params)
-    keys, squares = ((spots.index // side).astype(np.int64) @ (spots.grid.shape[1], 1) for side in (1, square))
-    chosen = [_draw(candidates, squares, keys, params.max_samples, seed) for candidates in (positive, negative)]
-    spot = np.concatenate(chosen)
-    inside = np.arange(len(spot)) < len(chosen[0])
-    direction = np.where(inside, direction_class(offset[spot]), -1)
-    together = [squares, nearest.astype(np.int64), keys] if square > 1 else [nearest.astype(np.int64), keys]
-    validation = _set_apart([group[spot] for group in together], inside, params.validation, seed)
-    return Samples(spot, inside, direction, validation)
-
-
-def _negatives(spots, positive, nucleus, distance, radius, params) -> np.ndarray:
-    """Spots outside every nucleus, far from every centroid, in a place of little expression; else the farthest ones."""
-    outside = np.flatnonzero(nucleus == 0)
-    if not len(outside):
-        raise DataError("Every transcript lies in a nucleus, so there is no negative sample and no cytoplasm to find.")
-    total = np.asarray(spots.counts.sum(axis=1), dtype=np.float64).ravel()
-    # Sums of whole numbers are exact, so that no rounding decides a tie at the threshold.
-    density = spots.on_grid(total, 0.0)
-    for axis in (0, 1):
-        density = ndimage.correlate1d(density, np.ones(_DENSITY_BINS), axis, mode="nearest")
-    density = density[tuple(spots.index.T)]
-    little = params.negative_density * np.median(density[positive])
-    far = outside[(distance[outside] > params.negative_distance * radius) & (density[outside] <= little)]
-    enough = int(np.ceil(params.farthest * len(outside)))
-    if len(far) >= min(enough, params.max_samples):
-        return far
-    logger.info(
-        "Only %d spots lie far from all nuclei with little expression: the farthest %.0f%% of the spots outside nuclei "
-        "(%d) are the negative samples instead.",
-        len(far),
-        100 * params.farthest,
-        enough,
+    _check_both(surveyed)
+    index, nucleus, core, nearest, distance = (
+        values[owned]
+        for values in (spots.index, relations.nucleus, relations.core, relations.nearest, relations.distance)
     )
-    return outside[np.argsort(-distance[outside], kind="stable")[:enough]]
+    outside = nucleus == 0
+    if (nearest_negative := _farthest(surveyed, params)) is None:
+        little = params.negative_density * _median(surveyed.positive)
+        negative = outside & (distance > params.negative_distance * radius) & (densities(spots)[owned] <= little)
+    else:
+        negative = outside & (_fine(distance, radius) >= nearest_negative)
+    kinds = [np.flatnonzero(core), np.flatnonzero(negative)]
+    spot = np.concatenate(kinds)
+    inside = np.arange(len(spot)) < len(kinds[0])
+    squares = (index[spot] // square).astype(np.int64) @ (spots.grid.whole_shape[1], 1)
+    direction = np.where(inside, direction_class(relations.offset[owned][spot]), -1)
+    found = Samples(
+        spots.grid.keys(index[spot]), inside, direction, squares, nearest[spot].astype(np.int64), np.zeros_like(inside)
+    )
+    return draw([found], params=params, seed=seed)
 
 
-def _draw(candidates: np.ndarray, squares: np.ndarray, keys: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """Some of the candidates at random, square by square."""
-    by_square, by_spot = (hash_uniform(of[candidates], seed) for of in (squares, keys))
-    return candidates[np.lexsort((by_spot, by_square))[:most]]
+def draw(parts: Sequence[Samples], *, params: SamplingParams, seed: int) -> Samples:
+    """As many samples of either kind as are wanted, square by square, from those that the parts of a chip offer."""
+    found = Samples(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(Samples)))
+    order = np.lexsort((hash_uniform(found.key, seed), hash_uniform(found.square, seed)))
+    kinds = [order[found.inside[order] == kind][: params.max_samples] for kind in (True, False)]
+    return found.take(np.concatenate(kinds))
 
 
-def _set_apart(together: list[np.ndarray], inside: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Samples that lie together are set apart together, since neighbours are too alike to test one another.
+def set_apart(samples: Samples, *, params: SamplingParams, whole_squares: bool, seed: int) -> Samples:
+    """The samples with a share of them set apart for validation.
 
-    Of the ways to tell what lies together, the first is taken that leaves both kinds of samples on both sides.
+    Samples that lie together are set apart together, since neighbours are too alike to test one another: those of one
+    square of tissue, or of one nucleus. Of these ways, the first is taken that leaves both kinds on both sides.
     """
+    together = [samples.square, samples.nearest, samples.key] if whole_squares else [samples.nearest, samples.key]
+    inside = samples.inside
     for group in together:
-        validation = hash_uniform(group, seed + 1) < share
+        validation = hash_uniform(group, seed + 1) < params.validation
         if all(_both(validation[kind]) for kind in (inside, ~inside)):
             break
     for kind in (inside, ~inside, np.ones_like(inside)):
         if not _both(validation[kind]):  # a lone sample is for training
-            validation[kind] = np.arange(kind.sum()) % max(2, round(1 / share)) == 1
-    return validation
+            validation[kind] = np.arange(kind.sum()) % max(2, round(1 / params.validation)) == 1
+    return replace(samples, validation=validation)
+
+
+def densities(spots: Spots) -> np.ndarray:
+    """Counts within the square of `DENSITY_BINS` bins around each spot, int64 (n,)."""
+    total = np.asarray(spots.counts.sum(axis=1), dtype=np.float64).ravel()
+    # Sums of whole numbers are exact, so that no rounding decides a tie at the threshold.
+    density = spots.on_grid(total, 0.0)
+    for axis in (0, 1):
+        density = ndimage.correlate1d(density, np.ones(DENSITY_BINS), axis, mode="nearest")
+    return np.rint(density[spots.place]).astype(np.int64)
+
+
+def _check_both(surveyed: Survey) -> None:
+    if not surveyed.positive.any():
+        raise DataError(
+            "No transcript lies in the core of a nucleus, so there is nothing to learn from: "
+            "do image and transcripts match, and are the nuclei larger than a spot?"
+        )
+    if not surveyed.outside.any():
+        raise DataError("Every transcript lies in a nucleus, so there is no negative sample and no cytoplasm to find.")
+
+
+def _farthest(surveyed: Survey, params: SamplingParams) -> int | None:
+    """Distance in 1/256 r from which spots outside nuclei are negative samples; None if enough are far with little."""
+    little = params.negative_density * _median(surveyed.positive)
+    n_far = int(surveyed.far[: int(little) + 1].sum())
+    n_outside = int(surveyed.outside.sum())
+    enough = int(np.ceil(params.farthest * n_outside))
+    if n_far >= min(enough, params.max_samples):
+        return None
+    logger.info(
+        "Only %d spots lie far from all nuclei with little expression: the farthest %.0f%% of the spots outside nuclei "
+        "(%d) are the negative samples instead.",
+        n_far,
+        100 * params.farthest,
+        enough,
+    )
+    at_least = np.cumsum(surveyed.outside[::-1])[::-1]
+    return int(np.flatnonzero(at_least >= enough)[-1])
+
+
+def _fine(distance: np.ndarray, radius: float) -> np.ndarray:
+    return np.floor(distance * (_FINE / radius)).astype(np.int64)
+
+
+def _median(histogram: np.ndarray) -> float:
+    """Median of the values, from 0, that a histogram counts."""
+    heaped = np.cumsum(histogram)
+    middle = (heaped[-1] - 1) // 2, heaped[-1] // 2
+    return float(np.mean(np.searchsorted(heaped, middle, side="right")))
+
+
+def _add(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    total = np.zeros(max(len(one), len(other)), np.int64)
+    for part in (one, other):
+        total[: len(part)] += part
+    return total
 
 
 def _both(flags: np.ndarray) -> bool:

@@ -2,62 +2,119 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
 
 from sslcst.errors import DataError
 
+GENE_BLOCK = 16  # bins along each axis over which counts are summed to tell which genes vary
+
 
 @dataclass(frozen=True)
 class Grid:
-    """A grid of bins laid over a raster, both with their origin at the raster's corner.
+    """A grid of bins laid over a raster, both with their origin at the raster's corner; or a window of it.
 
     Parameters
     ----------
     raster_shape
-        Pixels (height, width) of the raster.
+        Pixels (height, width) of the whole raster.
     step
         Side of a bin in pixels along y and x.
     bin_size
         Side of a bin in units of the coordinate system.
+    window
+        Rows and columns (start, stop) of the bins in view; None: all. Arrays "on the grid" are of this window, while
+        the index of a spot always counts from the corner of the whole.
     """
 
     raster_shape: tuple[int, int]
     step: tuple[float, float]
     bin_size: float
+    window: tuple[tuple[int, int], tuple[int, int]] | None = None
+
+    @property
+    def whole_shape(self) -> tuple[int, int]:
+        """Bins along y and x of the whole grid."""
+        height, width = (int(np.ceil(size / step)) for size, step in zip(self.raster_shape, self.step, strict=True))
+        return height, width
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Rows and columns (start, stop) in view."""
+        height, width = self.whole_shape
+        return self.window or ((0, height), (0, width))
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Bins along y and x."""
-        height, width = (int(np.ceil(size / step)) for size, step in zip(self.raster_shape, self.step, strict=True))
-        return height, width
+        """Bins along y and x in view."""
+        (top, bottom), (left, right) = self.ranges
+        return bottom - top, right - left
+
+    @property
+    def corner(self) -> np.ndarray:
+        """Row and column of the first bin in view."""
+        return np.array([start for start, _ in self.ranges])
+
+    def view(self, window: tuple[tuple[int, int], tuple[int, int]]) -> Grid:
+        """The same grid seen through a window of rows and columns (start, stop)."""
+        return replace(self, window=window)
+
+    def pixels(self, ranges: tuple[tuple[int, int], tuple[int, int]] | None = None) -> tuple[slice, slice]:
+        """Pixels (rows, columns) of the whole raster that any of the bins in view, or in these ranges, touches."""
+        low, high = zip(*(ranges or self.ranges), strict=True)
+        starts = (int(np.floor(start * step)) for start, step in zip(low, self.step, strict=True))
+        stops = (
+            min(int(np.ceil(stop * step)), size)
+            for stop, step, size in zip(high, self.step, self.raster_shape, strict=True)
+        )
+        rows, columns = (slice(start, stop) for start, stop in zip(starts, stops, strict=True))
+        return rows, columns
+
+    def owned_pixels(self) -> tuple[slice, slice]:
+        """Pixels (rows, columns) of the whole raster whose middle lies in view: windows side by side share none."""
+        rows, columns = (
+            slice(*np.searchsorted(_bin_of_pixel(size, step), bins).tolist())
+            for size, step, bins in zip(self.raster_shape, self.step, self.ranges, strict=True)
+        )
+        return rows, columns
 
     def bins(self, yx: np.ndarray) -> np.ndarray:
         """Bin (row, column) of each position, int32 (n, 2); positions (n, 2) in pixels of the raster."""
         # A position just below the raster's edge may round up to the bin behind it.
-        return np.minimum(np.floor(yx / self.step), np.array(self.shape) - 1).astype(np.int32)
+        return np.minimum(np.floor(yx / self.step), np.array(self.whole_shape) - 1).astype(np.int32)
 
     def centers(self, index: np.ndarray) -> np.ndarray:
         """Position (n, 2) in pixels of the middle of each bin (n, 2)."""
         return (index + 0.5) * self.step
 
+    def keys(self, index: np.ndarray) -> np.ndarray:
+        """One whole number for each bin (n, 2), rising from row to row: int64 (n,)."""
+        return index[:, 0].astype(np.int64) * self.whole_shape[1] + index[:, 1]
+
     def from_raster(self, raster: np.ndarray) -> np.ndarray:
-        """The raster's value in the middle of each bin, `shape`."""
+        """The value in the middle of each bin, `shape`, from the pixels in view (`pixels`)."""
         rows, columns = (
-            np.minimum(((np.arange(n) + 0.5) * step).astype(np.intp), size - 1)
-            for n, step, size in zip(self.shape, self.step, self.raster_shape, strict=True)
+            np.minimum(((np.arange(*bins) + 0.5) * step).astype(np.intp), size - 1) - pixels.start
+            for bins, step, size, pixels in zip(self.ranges, self.step, self.raster_shape, self.pixels(), strict=True)
         )
         return raster[np.ix_(rows, columns)]
 
     def to_raster(self, values: np.ndarray) -> np.ndarray:
-        """Each pixel gets the value of the bin that holds its middle, `raster_shape`."""
+        """Each of the pixels in view (`pixels`) gets the value of the bin that holds its middle."""
         rows, columns = (
-            ((np.arange(size) + 0.5) / step).astype(np.intp)
-            for size, step in zip(self.raster_shape, self.step, strict=True)
+            np.clip(_bin_of_pixel(size, step)[pixels], start, stop - 1) - start
+            for (start, stop), step, size, pixels in zip(
+                self.ranges, self.step, self.raster_shape, self.pixels(), strict=True
+            )
         )
         return values[np.ix_(rows, columns)]
+
+
+def _bin_of_pixel(size: int, step: float) -> np.ndarray:
+    """Bin that holds the middle of each pixel along one axis."""
+    return ((np.arange(size) + 0.5) / step).astype(np.intp)
 
 
 @dataclass(frozen=True)
@@ -67,9 +124,9 @@ class Spots:
     Parameters
     ----------
     grid
-        The grid they lie on.
+        The grid, or the window of it, that they lie on.
     index
-        Row and column of each spot, int32 (n, 2).
+        Row and column of each spot on the whole grid, int32 (n, 2).
     counts
         Counts of each gene in each spot, csr (n, n_genes).
     """
@@ -81,11 +138,27 @@ class Spots:
     def __len__(self) -> int:
         return len(self.index)
 
+    @property
+    def place(self) -> tuple[np.ndarray, np.ndarray]:
+        """Row and column of each spot in arrays on the grid."""
+        rows, columns = (self.index - self.grid.corner).T
+        return rows, columns
+
+    @property
+    def keys(self) -> np.ndarray:
+        """One whole number for each spot, wherever the window lies, rising: int64 (n,)."""
+        return self.grid.keys(self.index)
+
     def on_grid(self, values: np.ndarray, fill: float) -> np.ndarray:
         """Values (n, ...) of the spots laid out on the grid (rows, columns, ...), `fill` in empty bins."""
         out = np.full((*self.grid.shape, *values.shape[1:]), fill, values.dtype)
-        out[self.index[:, 0], self.index[:, 1]] = values
+        out[self.place] = values
         return out
+
+    def within(self, ranges: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:
+        """Which spots lie in these rows and columns (start, stop): bool (n,)."""
+        low, high = np.array(ranges).T
+        return ((self.index >= low) & (self.index < high)).all(axis=1)
 
 
 def inside_raster(yx: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -121,29 +194,67 @@ def bin_transcripts(
         raise DataError(
             f"None of the {len(yx)} transcripts lies on the image: do both lie in the same coordinate system?"
         )
-    index = grid.bins(yx[on])
-    flat = index[:, 0].astype(np.int64) * grid.shape[1] + index[:, 1]
-    occupied, spot = np.unique(flat, return_inverse=True)
-    values = np.ones(len(flat), np.int64) if count is None else count[on].astype(np.int64)
-    counts = sparse.csr_matrix((values, (spot, gene[on])), shape=(len(occupied), n_genes))
-    rows, columns = np.divmod(occupied, grid.shape[1])
+    return sum_spots(grid.bins(yx[on]), gene[on], None if count is None else count[on], n_genes=n_genes, grid=grid)
+
+
+def sum_spots(index: np.ndarray, gene: np.ndarray, count: np.ndarray | None, *, n_genes: int, grid: Grid) -> Spots:
+    """Sum molecules by bin.
+
+    Parameters
+    ----------
+    index
+        Row and column (n, 2) of each transcript's bin, in view of the grid.
+    gene, count, n_genes, grid
+        As in `bin_transcripts`.
+    """
+    occupied, spot = np.unique(grid.keys(index), return_inverse=True)
+    values = np.ones(len(gene), np.int64) if count is None else count.astype(np.int64)
+    counts = sparse.csr_matrix((values, (spot, gene)), shape=(len(occupied), n_genes))
+    rows, columns = np.divmod(occupied, grid.whole_shape[1])
     return Spots(grid, np.stack([rows, columns], axis=1).astype(np.int32), counts)
 
 
-def variable_genes(spots: Spots, n_genes: int, *, block: int = 16) -> np.ndarray:
-    """Genes that vary most between blocks of the tissue, as sorted indices.
+@dataclass(frozen=True)
+class GeneMoments:
+    """Sums over blocks of `GENE_BLOCK` bins a side, from which one sees which genes vary; of parts they add up.
 
-    A gene's variance over blocks of ``block x block`` bins is divided by its mean, which is 1 for molecules strewn at
-    random (Poisson) and higher for genes that depend on the place.
+    Parameters
+    ----------
+    n_blocks
+        Blocks that hold spots.
+    total, squares
+        Of each gene the sum, and the sum of the squares, of its counts in the blocks, int64 (n_genes,).
     """
-    total = np.asarray(spots.counts.sum(axis=0)).ravel()
-    present = np.flatnonzero(total)
-    if len(present) <= n_genes:
-        return present
-    flat = (spots.index // block).astype(np.int64) @ (spots.grid.shape[1] // block + 1, 1)
-    blocks, member = np.unique(flat, return_inverse=True)
-    summing = sparse.csr_matrix((np.ones(len(spots)), (member, np.arange(len(spots)))), shape=(len(blocks), len(spots)))
-    summed = (summing @ spots.counts).tocsc()[:, present]
-    mean = np.asarray(summed.mean(axis=0)).ravel()
-    dispersion = (np.asarray(summed.multiply(summed).mean(axis=0)).ravel() - mean**2) / mean
-    return np.sort(present[np.argsort(-dispersion, kind="stable")[:n_genes]])
+
+    n_blocks: int
+    total: np.ndarray
+    squares: np.ndarray
+
+    def __add__(self, other: GeneMoments) -> GeneMoments:
+        return GeneMoments(self.n_blocks + other.n_blocks, self.total + other.total, self.squares + other.squares)
+
+    @classmethod
+    def of(cls, spots: Spots) -> GeneMoments:
+        """The moments of these spots, which hold all spots of each block or none."""
+        blocks, member = np.unique(
+            (spots.index // GENE_BLOCK).astype(np.int64) @ (spots.grid.whole_shape[1] // GENE_BLOCK + 1, 1),
+            return_inverse=True,
+        )
+        ones = np.ones(len(spots), np.int64)
+        summing = sparse.csr_matrix((ones, (member, np.arange(len(spots)))), shape=(len(blocks), len(spots)))
+        summed = (summing @ spots.counts).astype(np.int64)
+        total = np.asarray(summed.sum(axis=0)).ravel()
+        return cls(len(blocks), total, np.asarray(summed.multiply(summed).sum(axis=0)).ravel())
+
+    def variable(self, n_genes: int) -> np.ndarray:
+        """Genes that vary most between blocks of the tissue, as sorted indices.
+
+        A gene's variance over the blocks is divided by its mean, which is 1 for molecules strewn at random (Poisson)
+        and higher for genes that depend on the place.
+        """
+        present = np.flatnonzero(self.total)
+        if len(present) <= n_genes:
+            return present
+        mean = self.total[present] / self.n_blocks
+        dispersion = (self.squares[present] / self.n_blocks - mean**2) / mean
+        return np.sort(present[np.argsort(-dispersion, kind="stable")[:n_genes]])

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from sslcst.core.encoder import Encoder, Field, Tokens, make_encoder
-from sslcst.core.inputs import GeneCounts, Inputs, Targets
+from sslcst.core.inputs import BLOCK, GeneCounts, Inputs, Targets
 from sslcst.core.sampling import Samples
 from sslcst.errors import TrainingError
 from sslcst.params import EncoderParams, TrainingParams
@@ -30,6 +30,7 @@ class Epoch:
 
 def train_encoder(
     inputs: Inputs,
+    spot: np.ndarray,
     samples: Samples,
     *,
     n_genes: int,
@@ -45,8 +46,10 @@ def train_encoder(
     ----------
     inputs
         Features of the spots, on `device`, for the kind of encoder.
+    spot
+        Index of each sample's spot among those of `inputs`, int64 (m,).
     samples
-        The spots to learn from.
+        What the m samples teach.
     n_genes
         Genes that `inputs` reads.
     encoder_params, params
@@ -69,7 +72,7 @@ def train_encoder(
         torch.manual_seed(seed)
         encoder = make_encoder(n_genes, encoder_params).to(device)
         optimizer = torch.optim.Adam(encoder.parameters(), lr=params.learning_rate)
-        training, validation = (_targets(samples, samples.validation == held, device) for held in (False, True))
+        training, validation = (_targets(spot, samples, samples.validation == held, device) for held in (False, True))
         history: list[Epoch] = []
         best = None
         for epoch in range(params.max_epochs):
@@ -107,8 +110,8 @@ def forward(encoder: Encoder, counts: GeneCounts, batch: Tokens | Field) -> tupl
     return encoder(batch, F.embedding(token_row, encoder.embed_expression(counts, rows)))
 
 
-def _targets(samples: Samples, which: np.ndarray, device: str) -> Targets:
-    parts = samples.spot[which], samples.direction[which], samples.inside[which].astype(np.float32)
+def _targets(spot: np.ndarray, samples: Samples, which: np.ndarray, device: str) -> Targets:
+    parts = spot[which], samples.direction[which], samples.inside[which].astype(np.float32)
     return Targets(*(torch.from_numpy(part).to(device) for part in parts))
 
 
@@ -138,10 +141,7 @@ def _one_epoch(encoder, optimizer, inputs, targets, params, epoch) -> float:
 def _validate(encoder, inputs, targets) -> tuple[float, float, float]:
     """Loss, accuracy of in/out and accuracy of the direction."""
     encoder.eval()
-    parts = [
-        (*forward(encoder, inputs.counts, batch), places)
-        for batch, places in inputs.cover(targets.spot, inputs.batch_size)
-    ]
+    parts = [(*forward(encoder, inputs.counts, batch), places) for batch, places in inputs.cover(targets.spot, BLOCK)]
     direction, inside, places = (torch.cat(part) for part in zip(*parts, strict=True))
     _, direction_class, is_inside = (part[places] for part in targets)
     known = direction_class >= 0

@@ -9,8 +9,11 @@ import numpy as np
 import pandas as pd
 
 from sslcst._logging import logger
-from sslcst.core.geometry import centroids, nearest_centroid
-from sslcst.core.spots import Grid, Spots, bin_transcripts, inside_raster, variable_genes
+from sslcst.core.cells import Occupancy
+from sslcst.core.geometry import Regions
+from sslcst.core.layout import lay_out
+from sslcst.core.relations import Relations, relate
+from sslcst.core.spots import GeneMoments, Grid, Spots, bin_transcripts, inside_raster
 from sslcst.elements import (
     add_element,
     apply_affine,
@@ -19,15 +22,13 @@ from sslcst.elements import (
     choose_points,
     raster_of,
     read_nuclei,
-    read_transcripts,
 )
 from sslcst.params import Params
+from sslcst.transcripts import read_transcripts
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
-
-_BINS_ACROSS = 16  # a nucleus of median diameter
 
 
 def bin_spots(
@@ -57,13 +58,13 @@ def bin_spots(
     coordinate_system
         Where points and nuclei meet, and whose units count; by default "global" or the only one.
     params
-        Sections ``spots`` and ``prior``.
+        Sections ``transcripts``, ``spots`` and ``prior``.
     key_added
         Name of the table of n spots x genes. ``X`` holds counts (csr); ``obs`` row and column on the grid, the labels
-        of nucleus and core (0 outside), the nearest nucleus and the distance to its centroid (units of the coordinate
-        system); ``obsm["spatial"]`` the position (x, y) in the coordinate system; ``obsm["to_nucleus"]`` the vector
-        (dy, dx), in bins, to the centroid of the spot's own nucleus or else of the nearest. It is added to the object;
-        a store on disk is not touched.
+        of nucleus and core (0 outside), the nearest nucleus and the distance to its centroid (in bins);
+        ``obsm["spatial"]`` the position (x, y) in the coordinate system; ``obsm["to_nucleus"]`` the vector (dy, dx), in
+        bins, to the centroid of the spot's own nucleus or else of the nearest. It is added to the object; a store on
+        disk is not touched.
 
     Raises
     ------
@@ -80,59 +81,61 @@ def bin_spots(
         choose_key(sdata.labels, key, kind="labels element", argument="nuclei_key and cores_key")
     coordinate_system = choose_coordinate_system(sdata, [points_key, nuclei_key], coordinate_system)
     raster = raster_of(sdata, nuclei_key, coordinate_system)
-    transcripts = read_transcripts(sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster)
+    transcripts = read_transcripts(
+        sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster, params=params.transcripts
+    )
     off = len(transcripts.yx) - int(inside_raster(transcripts.yx, raster.shape).sum())
     if off:
         logger.info("%d of %d transcripts lie off the image and belong to no cell.", off, len(transcripts.yx))
 
     nuclei = read_nuclei(sdata, nuclei_key, raster)
-    ids, centers, areas = centroids(nuclei)
-    diameter = 2 * float(np.sqrt(np.median(areas) / np.pi))  # pixels
-    bin_size = params.spots.bin_size or max(1, round(diameter / _BINS_ACROSS)) * raster.pixel_size
-    radius = params.prior.radius or diameter * raster.pixel_size
-    height, width = bin_size / raster.pixel_sides
-    grid = Grid(raster.shape, (float(height), float(width)), bin_size)
+    regions = Regions.of(nuclei)
+    layout = lay_out(regions, raster.shape, pixel_size=raster.pixel_size, pixel_sides=raster.pixel_sides, params=params)
+    grid = layout.grid
     spots = bin_transcripts(
         transcripts.yx, transcripts.gene, transcripts.count, n_genes=len(transcripts.genes), grid=grid
     )
-
-    middle, centers = spots.index + 0.5, centers / grid.step  # bins
-    nearest, distance = nearest_centroid(middle, centers)
-    nucleus = _at(grid.from_raster(nuclei), spots)
-    own = np.where(nucleus > 0, np.searchsorted(ids, nucleus), nearest)
+    on_grid = grid.from_raster(nuclei)
+    relations = relate(spots, on_grid, grid.from_raster(np.asarray(sdata.labels[cores_key])), regions)
     obs = pd.DataFrame(
         {
             "row": spots.index[:, 0],
             "column": spots.index[:, 1],
-            "nucleus": nucleus,
-            "core": _at(grid.from_raster(np.asarray(sdata.labels[cores_key])), spots),
-            "nearest": ids[nearest],
-            "distance": distance * bin_size,
+            "nucleus": relations.nucleus,
+            "core": relations.core,
+            "nearest": relations.nearest,
+            "distance": relations.distance,
         },
         index=pd.RangeIndex(len(spots)).astype(str),
     )
     table = anndata.AnnData(spots.counts, obs=obs, var=pd.DataFrame(index=transcripts.genes))
-    table.var["variable"] = np.isin(np.arange(table.n_vars), variable_genes(spots, params.spots.n_genes))
+    variable = GeneMoments.of(spots).variable(params.spots.n_genes)
+    table.var["variable"] = np.isin(np.arange(table.n_vars), variable)
     table.obsm["spatial"] = apply_affine(raster.to_system, grid.centers(spots.index))[:, ::-1]
-    table.obsm["to_nucleus"] = centers[own] - middle
+    table.obsm["to_nucleus"] = relations.offset
     table.uns["sslcst"] = {
         "raster_shape": np.array(raster.shape),
         "step": np.array(grid.step),
-        "bin_size": bin_size,
-        "radius": radius,
-        "centroids": centers,
+        "bin_size": grid.bin_size,
+        "radius": layout.radius,
+        "spacing": Occupancy.of(on_grid, relations.nucleus).spacing,
+        "centroids": regions.centers / grid.step,
         "coordinate_system": coordinate_system,
     }
-    logger.info("%d spots of %.3g units, expected cell radius %.3g units.", len(spots), bin_size, radius)
+    logger.info(
+        "%d spots of %.3g units, expected cell radius %.3g units.",
+        len(spots),
+        grid.bin_size,
+        layout.radius * grid.bin_size,
+    )
     add_element(sdata, "tables", key_added, table)
 
 
-def as_spots(table: AnnData) -> Spots:
-    """The spots of a table that `bin_spots` made."""
-    layout = table.uns["sslcst"]
+def as_spots(table: AnnData) -> tuple[Spots, Relations]:
+    """The spots of a table that `bin_spots` made, and what it says of their nuclei."""
+    layout, obs = table.uns["sslcst"], table.obs
     grid = Grid(tuple(map(int, layout["raster_shape"])), tuple(map(float, layout["step"])), float(layout["bin_size"]))
-    return Spots(grid, table.obs[["row", "column"]].to_numpy(np.int32), table.X)
-
-
-def _at(on_grid: np.ndarray, spots: Spots) -> np.ndarray:
-    return on_grid[spots.index[:, 0], spots.index[:, 1]]
+    relations = Relations(
+        *(obs[name].to_numpy() for name in ("nucleus", "core", "nearest", "distance")), table.obsm["to_nucleus"]
+    )
+    return Spots(grid, obs[["row", "column"]].to_numpy(np.int32), table.X), relations

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +19,10 @@ from sslcst.elements import (
     choose_points,
     raster_of,
     read_nuclei,
-    read_transcripts,
 )
+from sslcst.params import Params
 from sslcst.pp import as_spots
+from sslcst.transcripts import read_transcripts
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -36,6 +38,7 @@ def aggregate(
     nuclei_key: str = "sslcst_nuclei",
     spots_key: str = "sslcst_spots",
     coordinate_system: str | None = None,
+    params: Params | Mapping[str, Any] | None = None,
     key_added: str = "sslcst_table",
 ) -> None:
     """Count the transcripts of each cell.
@@ -52,6 +55,8 @@ def aggregate(
         The table that `sslcst.tl.predict` completed.
     coordinate_system
         Where points and cells meet, and whose units count; by default "global" or the only one.
+    params
+        Section ``transcripts``.
     key_added
         Name of the table of cells x genes, which annotates the cell labels by ``obs["cell_id"]``. ``X`` holds counts
         (integer csr), ``layers["nuclear"]`` those within the nucleus. ``obs``: ``area`` and ``nucleus_area`` (square
@@ -67,6 +72,7 @@ def aggregate(
     import anndata
     from spatialdata.models import TableModel
 
+    params = Params.of(params)
     points_key = choose_points(sdata, points_key)
     for key in (cells_key, nuclei_key):
         choose_key(sdata.labels, key, kind="labels element", argument="cells_key and nuclei_key")
@@ -74,7 +80,9 @@ def aggregate(
     coordinate_system = choose_coordinate_system(sdata, [points_key, cells_key], coordinate_system)
     raster = raster_of(sdata, cells_key, coordinate_system)
     cells, nuclei = (read_nuclei(sdata, key, raster) for key in (cells_key, nuclei_key))
-    transcripts = read_transcripts(sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster)
+    transcripts = read_transcripts(
+        sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster, params=params.transcripts
+    )
 
     ids, centers, areas = centroids(cells)
     owner = owners(transcripts.yx, cells)
@@ -111,7 +119,7 @@ def aggregate(
 
 def _of_spots(table, cells: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Number of spots in each cell, and their mean probability to lie in a cell."""
-    spots = as_spots(table)
+    spots, _ = as_spots(table)
     owner = owners(spots.grid.centers(spots.index), cells)
     owned, inside = np.searchsorted(ids, owner[owner > 0]), table.obs["inside"].to_numpy()[owner > 0]
     n_spots, total = (np.bincount(owned, weights, minlength=len(ids)) for weights in (None, inside))

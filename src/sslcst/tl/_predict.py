@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from sslcst._logging import progress
+from sslcst.core.features import Features
 from sslcst.core.inference import predict_spots
 from sslcst.core.inputs import make_inputs
-from sslcst.core.model import Model
+from sslcst.core.model import Model, check_scale
 from sslcst.core.prior import direction_posterior, direction_prior
 from sslcst.device import choose_device
 from sslcst.elements import choose_key
-from sslcst.errors import DataError
 from sslcst.params import Params
 from sslcst.pp import as_spots
 
@@ -55,26 +53,24 @@ def predict(
     device = choose_device(device)
     choose_key(sdata.tables, spots_key, kind="table of spots", argument="spots_key")
     table = sdata.tables[spots_key]
-    spots, layout = as_spots(table), table.uns["sslcst"]
-    if not np.isclose(layout["bin_size"], model.bin_size, rtol=0.05):
-        raise DataError(
-            f"The spots are bins of {layout['bin_size']:.4g}, the model was trained on bins of {model.bin_size:.4g}: "
-            f"set spots.bin_size={model.bin_size:.4g}."
-        )
+    spots, relations = as_spots(table)
+    check_scale(model, spots.grid)
     inputs = make_inputs(
         model.encoder_params,
-        spots,
-        counts=model.read_counts(table.X, table.var_names),
-        distance=table.obs["distance"].to_numpy() / layout["bin_size"],
+        Features.of(
+            spots,
+            counts=model.read_counts(table.X, table.var_names),
+            distance=relations.distance,
+            n_neighbors=model.n_neighbors,
+            window=model.window,
+        ),
         radius=model.radius,
-        n_neighbors=model.n_neighbors,
-        window=model.window,
         device=device,
     )
     with progress("predict", len(spots), unit="spot") as bar:
         direction, inside = predict_spots(model.encoder.to(device), inputs, on_batch=bar.update)
     model.encoder.cpu()
-    reach = (1 + params.prior.sigma) * layout["radius"] / layout["bin_size"]
-    prior = direction_prior(spots.index + 0.5, layout["centroids"], reach)
+    layout = table.uns["sslcst"]
+    prior = direction_prior(spots.index + 0.5, layout["centroids"], (1 + params.prior.sigma) * layout["radius"])
     table.obsm["direction"] = direction_posterior(direction, prior)
     table.obs["inside"] = inside

@@ -17,7 +17,6 @@ from sslcst.elements import (
     choose_key,
     choose_points,
     raster_of,
-    read_transcripts,
 )
 from sslcst.params import Params, check_seed
 from sslcst.store import check_free, commit
@@ -25,6 +24,7 @@ from sslcst.tl._aggregate import aggregate
 from sslcst.tl._predict import predict
 from sslcst.tl._track import track
 from sslcst.tl._train import train
+from sslcst.transcripts import open_transcripts
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -129,7 +129,8 @@ def segment(
     coordinate_system = choose_coordinate_system(sdata, [nuclei_key or image_key, points_key], coordinate_system)
     if nuclei_key is None:
         # Transcripts that cannot be read are better known before minutes go into the nuclei.
-        read_transcripts(sdata, raster=raster_of(sdata, image_key, coordinate_system), **where)
+        raster = raster_of(sdata, image_key, coordinate_system)
+        open_transcripts(sdata, raster=raster, params=params.transcripts, **where)
 
     # The steps add what they make to an object of their own; the caller's gets the finished results alone.
     work = SpatialData.init_from_elements({name: element for _, name, element in sdata.gen_elements()})
@@ -167,6 +168,7 @@ def segment(
             cells_key=cells_added,
             nuclei_key=nuclei_added,
             coordinate_system=coordinate_system,
+            params=params,
             key_added=table_added,
             **where,
         )
@@ -187,7 +189,7 @@ def _provenance(work: SpatialData, params: Params, model: Model, seed: int) -> d
         "history": {name: [epoch[name] for epoch in history] for name in history[0]},
         "coordinate_system": layout["coordinate_system"],
         "bin_size": layout["bin_size"],
-        "radius": layout["radius"],
+        "radius": layout["radius"] * layout["bin_size"],
     }
 
 

@@ -53,7 +53,7 @@ def track(
     table = sdata.tables[spots_key]
     if "inside" not in table.obs or "direction" not in table.obsm:
         raise KeyMissingError(f"Table {spots_key!r} has no predictions: run sslcst.tl.predict on it first.")
-    spots, layout = as_spots(table), table.uns["sslcst"]
+    (spots, _), layout = as_spots(table), table.uns["sslcst"]
     raster = raster_of(sdata, nuclei_key, layout["coordinate_system"])
     nuclei = read_nuclei(sdata, nuclei_key, raster)
     with progress("track"):
@@ -62,7 +62,8 @@ def track(
             direction=table.obsm["direction"],
             inside=table.obs["inside"].to_numpy(),
             nuclei=spots.grid.from_raster(nuclei),
-            reach=(1 + params.prior.sigma) * layout["radius"] / layout["bin_size"],
+            reach=(1 + params.prior.sigma) * layout["radius"],
+            spacing=float(layout["spacing"]),
             first_orphan=int(nuclei.max()) + 1,
             params=params.flow,
         )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from sslcst._logging import logger, progress
-from sslcst.core.inputs import crop_side, make_inputs
+from sslcst._logging import progress
+from sslcst.core.features import gather, join
+from sslcst.core.fit import fit, square_side
 from sslcst.core.model import Model
-from sslcst.core.sampling import choose_samples
-from sslcst.core.training import Epoch, train_encoder
+from sslcst.core.sampling import choose_samples, survey
+from sslcst.core.training import Epoch
 from sslcst.device import choose_device
 from sslcst.elements import choose_key
 from sslcst.params import Params, check_seed
@@ -17,6 +18,7 @@ from sslcst.pp import as_spots
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
+    from tqdm import tqdm
 
 
 def train(
@@ -58,65 +60,33 @@ def train(
     device = choose_device(device)
     choose_key(sdata.tables, spots_key, kind="table of spots", argument="spots_key")
     table = sdata.tables[spots_key]
-    spots, layout = as_spots(table), table.uns["sslcst"]
-    radius = layout["radius"] / layout["bin_size"]
+    spots, relations = as_spots(table)
+    radius = float(table.uns["sslcst"]["radius"])
+    surveyed = survey(spots, relations, radius=radius, params=params.sampling)
     samples = choose_samples(
-        spots,
-        nucleus=table.obs["nucleus"].to_numpy(),
-        core=table.obs["core"].to_numpy(),
-        nearest=table.obs["nearest"].to_numpy(),
-        distance=table.obs["distance"].to_numpy(),
-        offset=table.obsm["to_nucleus"],
-        radius=layout["radius"],
-        params=params.sampling,
-        square=crop_side(params.training, radius) if params.encoder.kind == "field" else 1,
-        seed=seed,
+        spots, relations, surveyed, radius=radius, params=params.sampling, square=square_side(params, radius), seed=seed
     )
     variable = table.var["variable"].to_numpy()
-    neighborhood = {"n_neighbors": params.spots.n_neighbors, "window": params.spots.window}
-    inputs = make_inputs(
-        params.encoder,
-        spots,
-        counts=table.X[:, variable],
-        distance=table.obs["distance"].to_numpy() / layout["bin_size"],
-        radius=radius,
-        device=device,
-        **neighborhood,
-    )
+    gathered = gather(spots, samples, table.X[:, variable], relations.distance, radius=radius, params=params)
     with progress("train", params.training.max_epochs, unit="epoch") as bar:
-
-        def show(epoch: Epoch) -> None:
-            bar.set_postfix(loss=f"{epoch.validation_loss:.3f}", direction=f"{epoch.direction_accuracy:.2f}")
-            bar.update()
-
-        encoder, history = train_encoder(
-            inputs,
+        return fit(
+            *join([gathered]),
             samples,
-            n_genes=int(variable.sum()),
-            encoder_params=params.encoder,
-            params=params.training,
+            genes=table.var_names[variable],
+            bin_size=spots.grid.bin_size,
+            radius=radius,
+            params=params,
             seed=seed,
             device=device,
-            on_epoch=show,
+            on_epoch=show_epoch(bar),
         )
-    best = min(history, key=lambda epoch: epoch.validation_loss)
-    logger.info(
-        "Trained %d epochs on %d samples (%d positive); best epoch %d: %.2f of directions, %.3f of in or out right.",
-        len(history),
-        len(samples),
-        samples.inside.sum(),
-        best.epoch + 1,
-        best.direction_accuracy,
-        best.inside_accuracy,
-    )
-    return Model(
-        encoder=encoder.cpu(),
-        encoder_params=params.encoder,
-        genes=tuple(table.var_names[variable]),
-        bin_size=float(layout["bin_size"]),
-        radius=float(radius),
-        seed=seed,
-        n_samples=int((~samples.validation).sum()),
-        history=tuple(history),
-        **neighborhood,
-    )
+
+
+def show_epoch(bar: tqdm) -> Callable[[Epoch], None]:
+    """What tells a progress bar of an epoch."""
+
+    def show(epoch: Epoch) -> None:
+        bar.set_postfix(loss=f"{epoch.validation_loss:.3f}", direction=f"{epoch.direction_accuracy:.2f}")
+        bar.update()
+
+    return show

@@ -1,0 +1,95 @@
+"""From samples and the features of their spots to a trained model (paper: Algorithm 2)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from sslcst.core.features import Features, crop_side
+from sslcst.core.inputs import make_inputs
+from sslcst.core.model import Model
+from sslcst.core.sampling import Samples, set_apart
+from sslcst.core.training import Epoch, train_encoder
+from sslcst.params import Params
+
+logger = logging.getLogger("sslcst")
+
+
+def square_side(params: Params, radius: float) -> int:
+    """Side in bins of the squares in which samples are drawn together, where r is `radius` bins; 1: each by itself."""
+    return crop_side(params.training, radius) if params.encoder.kind == "field" else 1
+
+
+def fit(
+    key: np.ndarray,
+    features: Features,
+    samples: Samples,
+    *,
+    genes: Sequence[str],
+    bin_size: float,
+    radius: float,
+    params: Params,
+    seed: int = 0,
+    device: str = "cpu",
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> Model:
+    """Train a model.
+
+    Parameters
+    ----------
+    key, features
+        Keys of the n spots that were gathered around the samples, ascending, and their features.
+    samples
+        What is to be learnt; the spot of each is among the n.
+    genes
+        Names of the genes whose counts the features hold.
+    bin_size
+        Side of a bin in units of the coordinate system.
+    radius
+        Expected cell radius r in bins.
+    params
+        Sections ``sampling``, ``encoder`` and ``training``, and the neighbours of ``spots``.
+    seed, device, on_epoch
+        As in `sslcst.core.training.train_encoder`.
+
+    Raises
+    ------
+    TrainingError
+        The loss is not finite.
+    """
+    samples = set_apart(samples, params=params.sampling, whole_squares=params.encoder.kind == "field", seed=seed)
+    encoder, history = train_encoder(
+        make_inputs(params.encoder, features, radius=radius, device=device),
+        np.searchsorted(key, samples.key),
+        samples,
+        n_genes=len(genes),
+        encoder_params=params.encoder,
+        params=params.training,
+        seed=seed,
+        device=device,
+        on_epoch=on_epoch,
+    )
+    best = min(history, key=lambda epoch: epoch.validation_loss)
+    logger.info(
+        "Trained %d epochs on %d samples (%d positive); best epoch %d: %.2f of directions, %.3f of in or out right.",
+        len(history),
+        len(samples),
+        samples.inside.sum(),
+        best.epoch + 1,
+        best.direction_accuracy,
+        best.inside_accuracy,
+    )
+    return Model(
+        encoder=encoder.cpu(),
+        encoder_params=params.encoder,
+        genes=tuple(genes),
+        bin_size=float(bin_size),
+        radius=float(radius),
+        n_neighbors=params.spots.n_neighbors,
+        window=params.spots.window,
+        seed=seed,
+        n_samples=int((~samples.validation).sum()),
+        history=tuple(history),
+    )

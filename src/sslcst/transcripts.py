@@ -1,0 +1,296 @@
+"""Transcripts of a points element, read one partition after the other, on the pixels of a raster."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from sslcst._logging import logger
+from sslcst.elements import YX, Raster, affine_matrix, apply_affine, choose_key
+from sslcst.errors import DataError, KeyMissingError
+from sslcst.params import TranscriptParams
+
+if TYPE_CHECKING:
+    from dask.dataframe import DataFrame
+    from spatialdata import SpatialData
+
+GENE_COLUMNS = ("gene", "feature_name", "target", "geneID", "name")  # ours, xenium, cosmx, GEM, seqfish
+COUNT_COLUMNS = ("count", "MIDCount", "MIDCounts")
+QUALITY_COLUMN = "qv"  # xenium
+_BLOCK = 4_000_000  # entries of a table of counts that are read at once
+
+
+@dataclass(frozen=True)
+class Transcripts:
+    """Transcripts on a raster.
+
+    Parameters
+    ----------
+    yx
+        Positions (n, 2) in pixels of the raster.
+    gene
+        Index into `genes`, (n,).
+    count
+        Molecules of each (n,), or None for one each.
+    genes
+        Names of the genes, sorted.
+    row
+        Which row of the points element each is, (n,), counted over all partitions: some rows are left out.
+    """
+
+    yx: np.ndarray
+    gene: np.ndarray
+    count: np.ndarray | None
+    genes: pd.Index
+    row: np.ndarray
+
+
+@dataclass(frozen=True)
+class TranscriptSource:
+    """Transcripts that are read a partition at a time, by any thread or process.
+
+    Parameters
+    ----------
+    genes
+        Names of the genes of all partitions, sorted: those that occur among the transcripts that are kept.
+    blocks
+        The rows of each partition, as they are.
+    to_pixel
+        Affine matrix (3, 3) from the element's own coordinates to pixels of the raster.
+    params
+        Which rows are kept.
+    """
+
+    genes: pd.Index
+    blocks: _Molecules | _Places
+    to_pixel: np.ndarray
+    params: TranscriptParams
+
+    @property
+    def n_partitions(self) -> int:
+        """Number of partitions."""
+        return len(self.blocks)
+
+    def partition(self, i: int) -> Transcripts:
+        """The transcripts of one partition."""
+        block = self.blocks[i]
+        gene = self.genes.get_indexer(block["gene"].cat.categories)[block["gene"].cat.codes]
+        kept = _good(block, self.params) & (gene >= 0)
+        yx, count = block.loc[kept, list(YX)].to_numpy(np.float64), block.get("count")
+        return Transcripts(
+            apply_affine(self.to_pixel, yx),
+            gene[kept].astype(np.int64),
+            None if count is None else count.to_numpy(np.int64)[kept],
+            self.genes,
+            block["row"].to_numpy()[kept],
+        )
+
+    def partitions(self) -> Iterator[Transcripts]:
+        """The partitions in turn."""
+        return map(self.partition, range(self.n_partitions))
+
+
+def open_transcripts(
+    sdata: SpatialData,
+    points_key: str,
+    *,
+    gene_key: str | None,
+    count_key: str | None,
+    raster: Raster,
+    params: TranscriptParams = TranscriptParams(),
+) -> TranscriptSource:
+    """Transcripts of a points element: molecules with a gene each, or places with a table of counts.
+
+    One pass over the element checks all of it, and finds which genes there are.
+
+    Raises
+    ------
+    DataError
+        No transcripts, or none that is kept; coordinates that are not finite; missing genes; counts that are no whole
+        numbers.
+    KeyMissingError
+        No column of genes, or several that could be meant.
+    """
+    points = sdata.points[points_key]
+    table_key = annotating_table(sdata, points_key)
+    if gene_key is None and table_key is not None and not set(GENE_COLUMNS) & set(points.columns):
+        blocks = _open_places(sdata, points_key, table_key)
+    else:
+        blocks = _open_molecules(points, points_key, gene_key, count_key, params)
+    genes, sizes = _survey(blocks, points_key, params)
+    if isinstance(blocks, _Molecules):
+        blocks = replace(blocks, starts=tuple(np.cumsum([0, *sizes[:-1]]).tolist()))
+    to_pixel = np.linalg.inv(raster.to_system) @ affine_matrix(points, raster.coordinate_system)
+    return TranscriptSource(genes, blocks, to_pixel, params)
+
+
+def read_transcripts(sdata: SpatialData, points_key: str, **kwargs: Any) -> Transcripts:
+    """All partitions of `open_transcripts`, which takes the same arguments and raises the same errors, as one."""
+    source = open_transcripts(sdata, points_key, **kwargs)
+    parts = list(source.partitions())
+    yx, gene, row = (np.concatenate([getattr(part, name) for part in parts]) for name in ("yx", "gene", "row"))
+    count = None if parts[0].count is None else np.concatenate([part.count for part in parts])
+    return Transcripts(yx, gene, count, source.genes, row)
+
+
+def annotating_table(sdata: SpatialData, points_key: str) -> str | None:
+    """The one table that annotates these points, if there is."""
+    keys = []
+    for key, table in sdata.tables.items():
+        region = table.uns.get("spatialdata_attrs", {}).get("region")
+        if points_key in ([region] if isinstance(region, str) else region or []):
+            keys.append(key)
+    return choose_key(keys, None, kind=f"table of points {points_key!r}", argument="gene_key") if keys else None
+
+
+def gene_column(points: DataFrame, points_key: str, gene_key: str | None) -> str:
+    """The column that holds the genes: as asked, as the element says, or of a usual name."""
+    columns = [name for name in points.columns if name not in ("x", "y", "z")]
+    if gene_key is None:
+        gene_key = points.attrs.get("spatialdata_attrs", {}).get("feature_key")
+    if gene_key is None and not set(columns) & set(GENE_COLUMNS):
+        listed = ", ".join(map(repr, columns)) or "none"
+        raise KeyMissingError(
+            f"No column of points {points_key!r} is known to hold genes: choose with gene_key=; columns: {listed}."
+        )
+    return choose_key(
+        columns, gene_key, kind=f"gene column of points {points_key!r}", argument="gene_key", usual=GENE_COLUMNS
+    )
+
+
+@dataclass(frozen=True)
+class _Molecules:
+    """Rows of a points element, with a gene each: blocks are its partitions."""
+
+    frame: DataFrame
+    columns: dict[str, str]  # ours to its own
+    what: str  # the counts, in words
+    starts: tuple[int, ...] = ()  # row at which each partition starts, once known
+
+    def __len__(self) -> int:
+        return self.frame.npartitions
+
+    def __getitem__(self, i: int) -> pd.DataFrame:
+        rows = self.frame.partitions[i].compute(scheduler="synchronous")  # in this thread: the caller's is the pool
+        rows = pd.DataFrame({name: rows[own] for name, own in self.columns.items()})
+        gene = rows["gene"].astype("category").cat.remove_unused_categories()
+        rows["gene"] = gene.cat.rename_categories(gene.cat.categories.astype(str))
+        if "count" in rows:
+            rows["count"] = _whole(rows["count"].to_numpy(), self.what)
+        start = self.starts[i] if self.starts else 0
+        rows["row"] = np.arange(start, start + len(rows))
+        return rows
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Entries of a table of counts whose rows are places: blocks are runs of its rows."""
+
+    yx: np.ndarray  # of each place
+    place: np.ndarray  # of each row of the table
+    counts: sparse.csr_matrix
+    genes: pd.Index
+    ends: np.ndarray  # rows of the table at which the blocks end
+    what: str
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, i: int) -> pd.DataFrame:
+        start = self.ends[i - 1] if i else 0
+        entries = self.counts[start : self.ends[i]].tocoo()
+        row = self.place[start : self.ends[i]][entries.row]
+        names, code = np.unique(self.genes, return_inverse=True)
+        return pd.DataFrame(
+            {
+                "y": self.yx[row, 0],
+                "x": self.yx[row, 1],
+                "gene": pd.Categorical.from_codes(code[entries.col], names),
+                "count": _whole(entries.data, self.what),
+                "row": row,
+            }
+        )
+
+
+def _open_molecules(points, points_key, gene_key, count_key, params) -> _Molecules:
+    columns = {"y": "y", "x": "x", "gene": gene_column(points, points_key, gene_key)}
+    if count_key is None:
+        count_key = next((name for name in COUNT_COLUMNS if name in points.columns), None)
+        if count_key is not None:
+            logger.info("Counts are taken from column %r of points %r.", count_key, points_key)
+    elif count_key not in points.columns:
+        raise KeyMissingError(
+            f"Points {points_key!r} have no column {count_key!r}: choose count_key among {list(points.columns)}."
+        )
+    if count_key is not None:
+        columns["count"] = count_key
+    if params.min_quality and QUALITY_COLUMN in points.columns:
+        columns["quality"] = QUALITY_COLUMN
+    return _Molecules(points[list(columns.values())], columns, f"Column {count_key!r} of points {points_key!r}")
+
+
+def _open_places(sdata, points_key, table_key) -> _Places:
+    table = sdata.tables[table_key]
+    places = sdata.points[points_key][list(YX)].compute()
+    instance = table.obs[table.uns["spatialdata_attrs"]["instance_key"]]
+    of_points = (table.obs[table.uns["spatialdata_attrs"]["region_key"]] == points_key).to_numpy()
+    place = pd.Index(places.index).get_indexer(instance[of_points])
+    if (place < 0).any():
+        raise DataError(f"Table {table_key!r} has rows for which points {points_key!r} have no instance.")
+    counts = sparse.csr_matrix(table.X[of_points])
+    steps = np.arange(_BLOCK, counts.nnz, _BLOCK)
+    ends = np.append(np.unique(np.searchsorted(counts.indptr, steps)), counts.shape[0])
+    genes = pd.Index(table.var_names.astype(str))
+    return _Places(places.to_numpy(np.float64), place, counts, genes, ends, f"X of table {table_key!r}")
+
+
+def _survey(blocks: _Molecules | _Places, points_key: str, params: TranscriptParams) -> tuple[pd.Index, list[int]]:
+    """The genes that occur, and the number of rows of each block; one pass, which also checks the values."""
+    sizes, no_gene, not_finite, n_good = [], 0, 0, Counter()
+    for block in map(blocks.__getitem__, range(len(blocks))):
+        sizes.append(len(block))
+        no_gene += block["gene"].isna().sum()
+        not_finite += (~np.isfinite(block[list(YX)])).any(axis=1).sum()
+        n_good.update(block.loc[_good(block, params), "gene"].value_counts().to_dict())
+    if no_gene:
+        raise DataError(f"Points {points_key!r} have {no_gene} rows without a gene.")
+    if not sum(sizes):
+        raise DataError(f"Points {points_key!r} are empty: there is no transcript.")
+    if not_finite:
+        raise DataError(f"Points {points_key!r} have {not_finite} rows with NaN or infinite x or y.")
+
+    controls = {name for name in n_good if params.exclude and re.match(params.exclude, name)}
+    genes = sorted(name for name, many in n_good.items() if many and name not in controls)
+    n, n_kept = sum(sizes), sum(n_good[name] for name in genes)
+    reasons = {
+        f"of quality below {params.min_quality:g}": n - n_good.total(),
+        "of control probes": n_good.total() - n_kept,
+    }
+    dropped = ", ".join(f"{many:,} {reason}" for reason, many in reasons.items() if many)
+    if not genes:
+        raise DataError(
+            f"None of the {n:,} transcripts of points {points_key!r} is kept ({dropped}): "
+            "change transcripts.min_quality or transcripts.exclude."
+        )
+    if dropped:
+        logger.info("Dropped %s of %s transcripts of points %r: %s.", f"{n - n_kept:,}", f"{n:,}", points_key, dropped)
+    return pd.Index(genes), sizes
+
+
+def _good(block: pd.DataFrame, params: TranscriptParams) -> np.ndarray:
+    """Whether the quality of each row is high enough, where there is one."""
+    return block["quality"].to_numpy() >= params.min_quality if "quality" in block else np.ones(len(block), bool)
+
+
+def _whole(values: np.ndarray, what: str) -> np.ndarray:
+    whole = np.asarray(values, np.float64)
+    if not (np.isfinite(whole) & (whole >= 0) & (whole == np.floor(whole))).all():
+        raise DataError(f"{what} must hold counts: whole numbers that are not negative.")
+    return whole.astype(np.int64)
