@@ -24,8 +24,9 @@ LAYERS = [
     {"errors", "_logging"},
     {"params"},
     {"core", "metrics"},
-    {"device", "elements", "store", "tiles", "transcripts"},
-    {"pp", "tl", "pl", "io", "datasets"},
+    {"scratch"},
+    {"device", "elements", "fingerprint", "io", "store", "tiles", "transcripts"},
+    {"pp", "tl", "pl", "datasets"},
     {"_demo"},
     {"cli"},
 ]

@@ -122,6 +122,15 @@ def test_outlines_part_all_neighbours_that_differ(array: np.ndarray) -> None:
     assert steps == expected
 
 
+def test_all_outlines_are_drawn(sdata: SpatialData) -> None:
+    """However many there are: joined to long lines, they are the same segments."""
+    array = np.random.default_rng(0).integers(0, 3, (HEIGHT, WIDTH))
+    sdata.labels["sslcst_nuclei"] = labels(array)
+    assert len(module.outlines(array)) > 300
+    corners = outline(segmentation(sdata), "nuclei").reshape(-1, 2, 2)
+    assert corners == pytest.approx(module.outlines(array))
+
+
 def test_axes_are_in_the_coordinate_system(sdata: SpatialData) -> None:
     """Limits and outlines in microns, half of the pixels; y downward; each layer named in the legend."""
     ax = segmentation(sdata, coordinate_system="micron", truth_key="truth", points_key="transcripts")

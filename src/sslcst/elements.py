@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -148,13 +148,15 @@ def raster_of(sdata: SpatialData, key: str, coordinate_system: str) -> Raster:
     return Raster((sizes["y"], sizes["x"]), matrix, coordinate_system, get_transformation(element, get_all=True))
 
 
-def read_channel(sdata: SpatialData, image_key: str, channel: str | int | None) -> np.ndarray:
-    """One channel (y, x) of an image.
+def channel_of(sdata: SpatialData, image_key: str, channel: str | int | None) -> DataArray:
+    """One channel (y, x) of an image, not read yet.
 
     Raises
     ------
     KeyMissingError
         There is no such channel, or several and none was chosen.
+    DataError
+        The image has a third dimension.
     """
     image = full_scale(sdata.images[image_key])
     if "z" in image.dims:
@@ -168,7 +170,42 @@ def read_channel(sdata: SpatialData, image_key: str, channel: str | int | None) 
         argument="channel",
         usual=("DAPI", "dapi", "ssDNA", "DNA", "nuclei"),
     )
-    return image.isel(c=by_name[name]).to_numpy()
+    return image.isel(c=by_name[name])
+
+
+def read_channel(sdata: SpatialData, image_key: str, channel: str | int | None) -> np.ndarray:
+    """One channel (y, x) of an image; raises what `channel_of` does."""
+    return channel_of(sdata, image_key, channel).to_numpy()
+
+
+def read_part(array: Any, rows: slice, columns: slice) -> np.ndarray:
+    """A part of an array (y, x), which may be one of dask, computed in this thread: the caller's is the pool."""
+    part = array[rows, columns]
+    return np.asarray(part.compute(scheduler="synchronous") if hasattr(part, "compute") else part)
+
+
+class NucleusSource(Protocol):
+    """Nuclei that are there already, read by parts."""
+
+    def read(self, rows: slice, columns: slice) -> np.ndarray:
+        """The labels of some pixels, uint32 (y, x)."""
+        ...
+
+
+def open_nuclei(sdata: SpatialData, nuclei_key: str, raster: Raster) -> NucleusSource:
+    """Labels as they are, or shapes to be drawn on the raster.
+
+    Raises
+    ------
+    DataError
+        Labels that are no integers; when they are read, those that do not fit 32 bits.
+    """
+    if nuclei_key in sdata.labels:
+        labels = full_scale(sdata.labels[nuclei_key]).data
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise DataError(f"Labels {nuclei_key!r} are {labels.dtype}: they must be integers.")
+        return _Labels(nuclei_key, labels)
+    return _Shapes.of(sdata, nuclei_key, raster)
 
 
 def read_nuclei(sdata: SpatialData, nuclei_key: str, raster: Raster) -> np.ndarray:
@@ -179,39 +216,65 @@ def read_nuclei(sdata: SpatialData, nuclei_key: str, raster: Raster) -> np.ndarr
     DataError
         Negative, fractional or too large labels; no nucleus on the raster.
     """
-    if nuclei_key in sdata.labels:
-        labels = full_scale(sdata.labels[nuclei_key]).to_numpy()
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise DataError(f"Labels {nuclei_key!r} are {labels.dtype}: they must be integers.")
-        if labels.size and (labels.min() < 0 or labels.max() > np.iinfo(np.uint32).max):
-            raise DataError(f"Labels {nuclei_key!r} must lie between 0 and 2^32 - 1.")
-    else:
-        labels = _draw_shapes(sdata, nuclei_key, raster)
+    labels = open_nuclei(sdata, nuclei_key, raster).read(*(slice(0, size) for size in raster.shape))
     if not labels.any():
         raise DataError(f"There are no nuclei in {nuclei_key!r}: every pixel is background.")
-    return labels.astype(np.uint32)
-
-
-def _draw_shapes(sdata: SpatialData, key: str, raster: Raster) -> np.ndarray:
-    """Polygons and circles as labels: the integer index of the shapes where it is positive, else 1, 2, ..."""
-    from skimage.draw import polygon2mask
-
-    shapes = sdata.shapes[key]
-    to_pixel = np.linalg.inv(raster.to_system) @ affine_matrix(shapes, raster.coordinate_system)
-    outlines = shapes.geometry.buffer(shapes["radius"]) if "radius" in shapes else shapes.geometry
-    ids = shapes.index
-    if not (pd.api.types.is_integer_dtype(ids) and ids.is_unique and ids.min() > 0):
-        ids = range(1, len(shapes) + 1)
-    labels = np.zeros(raster.shape, np.uint32)
-    for number, outline in zip(ids, outlines, strict=True):
-        for part in getattr(outline, "geoms", [outline]):
-            yx = apply_affine(to_pixel, np.asarray(part.exterior.coords)[:, 1::-1]) - 0.5  # pixel centres at integers
-            low = np.clip(np.floor(yx.min(axis=0)).astype(int), 0, raster.shape)
-            high = np.clip(np.ceil(yx.max(axis=0)).astype(int) + 1, low, raster.shape)
-            window = labels[low[0] : high[0], low[1] : high[1]]
-            if window.size:
-                window[polygon2mask(window.shape, yx - low)] = number
     return labels
+
+
+@dataclass(frozen=True)
+class _Labels:
+    key: str
+    data: Any
+
+    def read(self, rows: slice, columns: slice) -> np.ndarray:
+        labels = read_part(self.data, rows, columns)
+        if labels.size and (labels.min() < 0 or labels.max() > np.iinfo(np.uint32).max):
+            raise DataError(f"Labels {self.key!r} must lie between 0 and 2^32 - 1.")
+        return labels.astype(np.uint32)
+
+
+@dataclass(frozen=True)
+class _Shapes:
+    """Outlines (n, 2) in pixels, whose centres are at integers, with their numbers and the pixels around each."""
+
+    shape: tuple[int, int]
+    numbers: np.ndarray
+    outlines: list[np.ndarray]
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def of(cls, sdata: SpatialData, key: str, raster: Raster) -> _Shapes:
+        """Polygons and circles: the integer index of the shapes where it is positive, else 1, 2, ..."""
+        shapes = sdata.shapes[key]
+        to_pixel = np.linalg.inv(raster.to_system) @ affine_matrix(shapes, raster.coordinate_system)
+        outlines = shapes.geometry.buffer(shapes["radius"]) if "radius" in shapes else shapes.geometry
+        ids = shapes.index
+        if not (pd.api.types.is_integer_dtype(ids) and ids.is_unique and ids.min() > 0):
+            ids = range(1, len(shapes) + 1)
+        numbers, rings = [], []
+        for number, outline in zip(ids, outlines, strict=True):
+            for part in getattr(outline, "geoms", [outline]):
+                numbers.append(number)
+                rings.append(apply_affine(to_pixel, np.asarray(part.exterior.coords)[:, 1::-1]) - 0.5)
+        low = np.array([np.floor(ring.min(axis=0)) for ring in rings]).reshape(-1, 2)
+        high = np.array([np.ceil(ring.max(axis=0)) + 1 for ring in rings]).reshape(-1, 2)
+        low = np.clip(low, 0, raster.shape).astype(int)
+        return cls(raster.shape, np.array(numbers, np.uint32), rings, low, np.clip(high, low, raster.shape).astype(int))
+
+    def read(self, rows: slice, columns: slice) -> np.ndarray:
+        from skimage.draw import polygon2mask
+
+        start, stop = np.array([(rows.start, columns.start), (rows.stop, columns.stop)])
+        labels = np.zeros(stop - start, np.uint32)
+        for i in np.flatnonzero(((self.low < stop) & (self.high > start) & (self.low < self.high)).all(axis=1)):
+            low, high = self.low[i], self.high[i]
+            mask = polygon2mask(high - low, self.outlines[i] - low)
+            first, last = np.maximum(low, start), np.minimum(high, stop)
+            seen = mask[tuple(map(slice, first - low, last - low))]
+            labels[tuple(map(slice, first - start, last - start))][seen] = self.numbers[i]
+        return labels
 
 
 def raster_over_points(sdata: SpatialData, points_key: str, coordinate_system: str, pixel_size: float) -> Raster:
@@ -219,13 +282,17 @@ def raster_over_points(sdata: SpatialData, points_key: str, coordinate_system: s
     from spatialdata.transformations import Affine
 
     points = sdata.points[points_key]
-    yx = apply_affine(affine_matrix(points, coordinate_system), points[list(YX)].compute().to_numpy(np.float64))
-    if not np.isfinite(yx).all():
-        raise DataError(f"Points {points_key!r} have coordinates that are not finite.")
-    if not len(yx):
+    matrix = affine_matrix(points, coordinate_system)
+    low, high = np.full(2, np.inf), np.full(2, -np.inf)
+    for partition in points[list(YX)].partitions:
+        yx = apply_affine(matrix, partition.compute().to_numpy(np.float64))
+        if not np.isfinite(yx).all():
+            raise DataError(f"Points {points_key!r} have coordinates that are not finite.")
+        low, high = np.minimum(low, yx.min(axis=0, initial=np.inf)), np.maximum(high, yx.max(axis=0, initial=-np.inf))
+    if not np.isfinite(low).all():
         raise DataError(f"Points {points_key!r} are empty: there is no transcript.")
-    origin = np.floor(yx.min(axis=0) / pixel_size) * pixel_size
-    height, width = (int(n) for n in np.floor((yx.max(axis=0) - origin) / pixel_size) + 1)
+    origin = np.floor(low / pixel_size) * pixel_size
+    height, width = (int(n) for n in np.floor((high - origin) / pixel_size) + 1)
     matrix = np.array([[pixel_size, 0, origin[0]], [0, pixel_size, origin[1]], [0, 0, 1.0]])
     return Raster((height, width), matrix, coordinate_system, {coordinate_system: Affine(matrix, YX, YX)})
 

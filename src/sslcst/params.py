@@ -374,6 +374,30 @@ class FlowParams(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TileParams(Section):
+    """How a chip is cut. Memory depends on it, and the time a little; the result does not depend on `size`.
+
+    Parameters
+    ----------
+    size
+        Side of a tile in bins, rounded up to whole blocks.
+    block
+        Side in bins of the squares that go through the encoder at once; a multiple of 16. Rounding may depend on it.
+    image_size
+        Side in pixels of the tiles in which nuclei are segmented; an image no larger is segmented as one.
+    """
+
+    size: int = 2048
+    block: int = 512
+    image_size: int = 4096
+
+    def _check_bounds(self) -> None:
+        _check_positive(self, "size", "block")
+        _check(self.block % 16 == 0, "block", self.block, "must be a multiple of 16")
+        _check(self.image_size >= 64, "image_size", self.image_size, "must be at least 64")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Params:
     """All parameters of `sslcst.tl.segment`, a section for each step.
 
@@ -392,6 +416,7 @@ class Params:
     training: TrainingParams = field(default_factory=TrainingParams)
     prior: PriorParams = field(default_factory=PriorParams)
     flow: FlowParams = field(default_factory=FlowParams)
+    tiles: TileParams = field(default_factory=TileParams)
 
     @classmethod
     def of(cls, params: Params | Mapping[str, Mapping[str, Any]] | str | None) -> Params:

@@ -11,18 +11,27 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sslcst._logging import logger
 from sslcst.errors import KeyMissingError, StoreError
+from sslcst.scratch import fingerprint_in
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 _LISTING = "zarr.json"
+_NEW, _OLD = "new.zarr", "old"  # in the scratch folder: results to come, and those they replace
+_WHOLE = "whole.json"  # written when all results to come are there
 
 
 def check_free(sdata: SpatialData, names: Mapping[str, str], *, overwrite: bool) -> None:
@@ -63,7 +72,51 @@ def check_free(sdata: SpatialData, names: Mapping[str, str], *, overwrite: bool)
             raise KeyMissingError(f"{name!r} exists: choose another key_added, or overwrite=True.")
 
 
-def commit(sdata: SpatialData, elements: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
+@contextmanager
+def locked(store: Path) -> Iterator[None]:
+    """Hold a store, so that no second run works on it; the lock goes with the process, however it ends.
+
+    Raises
+    ------
+    StoreError
+        Another run holds it.
+    """
+    if fcntl is None:
+        logger.warning("This system has no file locks: do not start a second run on %s.", store)
+        yield
+        return
+    handle = os.open(store, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise StoreError(f"Another run is at work on {store}: wait for its end, or stop it.") from error
+    finally:
+        os.close(handle)
+
+
+def scratch_folder(store: Path, key_added: str) -> Path:
+    """Where a run keeps what it has done so far: beside the store, on the same disk."""
+    return store.parent / f"{_prefix(store)}{key_added}"
+
+
+def _prefix(store: Path) -> str:
+    return f".{store.name}.sslcst-"
+
+
+def finish(store: Path) -> list[str | None]:
+    """Finish what killed runs had begun to publish, and remove their scratch folders; the fingerprints of the runs."""
+    runs = []
+    for mark in sorted(store.parent.glob(f"{escape(_prefix(store))}*/{_WHOLE}")):
+        _swap(store, mark.parent)
+        runs.append(fingerprint_in(mark.parent))
+        shutil.rmtree(mark.parent)
+    return runs
+
+
+def commit(
+    sdata: SpatialData, elements: Mapping[str, Any], kinds: Mapping[str, str], *, folder: Path | None = None
+) -> None:
     """Add results to an object and, where it has one, to its store; all of them or none.
 
     Parameters
@@ -71,9 +124,11 @@ def commit(sdata: SpatialData, elements: Mapping[str, Any], kinds: Mapping[str, 
     sdata
         The object to add to.
     elements
-        Name -> labels or table, in the order in which they are to appear.
+        Name -> element, in the order in which they are to appear.
     kinds
-        Name -> ``"labels"`` or ``"tables"``.
+        Name -> ``"labels"``, ``"tables"``, ``"shapes"`` or ``"points"``.
+    folder
+        Where the results are written first, on the store's disk; by default one that is removed in the end.
 
     Raises
     ------
@@ -81,40 +136,57 @@ def commit(sdata: SpatialData, elements: Mapping[str, Any], kinds: Mapping[str, 
         The store could not be written; it is as it was.
     """
     if sdata.path is not None:
-        _publish(Path(sdata.path), elements, kinds)
-        elements = _read_back(Path(sdata.path), elements, kinds)
+        store = Path(sdata.path)
+        _publish(store, elements, kinds, folder or scratch_folder(store, "write"))
+        elements = read_back(store, kinds)
+    add_to_object(sdata, elements, kinds)
+
+
+def add_to_object(sdata: SpatialData, elements: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
+    """Add elements to the object alone, in place of those of their names."""
     for name, element in elements.items():
         if name in sdata:
             del sdata[name]
         getattr(sdata, kinds[name])[name] = element
 
 
-def _publish(store: Path, elements: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
+def _publish(store: Path, elements: Mapping[str, Any], kinds: Mapping[str, str], folder: Path) -> None:
     from spatialdata import SpatialData
 
-    prefix = f".{store.name}.sslcst-"
-    for left_over in store.parent.glob(f"{escape(prefix)}*"):
-        shutil.rmtree(left_over)
-    places = [Path(kinds[name]) / name for name in elements]
     try:
-        with tempfile.TemporaryDirectory(prefix=prefix, dir=store.parent) as scratch:
-            new, old = Path(scratch) / "new.zarr", Path(scratch) / "old"
-            SpatialData.init_from_elements(dict(elements)).write(new, consolidate_metadata=False)
-            _unlist(store, places)
-            try:
-                _move(places, store, old)
-                for place in places:
-                    _add_to_group(store, *place.parts)
-                _move(places, new, store)
-            except OSError:
-                arrived = [place for place in places if not (new / place).exists()]
-                _move(arrived, store, Path(scratch) / "undone")
-                _move(places, old, store)
-                raise
-            finally:
-                _consolidate(store)
+        finish(store)
+        shutil.rmtree(folder / _NEW, ignore_errors=True)
+        SpatialData.init_from_elements(dict(elements)).write(folder / _NEW, consolidate_metadata=False)
+        (folder / _WHOLE).write_text(json.dumps([f"{kinds[name]}/{name}" for name in elements]))
+        _swap(store, folder)
     except OSError as error:
         raise StoreError(f"{store} could not be written: {error}. What was in it before is unharmed.") from error
+    finally:
+        for left in (_NEW, _OLD, "undone"):
+            shutil.rmtree(folder / left, ignore_errors=True)
+        (folder / _WHOLE).unlink(missing_ok=True)
+        if folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _swap(store: Path, folder: Path) -> None:
+    """Put whole results in the place of those before; begun again, it goes on where it was."""
+    places = [Path(place) for place in json.loads((folder / _WHOLE).read_text())]
+    new, old = folder / _NEW, folder / _OLD
+    coming = [place for place in places if (new / place).exists()]
+    _unlist(store, places)
+    try:
+        _move(coming, store, old)
+        for place in places:
+            _add_to_group(store, *place.parts)
+        _move(coming, new, store)
+    except OSError:
+        arrived = [place for place in places if not (new / place).exists()]
+        _move(arrived, store, folder / "undone")
+        _move(places, old, store)
+        raise
+    finally:
+        _consolidate(store)
 
 
 def _move(places: list[Path], source: Path, target: Path) -> None:
@@ -159,9 +231,9 @@ def _consolidate(store: Path) -> None:
         zarr.consolidate_metadata(store)
 
 
-def _read_back(store: Path, elements: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, Any]:
-    """Labels as they lie on disk, so that the computed arrays can be let go; the tables as they are."""
+def read_back(store: Path, kinds: Mapping[str, str]) -> dict[str, Any]:
+    """Results as they lie on disk, so that computed arrays can be let go."""
     from spatialdata import read_zarr
 
-    on_disk = read_zarr(store, selection=("labels",))
-    return {name: on_disk.labels[name] if kinds[name] == "labels" else element for name, element in elements.items()}
+    on_disk = read_zarr(store, selection=tuple(sorted(set(kinds.values()))))
+    return {name: on_disk[name] for name in kinds}

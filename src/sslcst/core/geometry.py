@@ -45,6 +45,10 @@ class Regions:
         """Eq. 1: the mean position (n, 2) of each region's pixels, where pixel i reaches from i to i + 1."""
         return (self.sums + 0.5 * self.areas[:, None]) / self.areas[:, None]
 
+    def take(self, chosen: np.ndarray) -> Regions:
+        """Some of the regions."""
+        return Regions(**{name: getattr(self, name)[chosen] for name in _FIELDS})
+
     @classmethod
     def of(cls, labels: np.ndarray, corner: tuple[int, int] = (0, 0)) -> Regions:
         """Regions of labels (y, x), 0 being background, whose first pixel is `corner` of the whole."""

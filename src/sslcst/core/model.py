@@ -63,26 +63,33 @@ class Model:
             digest.update(name.encode() + value.cpu().numpy().tobytes())
         return digest.hexdigest()
 
-    def read_counts(self, counts: sparse.csr_matrix, genes: Sequence[str]) -> sparse.csr_matrix:
-        """Columns of the model's genes, in its order, from counts (n, len(genes)); a gene that is not there counts 0.
+    def places(self, genes: Sequence[str]) -> np.ndarray:
+        """Where each of the model's genes is among these, int64; -1 for one that is not there.
 
         Raises
         ------
         DataError
             Most of the model's genes are not there.
         """
-        place = {gene: i for i, gene in enumerate(self.genes)}
-        pairs = np.array([(i, place[gene]) for i, gene in enumerate(genes) if gene in place]).reshape(-1, 2)
-        if 2 * len(pairs) < len(self.genes):
+        place = {gene: i for i, gene in enumerate(genes)}
+        found = np.array([place.get(gene, -1) for gene in self.genes], np.int64)
+        n_found = int((found >= 0).sum())
+        if 2 * n_found < len(self.genes):
             raise DataError(
-                f"Only {len(pairs)} of the {len(self.genes)} genes of the model are in these data: train one on them."
+                f"Only {n_found} of the {len(self.genes)} genes of the model are in these data: train one on them."
             )
-        if len(pairs) < len(self.genes):
-            logger.warning(
-                "%d of the model's %d genes are not in these data.", len(self.genes) - len(pairs), len(self.genes)
-            )
-        select = sparse.csr_matrix((np.ones(len(pairs)), pairs.T), shape=(len(genes), len(self.genes)))
-        return (counts @ select).tocsr()
+        if n_found < len(self.genes):
+            logger.warning("%d of the model's %d genes are not in these data.", len(found) - n_found, len(found))
+        return found
+
+
+def take_genes(counts: sparse.csr_matrix, places: np.ndarray) -> sparse.csr_matrix:
+    """Columns of counts (n, genes) in the order of `places`; one at -1 counts 0."""
+    there = np.flatnonzero(places >= 0)
+    select = sparse.csr_matrix(
+        (np.ones(len(there), counts.dtype), (places[there], there)), shape=(counts.shape[1], len(places))
+    )
+    return (counts @ select).tocsr()
 
 
 def check_scale(model: Model, grid: Grid) -> None:

@@ -7,11 +7,10 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, to_rgba_array
+from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -24,6 +23,7 @@ from sslcst.pl._canvas import (
     Raster,
     Region,
     affine_of,
+    category_colours,
     check_region,
     draw_outlines,
     extent_of,
@@ -170,9 +170,7 @@ def _fill_cells(ax: Axes, cells: Raster, values: _Values) -> list[Artist]:
     of_cell, handles = values.of_cell, []
     if isinstance(of_cell.dtype, pd.CategoricalDtype):
         categories = of_cell.cat.categories
-        palette = mpl.colormaps["tab10" if len(categories) <= 10 else "tab20"]
-        colours = to_rgba_array(palette.colors if values.colours is None else values.colours)
-        colours = colours[np.arange(len(categories)) % len(colours)]
+        colours = category_colours(len(categories), values.colours)
         handles = [Patch(color=colour, label=str(name)) for colour, name in zip(colours, categories, strict=True)]
         of_cell, rgba = of_cell.cat.codes, np.vstack([colours, np.zeros(4)])[of_cell.cat.codes]
     else:

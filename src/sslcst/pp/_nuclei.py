@@ -14,6 +14,7 @@ from sslcst.core.nuclei import segment_nuclei as segment_array
 from sslcst.core.nuclei.intensity import merge_channels
 from sslcst.device import choose_device
 from sslcst.elements import (
+    Raster,
     add_labels,
     choose_coordinate_system,
     choose_image,
@@ -145,21 +146,33 @@ def import_nuclei(
     DataError
         Labels that are no integers from 0 to 2^32 - 1; no nucleus.
     """
+    raster = raster_of_nuclei(
+        sdata, nuclei_key, image_key=image_key, points_key=points_key, coordinate_system=coordinate_system
+    )
+    add_labels(sdata, key_added, read_nuclei(sdata, nuclei_key, raster), raster)
+
+
+def raster_of_nuclei(
+    sdata: SpatialData,
+    nuclei_key: str,
+    *,
+    image_key: str | None,
+    points_key: str | None,
+    coordinate_system: str | None,
+) -> Raster:
+    """The grid of nuclei that are there already: their own, or that on which shapes are to be drawn (`import_nuclei`)."""
     choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
     if nuclei_key in sdata.labels:
         coordinate_system = choose_coordinate_system(sdata, [nuclei_key], coordinate_system)
-        raster = raster_of(sdata, nuclei_key, coordinate_system)
-    elif image_key is not None or len(sdata.images) == 1:
+        return raster_of(sdata, nuclei_key, coordinate_system)
+    if image_key is not None or len(sdata.images) == 1:
         image_key = choose_image(sdata, image_key)
         coordinate_system = choose_coordinate_system(sdata, [nuclei_key, image_key], coordinate_system)
-        raster = raster_of(sdata, image_key, coordinate_system)
-    else:
-        points_key = choose_points(sdata, points_key)
-        coordinate_system = choose_coordinate_system(sdata, [nuclei_key, points_key], coordinate_system)
-        raster = raster_over_points(
-            sdata, points_key, coordinate_system, _shape_pixel(sdata, nuclei_key, coordinate_system)
-        )
-    add_labels(sdata, key_added, read_nuclei(sdata, nuclei_key, raster), raster)
+        return raster_of(sdata, image_key, coordinate_system)
+    points_key = choose_points(sdata, points_key)
+    coordinate_system = choose_coordinate_system(sdata, [nuclei_key, points_key], coordinate_system)
+    pixel_size = _shape_pixel(sdata, nuclei_key, coordinate_system)
+    return raster_over_points(sdata, points_key, coordinate_system, pixel_size)
 
 
 def _shape_pixel(sdata: SpatialData, key: str, coordinate_system: str) -> float:

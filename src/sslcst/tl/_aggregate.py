@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from sslcst._logging import logger
-from sslcst.core.counts import count_matrix, owners
-from sslcst.core.geometry import centroids
+from sslcst.core.measure import Cells, measure
 from sslcst.elements import (
+    Raster,
     add_element,
     apply_affine,
     choose_coordinate_system,
@@ -25,6 +25,7 @@ from sslcst.pp import as_spots
 from sslcst.transcripts import read_transcripts
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from spatialdata import SpatialData
 
 
@@ -69,9 +70,6 @@ def aggregate(
     KeyMissingError, DataError
         As in `sslcst.pp.bin_spots`.
     """
-    import anndata
-    from spatialdata.models import TableModel
-
     params = Params.of(params)
     points_key = choose_points(sdata, points_key)
     for key in (cells_key, nuclei_key):
@@ -84,47 +82,45 @@ def aggregate(
         sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster, params=params.transcripts
     )
 
-    ids, centers, areas = centroids(cells)
-    owner = owners(transcripts.yx, cells)
-    in_nucleus = owners(transcripts.yx, nuclei) == owner
-    counts, nuclear = (
-        count_matrix(who, transcripts.gene, transcripts.count, ids=ids, n_genes=len(transcripts.genes))
-        for who in (owner, np.where(in_nucleus, owner, 0))
+    spots_table = sdata.tables[spots_key]
+    spots, _ = as_spots(spots_table)
+    measured = measure(
+        cells,
+        nuclei,
+        raster_shape=raster.shape,
+        pixel=transcripts.yx,
+        gene=transcripts.gene,
+        count=transcripts.count,
+        n_genes=len(transcripts.genes),
+        spot=spots.grid.centers(spots.index),
+        inside=spots_table.obs["inside"].to_numpy(),
     )
-    table = anndata.AnnData(
-        counts,
-        obs=pd.DataFrame({"cell_id": ids, "region": pd.Categorical([cells_key] * len(ids))}, index=ids.astype(str)),
-        var=pd.DataFrame(index=transcripts.genes),
-        layers={"nuclear": nuclear},
-        obsm={"spatial": apply_affine(raster.to_system, centers)[:, ::-1]},
-    )
-    table = TableModel.parse(table, region=cells_key, region_key="region", instance_key="cell_id")
-    # Columns of our own come after parsing, which would reorder and retype them.
-    pixel_area = raster.pixel_size**2
-    nuclear_pixels = np.searchsorted(ids, nuclei[nuclei > 0])
-    table.obs["area"] = areas * pixel_area
-    table.obs["nucleus_area"] = np.bincount(nuclear_pixels, minlength=len(ids)) * pixel_area
-    table.obs["n_counts"] = np.asarray(counts.sum(axis=1)).ravel()
-    table.obs["n_genes"] = np.diff(counts.indptr)
-    table.obs["n_spots"], table.obs["mean_prob"] = _of_spots(sdata.tables[spots_key], cells, ids)
-    border = np.concatenate([cells[0], cells[-1], cells[:, 0], cells[:, -1]])
-    table.obs["touches_border"] = np.isin(ids, border)
-    logger.info(
-        "%d cells hold %.1f%% of the counts.",
-        len(ids),
-        100 * counts.sum() / max(1, _total(transcripts.count, len(owner))),
-    )
+    table = as_table(measured, raster, transcripts.genes, cells_key)
+    total = len(transcripts.gene) if transcripts.count is None else transcripts.count.sum()
+    logger.info("%d cells hold %.1f%% of the counts.", len(measured), 100 * measured.counts.sum() / max(1, total))
     add_element(sdata, "tables", key_added, table)
 
 
-def _of_spots(table, cells: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number of spots in each cell, and their mean probability to lie in a cell."""
-    spots, _ = as_spots(table)
-    owner = owners(spots.grid.centers(spots.index), cells)
-    owned, inside = np.searchsorted(ids, owner[owner > 0]), table.obs["inside"].to_numpy()[owner > 0]
-    n_spots, total = (np.bincount(owned, weights, minlength=len(ids)) for weights in (None, inside))
-    return n_spots, np.divide(total, n_spots, out=np.full(len(ids), np.nan), where=n_spots > 0)
+def as_table(cells: Cells, raster: Raster, genes: pd.Index, cells_key: str) -> AnnData:
+    """The table of measured cells, which annotates the cell labels."""
+    import anndata
+    from spatialdata.models import TableModel
 
-
-def _total(count: np.ndarray | None, n: int) -> int:
-    return n if count is None else int(count.sum())
+    table = anndata.AnnData(
+        cells.counts,
+        obs=pd.DataFrame(
+            {"cell_id": cells.id, "region": pd.Categorical([cells_key] * len(cells))}, index=cells.id.astype(str)
+        ),
+        var=pd.DataFrame(index=genes),
+        layers={"nuclear": cells.nuclear},
+        obsm={"spatial": apply_affine(raster.to_system, cells.center)[:, ::-1]},
+    )
+    table = TableModel.parse(table, region=cells_key, region_key="region", instance_key="cell_id")
+    # Columns of our own come after parsing, which would reorder and retype them.
+    table.obs["area"] = cells.area * raster.pixel_size**2
+    table.obs["nucleus_area"] = cells.nucleus_area * raster.pixel_size**2
+    table.obs["n_counts"] = np.asarray(cells.counts.sum(axis=1)).ravel()
+    table.obs["n_genes"] = np.diff(cells.counts.indptr)
+    for name in ("n_spots", "mean_prob", "touches_border"):
+        table.obs[name] = getattr(cells, name)
+    return table

@@ -9,7 +9,7 @@ from sslcst._logging import progress
 from sslcst.core.features import Features
 from sslcst.core.inference import predict_spots
 from sslcst.core.inputs import make_inputs
-from sslcst.core.model import Model, check_scale
+from sslcst.core.model import Model, check_scale, take_genes
 from sslcst.core.prior import direction_posterior, direction_prior
 from sslcst.device import choose_device
 from sslcst.elements import choose_key
@@ -59,7 +59,7 @@ def predict(
         model.encoder_params,
         Features.of(
             spots,
-            counts=model.read_counts(table.X, table.var_names),
+            counts=take_genes(table.X, model.places(table.var_names)),
             distance=relations.distance,
             n_neighbors=model.n_neighbors,
             window=model.window,

@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from contextlib import ExitStack
+from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
+from shutil import rmtree
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
-from sslcst import __version__, pp
-from sslcst._logging import progress
-from sslcst.core.nuclei import choose_method
+from sslcst import __version__
+from sslcst._logging import collect_stages, logger, progress
+from sslcst.core.fit import fit
+from sslcst.core.geometry import Regions
+from sslcst.core.layout import lay_out
+from sslcst.core.model import check_scale
 from sslcst.device import choose_device
-from sslcst.elements import (
-    choose_coordinate_system,
-    choose_image,
-    choose_key,
-    choose_points,
-    raster_of,
-)
+from sslcst.elements import Raster, open_nuclei
+from sslcst.errors import DataError, SslcstError, StoreError
+from sslcst.fingerprint import fingerprint
+from sslcst.io import read_model, write_model
 from sslcst.params import Params, check_seed
-from sslcst.store import check_free, commit
-from sslcst.tl._aggregate import aggregate
-from sslcst.tl._predict import predict
-from sslcst.tl._track import track
-from sslcst.tl._train import train
-from sslcst.transcripts import open_transcripts
+from sslcst.scratch import Scratch
+from sslcst.store import add_to_object, check_free, commit, finish, locked, read_back, scratch_folder
+from sslcst.tiles.buckets import fill
+from sslcst.tiles.cells import MODEL, Segmentation, find
+from sslcst.tiles.chip import NUCLEI, Chip
+from sslcst.tiles.nuclei import copy as copy_nuclei
+from sslcst.tiles.nuclei import regions_of
+from sslcst.tiles.nuclei import segment as segment_stain
+from sslcst.tiles.results import (
+    CELLS,
+    count_rows,
+    labels_element,
+    points_element,
+    put_together,
+    shapes_element,
+)
+from sslcst.tiles.survey import Surveyed, choose_lessons, survey_chip
+from sslcst.tl._aggregate import as_table
+from sslcst.tl._sources import Sources, choose_sources
+from sslcst.tl._train import show_epoch
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -49,14 +68,21 @@ def segment(
     device: str | None = None,
     seed: int = 0,
     key_added: str = "sslcst",
+    shapes: bool = False,
+    assign_points: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Segment the cells of a tissue from its stain and its transcripts, by the method of SSL-CST.
 
     Nuclei are segmented in the stain and eroded; a transformer learns, from the spots in nuclei and those far from any,
     in which direction the nucleus of a spot lies and whether the spot lies in a cell; cells are what flows to one
-    nucleus. These are, in order, `sslcst.pp.segment_nuclei` (or `sslcst.pp.import_nuclei`), `sslcst.pp.erode_nuclei`,
-    `sslcst.pp.bin_spots`, `sslcst.tl.train`, `sslcst.tl.predict`, `sslcst.tl.track` and `sslcst.tl.aggregate`.
+    nucleus. The same in steps, with all in memory: `sslcst.pp.segment_nuclei` (or `sslcst.pp.import_nuclei`),
+    `sslcst.pp.erode_nuclei`, `sslcst.pp.bin_spots`, `sslcst.tl.train`, `sslcst.tl.predict`, `sslcst.tl.track` and
+    `sslcst.tl.aggregate`.
+
+    The chip is cut into tiles, on which memory depends, and which change nothing of the result. They are the tasks of
+    the active `dask.distributed` client, or of threads. A run that was stopped, by anything, goes on where it was when it
+    is called again with the same arguments.
 
     Parameters
     ----------
@@ -88,6 +114,11 @@ def segment(
         The same seed gives the same cells on the same machine.
     key_added
         Results are the labels ``{key_added}_nuclei`` and ``{key_added}_cells`` and the table ``{key_added}_table``.
+    shapes
+        Whether the outlines of the cells are added too, as polygons ``{key_added}_outlines``.
+    assign_points
+        Whether the transcripts are added once more, as points ``{key_added}_transcripts`` with the columns ``cell_id``
+        (0: in no cell) and ``probability`` (of lying in a cell).
     overwrite
         Whether results of these names may be replaced.
 
@@ -110,86 +141,195 @@ def segment(
     --------
     sslcst.pl.segmentation : look at the result.
     """
-    from spatialdata import SpatialData
-
     params = Params.of(params)
     check_seed(seed)
     device = choose_device(device)
-    results = {"nuclei": "labels", "cells": "labels", "table": "tables"}
-    results = {f"{key_added}_{name}": kind for name, kind in results.items()}
-    nuclei_added, cells_added, table_added = results
-    check_free(sdata, results, overwrite=overwrite)
-    points_key = choose_points(sdata, points_key)
-    where = {"points_key": points_key, "gene_key": gene_key, "count_key": count_key}
-    if nuclei_key is None:
-        params = replace(params, nuclei=choose_method(params.nuclei))
-        image_key = choose_image(sdata, image_key)
-    else:
-        choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
-    coordinate_system = choose_coordinate_system(sdata, [nuclei_key or image_key, points_key], coordinate_system)
-    if nuclei_key is None:
-        # Transcripts that cannot be read are better known before minutes go into the nuclei.
-        raster = raster_of(sdata, image_key, coordinate_system)
-        open_transcripts(sdata, raster=raster, params=params.transcripts, **where)
-
-    # The steps add what they make to an object of their own; the caller's gets the finished results alone.
-    work = SpatialData.init_from_elements({name: element for _, name, element in sdata.gen_elements()})
-    with progress("nuclei"):
-        if nuclei_key is None:
-            pp.segment_nuclei(
-                work,
-                image_key=image_key,
-                channel=channel,
-                coordinate_system=coordinate_system,
-                params=params,
-                device=device,
-                key_added=nuclei_added,
-            )
+    results = _results(key_added, shapes=shapes, assign_points=assign_points)
+    sources, params = choose_sources(
+        sdata,
+        image_key=image_key,
+        channel=channel,
+        points_key=points_key,
+        gene_key=gene_key,
+        count_key=count_key,
+        nuclei_key=nuclei_key,
+        coordinate_system=coordinate_system,
+        params=params,
+    )
+    about = {
+        "params": params.to_dict(),
+        "versions": _versions(),
+        "seed": seed,
+        "model": None if model is None else model.sha256(),
+        "sources": [gene_key, count_key, sources.nuclei_key, str(channel), sources.raster.coordinate_system],
+        "results": results,
+    }
+    with ExitStack() as stack:
+        if sdata.path is None:
+            check_free(sdata, results, overwrite=overwrite)
+            run_id = uuid4().hex
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="sslcst-")))
         else:
-            pp.import_nuclei(
-                work,
-                nuclei_key,
-                image_key=image_key,
-                points_key=points_key,
-                coordinate_system=coordinate_system,
-                key_added=nuclei_added,
-            )
-        stain = {"image_key": image_key, "channel": channel} if nuclei_key is None else {}
-        pp.erode_nuclei(work, nuclei_key=nuclei_added, params=params, seed=seed, **stain)
-    with progress("spots"):
-        pp.bin_spots(work, nuclei_key=nuclei_added, coordinate_system=coordinate_system, params=params, **where)
-    if model is None:
-        model = train(work, params=params, device=device, seed=seed)
-    predict(work, model, params=params, device=device)
-    track(work, nuclei_key=nuclei_added, params=params, key_added=cells_added)
-    with progress("count"):
-        aggregate(
-            work,
-            cells_key=cells_added,
-            nuclei_key=nuclei_added,
-            coordinate_system=coordinate_system,
-            params=params,
-            key_added=table_added,
-            **where,
+            store = Path(sdata.path)
+            stack.enter_context(locked(store))
+            run_id = fingerprint(sdata, sources.keys, about)
+            if run_id in finish(store):
+                logger.info("A run that was stopped while it wrote its results is now complete.")
+                add_to_object(sdata, read_back(store, results), results)
+                return
+            check_free(sdata, results, overwrite=overwrite)
+            folder = scratch_folder(store, key_added)
+        scratch, resumed = Scratch.open(folder, run_id)
+        if resumed:
+            logger.info("Going on with a run that was stopped, from what lies in %s.", folder)
+        stages = stack.enter_context(collect_stages())
+        try:
+            elements = _run(sdata, sources, params, scratch, results, model=model, device=device, seed=seed)
+            elements[f"{key_added}_table"].uns["sslcst"] |= {"run": run_id}
+            with progress("write"):
+                commit(sdata, elements, results, folder=folder)
+        except OSError as error:
+            raise StoreError(
+                f"{error}. The store is as it was; what was done lies in {folder}, and the same call goes on from there."
+            ) from error
+        except StoreError:
+            raise
+        except SslcstError:
+            scratch.remove()
+            raise
+        scratch.remove()
+        logger.info("%s", stages)
+
+
+def _results(key_added: str, *, shapes: bool, assign_points: bool) -> dict[str, str]:
+    """Name -> kind of all that a run adds."""
+    kinds = {"nuclei": "labels", "cells": "labels"}
+    kinds |= {"outlines": "shapes"} if shapes else {}
+    kinds |= {"transcripts": "points"} if assign_points else {}
+    return {f"{key_added}_{name}": kind for name, kind in (kinds | {"table": "tables"}).items()}
+
+
+def _run(
+    sdata: SpatialData,
+    sources: Sources,
+    params: Params,
+    scratch: Scratch,
+    results: Mapping[str, str],
+    *,
+    model: Model | None,
+    device: str,
+    seed: int,
+) -> dict[str, Any]:
+    """The stages one after the other, each in what the scratch folder does not hold yet; the elements to add."""
+    raster, kinds = sources.raster, dict(zip((name.rsplit("_", 1)[1] for name in results), results, strict=True))
+    regions = regions_of(scratch) or _find_nuclei(sdata, sources, params, scratch, device)
+    layout = lay_out(regions, raster.shape, pixel_size=raster.pixel_size, pixel_sides=raster.pixel_sides, params=params)
+    genes = sources.transcripts.genes
+    chip = Chip(scratch, layout, regions, len(genes), sources.image, params, seed)
+    fill(sources.transcripts, chip.grid, scratch, params.tiles)
+    tiles = chip.tiles()
+    surveyed = survey_chip(chip, tiles)
+    logger.info(
+        "%d spots of %.3g units in %d tiles, expected cell radius %.3g units.",
+        surveyed.n_spots,
+        chip.grid.bin_size,
+        len(tiles),
+        layout.radius * chip.grid.bin_size,
+    )
+    if model is not None:
+        check_scale(model, chip.grid)
+    model = _model_of(chip, tiles, surveyed, genes, model, device)
+    points = sdata.points[sources.points_key]
+    job = Segmentation(
+        chip,
+        model.places(genes),
+        surveyed.occupancy.spacing,
+        device,
+        shapes="outlines" in kinds,
+        n_rows=count_rows(points) if "transcripts" in kinds else 0,
+    )
+    find(job, tiles)
+    cells = put_together(chip, tiles)
+    table = as_table(cells, raster, genes, kinds["cells"])
+    table.uns["sslcst"] = _provenance(chip, raster, model)
+    logger.info("%d cells hold %d molecules.", len(cells), cells.counts.sum())
+
+    in_memory = sdata.path is None
+    made = {
+        "nuclei": lambda: labels_element(scratch, NUCLEI, raster, in_memory=in_memory),
+        "cells": lambda: labels_element(scratch, CELLS, raster, in_memory=in_memory),
+        "outlines": lambda: shapes_element(chip, tiles, raster),
+        "transcripts": lambda: points_element(points, scratch, in_memory=in_memory),
+        "table": lambda: table,
+    }
+    return {name: made[kind]() for kind, name in kinds.items()}
+
+
+def _find_nuclei(sdata, sources: Sources, params: Params, scratch: Scratch, device: str) -> Regions:
+    raster = sources.raster
+    if sources.nuclei_key is None:
+        regions = segment_stain(
+            sources.image, raster.shape, pixel_size=raster.pixel_size, scratch=scratch, params=params, device=device
         )
-        work.tables[table_added].uns["sslcst"] = _provenance(work, params, model, seed)
-    with progress("write"):
-        commit(sdata, {name: work[name] for name in results}, results)
+        if not len(regions):
+            raise DataError(
+                f"No nuclei were found with method {params.nuclei.method!r}: "
+                "try another nuclei.method, give nuclei.diameters, or bring nuclei of your own with nuclei_key=."
+            )
+    else:
+        nuclei = open_nuclei(sdata, sources.nuclei_key, raster)
+        regions = copy_nuclei(nuclei, raster.shape, scratch, params)
+        if not len(regions):
+            raise DataError(f"There are no nuclei in {sources.nuclei_key!r}: every pixel is background.")
+    logger.info("%d nuclei.", len(regions))
+    return regions
 
 
-def _provenance(work: SpatialData, params: Params, model: Model, seed: int) -> dict[str, Any]:
+def _model_of(chip: Chip, tiles, surveyed: Surveyed, genes, model: Model | None, device: str) -> Model:
+    """The model, in the scratch folder where all workers find it; trained, unless there is one."""
+    file = chip.scratch.folder / MODEL
+    if file.exists():
+        return read_model(file)
+    params = chip.params
+    if model is None:
+        samples, *lessons = choose_lessons(chip, tiles, surveyed)
+        with progress("train", params.training.max_epochs, unit="epoch") as bar:
+            model = fit(
+                *lessons,
+                samples,
+                genes=genes[surveyed.genes],
+                bin_size=chip.grid.bin_size,
+                radius=chip.layout.radius,
+                params=params,
+                seed=chip.seed,
+                device=device,
+                on_epoch=show_epoch(bar),
+            )
+    new = chip.scratch.folder / "new"
+    rmtree(new, ignore_errors=True)
+    new.mkdir()
+    write_model(model, new / MODEL)
+    for suffix in (".json", ".safetensors"):  # the weights last: where they are, all is there
+        (new / MODEL).with_suffix(suffix).rename(file.with_suffix(suffix))
+    return model
+
+
+def _versions() -> dict[str, str]:
+    return {"sslcst": __version__} | {name: version(name) for name in _PACKAGES}
+
+
+def _provenance(chip: Chip, raster: Raster, model: Model) -> dict[str, Any]:
     """What is needed to know how a result came about, in types that a store holds."""
-    layout = work.tables["sslcst_spots"].uns["sslcst"]
     history = [asdict(epoch) for epoch in model.history]
     return {
-        "params": _storable(params.to_dict()),
-        "versions": {"sslcst": __version__} | {name: version(name) for name in _PACKAGES},
-        "seed": seed,
+        "params": _storable(chip.params.to_dict()),
+        "versions": _versions(),
+        "seed": chip.seed,
         "model": {"seed": model.seed, "sha256": model.sha256()},
         "history": {name: [epoch[name] for epoch in history] for name in history[0]},
-        "coordinate_system": layout["coordinate_system"],
-        "bin_size": layout["bin_size"],
-        "radius": layout["radius"] * layout["bin_size"],
+        "coordinate_system": raster.coordinate_system,
+        "bin_size": chip.grid.bin_size,
+        "radius": chip.layout.radius * chip.grid.bin_size,
     }
 
 

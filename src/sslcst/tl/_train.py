@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sslcst._logging import progress
 from sslcst.core.features import gather, join
 from sslcst.core.fit import fit, square_side
-from sslcst.core.model import Model
+from sslcst.core.model import Model, take_genes
 from sslcst.core.sampling import choose_samples, survey
 from sslcst.core.training import Epoch
 from sslcst.device import choose_device
@@ -67,7 +69,9 @@ def train(
         spots, relations, surveyed, radius=radius, params=params.sampling, square=square_side(params, radius), seed=seed
     )
     variable = table.var["variable"].to_numpy()
-    gathered = gather(spots, samples, table.X[:, variable], relations.distance, radius=radius, params=params)
+    gathered = gather(
+        spots, samples, take_genes(table.X, np.flatnonzero(variable)), relations.distance, radius=radius, params=params
+    )
     with progress("train", params.training.max_epochs, unit="epoch") as bar:
         return fit(
             *join([gathered]),

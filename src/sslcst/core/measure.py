@@ -1,0 +1,122 @@
+"""What the table says of each cell: its counts, its size, its spots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from scipy import sparse
+
+from sslcst.core.counts import count_matrix, owners
+from sslcst.core.geometry import Regions
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Measures of n cells; lengths and areas in pixels.
+
+    Parameters
+    ----------
+    id
+        Ascending, (n,).
+    center
+        Centroid on the whole raster (n, 2), where pixel i reaches from i to i + 1.
+    area, nucleus_area
+        Pixels of the cell, and of its nucleus, (n,).
+    n_spots, mean_prob
+        Spots in the cell, and their mean probability of lying in a cell, NaN without spots, (n,).
+    touches_border
+        Whether it reaches the raster's edge, bool (n,).
+    counts, nuclear
+        Molecules of each gene in the cell, and in its nucleus, integer csr (n, n_genes).
+    """
+
+    id: np.ndarray
+    center: np.ndarray
+    area: np.ndarray
+    nucleus_area: np.ndarray
+    n_spots: np.ndarray
+    mean_prob: np.ndarray
+    touches_border: np.ndarray
+    counts: sparse.csr_matrix
+    nuclear: sparse.csr_matrix
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    @classmethod
+    def join(cls, parts: Sequence[Cells]) -> Cells:
+        """The cells of all parts, which share none, by their ids."""
+        order = np.argsort(np.concatenate([part.id for part in parts]))
+        return cls(**{each.name: _stack([getattr(part, each.name) for part in parts])[order] for each in fields(cls)})
+
+
+def measure(
+    cells: np.ndarray,
+    nuclei: np.ndarray,
+    *,
+    corner: tuple[int, int] = (0, 0),
+    raster_shape: tuple[int, int],
+    pixel: np.ndarray,
+    gene: np.ndarray,
+    count: np.ndarray | None,
+    n_genes: int,
+    spot: np.ndarray,
+    inside: np.ndarray,
+    wanted: np.ndarray | None = None,
+) -> Cells:
+    """Measure cells that are in view as a whole.
+
+    Parameters
+    ----------
+    cells, nuclei
+        Labels of the pixels in view (y, x), one id for a cell and its nucleus.
+    corner
+        The first pixel in view, of a raster of `raster_shape`.
+    pixel, gene, count
+        Of each transcript the place on the whole raster (n, 2), the gene, and the molecules (None: one each).
+    n_genes
+        Number of genes.
+    spot, inside
+        Of each spot the place on the whole raster (m, 2), and the probability of lying in a cell (m,).
+    wanted
+        Ids of the cells to measure, ascending; by default all in view.
+    """
+    regions = Regions.of(cells, corner)
+    if wanted is not None:
+        regions = regions.take(np.isin(regions.ids, wanted))
+    ids = regions.ids
+    owner = owners(pixel - corner, cells)
+    in_nucleus = owners(pixel - corner, nuclei) == owner
+    counts, nuclear = (
+        count_matrix(who, gene, count, ids=ids, n_genes=n_genes) for who in (owner, np.where(in_nucleus, owner, 0))
+    )
+    cores = Regions.of(nuclei, corner)
+    nucleus_area = np.zeros(len(ids), np.int64)
+    has_nucleus = np.isin(ids, cores.ids)
+    nucleus_area[has_nucleus] = cores.areas[np.searchsorted(cores.ids, ids[has_nucleus])]
+    n_spots, mean_prob = _of_spots(owners(spot - corner, cells), inside, ids)
+    return Cells(
+        id=ids,
+        center=regions.centers,
+        area=regions.areas,
+        nucleus_area=nucleus_area,
+        n_spots=n_spots,
+        mean_prob=mean_prob,
+        touches_border=((regions.low == 0) | (regions.high == raster_shape)).any(axis=1),
+        counts=counts,
+        nuclear=nuclear,
+    )
+
+
+def _of_spots(owner: np.ndarray, inside: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number of spots in each cell, and the mean of their probabilities."""
+    owned = np.isin(owner, ids) & (owner > 0)
+    member = np.searchsorted(ids, owner[owned])
+    n_spots, total = (np.bincount(member, weights, minlength=len(ids)) for weights in (None, inside[owned]))
+    return n_spots, np.divide(total, n_spots, out=np.full(len(ids), np.nan), where=n_spots > 0)
+
+
+def _stack(parts: list) -> np.ndarray | sparse.csr_matrix:
+    return sparse.vstack(parts, format="csr") if sparse.issparse(parts[0]) else np.concatenate(parts)

@@ -1,0 +1,59 @@
+"""What a run is of: changes with its input and its parameters, and stays the same from session to session."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from sslcst.elements import full_scale
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+
+def fingerprint(sdata: SpatialData, keys: Iterable[str], about: dict[str, Any]) -> str:
+    """Hash of some elements of a store and of plain values.
+
+    Of an element on disk, names, sizes and times of its files count, and how it is read from them; of one in memory, its
+    values. Transformations count too.
+    """
+    from spatialdata.transformations import get_transformation
+
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
+    for key in sorted(keys):
+        element = sdata[key]
+        digest.update(key.encode())
+        systems = {name: str(system) for name, system in get_transformation(element, get_all=True).items()}
+        digest.update(json.dumps(systems, sort_keys=True).encode())
+        for part in _identity(full_scale(element)):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _identity(element: Any) -> Iterable[bytes]:
+    from spatialdata import get_dask_backing_files
+
+    if isinstance(element, pd.DataFrame):  # shapes
+        yield pd.util.hash_pandas_object(element.drop(columns="geometry")).to_numpy().tobytes()
+        yield b"".join(element.geometry.to_wkb())
+        return
+    if hasattr(element, "dims"):  # a raster
+        data = element.data
+        yield repr((element.dims, data.shape, str(data.dtype), getattr(data, "name", None))).encode()
+        if not hasattr(data, "dask"):
+            yield data.tobytes()
+            return
+    else:  # points: the name of their graph differs between sessions, so that their first values stand for it
+        yield repr((list(element.columns), element.npartitions, len(element.dask))).encode()
+        first = element.partitions[0].compute(scheduler="synchronous")
+        yield pd.util.hash_pandas_object(first).to_numpy().tobytes()
+    for place in sorted(get_dask_backing_files(element)):
+        for file in sorted([Path(place), *Path(place).rglob("*")]):
+            if file.is_file():
+                about = file.stat()
+                yield repr((str(file), about.st_size, about.st_mtime_ns)).encode()

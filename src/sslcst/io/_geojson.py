@@ -1,0 +1,163 @@
+"""Cells as GeoJSON, for QuPath and Xenium Ranger."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_OID, uuid5
+
+import numpy as np
+import pandas as pd
+
+from sslcst._logging import logger, progress
+from sslcst.core.polygons import polygons
+from sslcst.elements import (
+    affine_matrix,
+    apply_affine,
+    choose_coordinate_system,
+    choose_image,
+    choose_key,
+    full_scale,
+)
+from sslcst.errors import KeyMissingError, StoreError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+def write_geojson(
+    sdata: SpatialData,
+    path: str | os.PathLike[str],
+    *,
+    key: str = "sslcst",
+    image_key: str | None = None,
+    coordinate_system: str | None = None,
+    class_key: str | None = None,
+) -> None:
+    """Write the cells with their nuclei as a GeoJSON FeatureCollection.
+
+    QuPath reads it when the file is dropped on the image: each cell is a cell object with its nucleus, named by its id.
+    Xenium Ranger reads it with ``import-segmentation --cells=a.geojson --nuclei=a.geojson --units=pixels``, and makes
+    files for Xenium Explorer. Outlines run along the edges of pixels; of a cell in pieces the largest is written.
+
+    Parameters
+    ----------
+    sdata
+        Holds labels ``{key}_cells`` and ``{key}_nuclei`` and the table ``{key}_table``. Cells that the table lacks,
+        because they were filtered out, are left out.
+    path
+        The file to write; one of that name is replaced.
+    key
+        The `key_added` of the segmentation.
+    image_key
+        In whose pixels coordinates are, x before y, with (0, 0) the upper left corner: what QuPath expects. May be left
+        out if there is only one image, or one named "morphology_focus"; without any image, the labels' pixels count.
+    coordinate_system
+        In whose units coordinates are instead (with one in microns, Xenium Ranger wants ``--units=microns``).
+    class_key
+        Column of the table's obs, of clusters for instance, that becomes the classification.
+
+    Raises
+    ------
+    KeyMissingError
+        An element, a column or a coordinate system is not there, or there are several images to choose from.
+    DataError
+        The table has cells that the labels lack.
+    StoreError
+        The file cannot be written.
+    """
+    cells_key, nuclei_key, table_key = (f"{key}_{name}" for name in ("cells", "nuclei", "table"))
+    for name in (cells_key, nuclei_key):
+        choose_key(sdata.labels, name, kind="labels element", argument="key")
+    choose_key(sdata.tables, table_key, kind="table", argument="key")
+    table = sdata.tables[table_key]
+    obs = table.obs.set_index("cell_id")
+    classes = {} if class_key is None else _classes(table, class_key)
+    matrix = _to_target(sdata, cells_key, image_key, coordinate_system)
+
+    with progress("write GeoJSON", len(obs), unit="cell") as bar:
+        cells, nuclei = (full_scale(sdata.labels[name]).to_numpy() for name in (cells_key, nuclei_key))
+        with_nucleus = obs.index[np.isin(obs.index, nuclei)]
+        features = _features(
+            obs,
+            outlines=_move(polygons(cells, obs.index), matrix),
+            nuclei=_move(polygons(nuclei, with_nucleus), matrix),
+            classes=classes,
+            namespace=cells_key,
+        )
+        try:
+            with Path(path).open("w", encoding="utf-8") as file:
+                file.write('{"type": "FeatureCollection", "features": [\n')
+                for i, feature in enumerate(features):
+                    file.write((",\n" if i else "") + json.dumps(feature))
+                    bar.update()
+                file.write("\n]}\n")
+        except OSError as error:
+            raise StoreError(f"{path} could not be written: {error}.") from error
+    logger.info("%s: %d cells, %d with a nucleus.", path, len(obs), len(with_nucleus))
+
+
+def _to_target(sdata: SpatialData, cells_key: str, image_key: str | None, coordinate_system: str | None) -> np.ndarray:
+    """Affine matrix (3, 3) on (y, x) from the labels' pixels to those of the image, or to the coordinate system."""
+    if coordinate_system is not None:
+        choose_coordinate_system(sdata, [cells_key], coordinate_system)
+        return affine_matrix(full_scale(sdata[cells_key]), coordinate_system)
+    if image_key is None and not sdata.images:
+        return np.eye(3)
+    image_key = choose_image(sdata, image_key)
+    shared = choose_coordinate_system(sdata, [cells_key, image_key], None)
+    to_shared, image_to_shared = (affine_matrix(full_scale(sdata[name]), shared) for name in (cells_key, image_key))
+    return np.linalg.inv(image_to_shared) @ to_shared
+
+
+def _move(rings: dict[int, np.ndarray], matrix: np.ndarray) -> dict[int, list[list[float]]]:
+    """Rings of (x, y), closed as GeoJSON wants them."""
+    moved = {}
+    for label, ring in rings.items():
+        xy = apply_affine(matrix, ring)[:, ::-1].round(3)
+        moved[label] = [*xy.tolist(), xy[0].tolist()]
+    return moved
+
+
+def _classes(table: AnnData, class_key: str) -> dict[int, dict[str, Any]]:
+    """Name and colour of each cell's class, the colours as in `sslcst.pl.segmentation`."""
+    from sslcst.pl._canvas import category_colours
+
+    if class_key not in table.obs:
+        raise KeyMissingError(f"There is no column {class_key!r} in the table; it has {list(table.obs)}.")
+    values = table.obs[class_key].astype("category").cat
+    colours = category_colours(len(values.categories), table.uns.get(f"{class_key}_colors"))
+    classes = [
+        {"name": str(name), "color": (255 * colour[:3]).round().astype(int).tolist()}
+        for name, colour in zip(values.categories, colours, strict=True)
+    ]
+    return {cell: classes[code] for cell, code in zip(table.obs["cell_id"], values.codes, strict=True) if code >= 0}
+
+
+def _features(
+    obs: pd.DataFrame,
+    *,
+    outlines: dict[int, list],
+    nuclei: dict[int, list],
+    classes: dict[int, dict[str, Any]],
+    namespace: str,
+) -> Iterator[dict[str, Any]]:
+    """The cells as QuPath's own export has them; QuPath wants ids to be UUIDs, and measurements to be numbers."""
+    measured = obs.select_dtypes(["number", "bool"]).astype(float)
+    for cell, values in zip(obs.index.tolist(), measured.to_numpy(), strict=True):
+        numbers = {name: value for name, value in zip(measured, values.tolist(), strict=True) if np.isfinite(value)}
+        properties = {"objectType": "cell", "name": str(cell), "measurements": numbers}
+        if cell in classes:
+            properties["classification"] = classes[cell]
+        feature = {
+            "type": "Feature",
+            "id": str(uuid5(NAMESPACE_OID, f"{namespace} {cell}")),
+            "geometry": {"type": "Polygon", "coordinates": [outlines[cell]]},
+        }
+        if cell in nuclei:
+            feature["nucleusGeometry"] = {"type": "Polygon", "coordinates": [nuclei[cell]]}
+        yield feature | {"properties": properties}

@@ -1,0 +1,110 @@
+"""All transcripts in one pass over their partitions, each to the file of the block it lies in."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+
+import numpy as np
+
+from sslcst._logging import logger, progress
+from sslcst.core.spots import Grid, inside_raster
+from sslcst.errors import DataError
+from sslcst.params import TileParams
+from sslcst.scratch import Scratch
+from sslcst.tiles.chip import bucket
+from sslcst.tiles.plan import Ranges, blocks
+from sslcst.transcripts import Transcripts, TranscriptSource
+
+_RECORD = np.dtype(
+    [("row", "i4"), ("column", "i4"), ("y", "i4"), ("x", "i4"), ("gene", "i4"), ("count", "i4"), ("transcript", "i8")]
+)
+_DONE = "transcripts/done.json"
+
+
+@dataclass(frozen=True)
+class Bucketed:
+    """Transcripts in whole numbers, the same from wherever they are seen.
+
+    Parameters
+    ----------
+    bins, pixels
+        Row and column on the whole grid and on the whole raster, int32 (n, 2).
+    gene, count
+        Index of the gene, and molecules, int32 (n,).
+    transcript
+        Row of the points element, int64 (n,).
+    """
+
+    bins: np.ndarray
+    pixels: np.ndarray
+    gene: np.ndarray
+    count: np.ndarray
+    transcript: np.ndarray
+
+
+def fill(source: TranscriptSource, grid: Grid, scratch: Scratch, params: TileParams) -> None:
+    """Write the transcripts to the blocks of a grid, unless that was done before.
+
+    Raises
+    ------
+    DataError
+        No transcript lies on the raster; a count beyond 2^31.
+    """
+    if scratch.has(_DONE):
+        return
+    shutil.rmtree(scratch.path(_DONE).parent)
+    n, n_on = 0, 0
+    with progress("transcripts", source.n_partitions, unit="partition") as bar:
+        for part in source.partitions():
+            n += len(part.gene)
+            n_on += _append(part, grid, scratch, params.block)
+            bar.update()
+    if not n_on:
+        raise DataError(f"None of the {n} transcripts lies on the image: do both lie in the same coordinate system?")
+    if n > n_on:
+        logger.info("%d of %d transcripts lie off the image and belong to no cell.", n - n_on, n)
+    scratch.write_text(_DONE, "true")
+
+
+def _append(part: Transcripts, grid: Grid, scratch: Scratch, side: int) -> int:
+    on = inside_raster(part.yx, grid.raster_shape)
+    records = np.empty(int(on.sum()), _RECORD)
+    bins, pixels = grid.bins(part.yx[on]), np.floor(part.yx[on]).astype(np.int32)
+    records["row"], records["column"] = bins.T
+    records["y"], records["x"] = pixels.T
+    records["gene"], records["transcript"] = part.gene[on], part.row[on]
+    count = 1 if part.count is None else part.count[on]
+    if np.max(count, initial=0) > np.iinfo(np.int32).max:
+        raise DataError(f"A transcript counts {np.max(count)} molecules: more than 2^31 - 1 cannot be.")
+    records["count"] = count
+    block = bins // side
+    number = block[:, 0] * -(-grid.whole_shape[1] // side) + block[:, 1]
+    records, number = (values[np.argsort(number, kind="stable")] for values in (records, number))
+    starts = np.flatnonzero(np.r_[True, number[1:] != number[:-1]]) if len(number) else []
+    for start, stop in zip(starts, [*starts[1:], len(number)], strict=True):
+        [(name, _)] = blocks(tuple((n, n + 1) for n in records[start].tolist()[:2]), side, grid.whole_shape)
+        with scratch.path(bucket(name)).open("ab") as file:
+            records[start:stop].tofile(file)
+    return len(records)
+
+
+def transcripts_in(ranges: Ranges, grid: Grid, scratch: Scratch, side: int) -> Bucketed:
+    """The transcripts in these rows and columns of bins."""
+    parts = [np.zeros(0, _RECORD)]
+    low, high = np.array(ranges).T
+    for name, block in blocks(ranges, side, grid.whole_shape):
+        if scratch.has(bucket(name)):
+            part = np.fromfile(scratch.folder / bucket(name), _RECORD)
+            if any(own != wider for own, wider in zip(block, ranges, strict=True)):
+                place = np.stack([part["row"], part["column"]], axis=1)
+                part = part[((place >= low) & (place < high)).all(axis=1)]
+            parts.append(part)
+    records = np.concatenate(parts)
+    return Bucketed(
+        np.stack([records["row"], records["column"]], axis=1),
+        np.stack([records["y"], records["x"]], axis=1),
+        records["gene"],
+        records["count"],
+        records["transcript"],
+    )

@@ -1,0 +1,206 @@
+"""From a model to cells, tile by tile: predictions of each block, then tracking, counting and owners."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from sslcst.core.cells import find_cells, halo, to_pixels
+from sslcst.core.features import Features
+from sslcst.core.inference import predict_spots
+from sslcst.core.inputs import make_inputs
+from sslcst.core.measure import Cells, measure
+from sslcst.core.model import Model
+from sslcst.core.polygons import polygons
+from sslcst.core.prior import direction_posterior, direction_prior
+from sslcst.core.spots import Spots
+from sslcst.io import read_model
+from sslcst.tiles.buckets import transcripts_in
+from sslcst.tiles.chip import Chip
+from sslcst.tiles.execute import computing, run
+from sslcst.tiles.plan import Ranges, Tile
+
+MODEL = "model.safetensors"
+OWNER, PROBABILITY = "owner.npy", "probability.npy"  # of each row of the points element
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What the tasks that make cells have in common.
+
+    Parameters
+    ----------
+    chip
+        The chip, in whose scratch folder the model lies.
+    genes
+        Indices of the model's genes among those of the chip, in the model's order; -1 for one that is not there.
+    spacing
+        How far a prediction speaks for, in bins.
+    device
+        Where torch computes.
+    shapes
+        Whether the cells are outlined.
+    n_rows
+        Rows of the points element, where the owner of each is kept, else 0.
+    """
+
+    chip: Chip
+    genes: np.ndarray
+    spacing: float
+    device: str
+    shapes: bool
+    n_rows: int
+
+    @property
+    def halo(self) -> int:
+        """Bins around a tile beyond which nothing bears on its cells."""
+        chip = self.chip
+        return halo(chip.extent, reach=chip.reach, spacing=self.spacing, orphans=chip.params.flow.orphans)
+
+
+def find(job: Segmentation, tiles: list[Tile]) -> None:
+    """Predict, track and count all tiles that are not done yet."""
+    scratch = job.chip.scratch
+    for name, kind in ((OWNER, np.uint32), (PROBABILITY, np.float32)):
+        if job.n_rows and not scratch.has(name):
+            new = np.lib.format.open_memmap(scratch.folder / f".{name}", "w+", dtype=kind, shape=(job.n_rows,))
+            new.flush()
+            (scratch.folder / f".{name}").rename(scratch.folder / name)
+    run("predict", _predict_tile, job, [tile for tile in tiles if not scratch.has(f"predicted/{tile.name}.done")])
+    run("cells", _cells_of_tile, job, [tile for tile in tiles if not scratch.has(cells_file(tile))])
+
+
+def cells_file(tile: Tile) -> str:
+    """Name of the file of a tile's cells: `labels` of its own pixels, and the measures of its own cells."""
+    return f"cells/{tile.name}.npz"
+
+
+@lru_cache(maxsize=1)
+def _load_model(path: Path, device: str) -> Model:
+    """The model, once in each process."""
+    model = read_model(path)
+    model.encoder.to(device)
+    return model
+
+
+def _predict_tile(job: Segmentation, tile: Tile) -> None:
+    chip = job.chip
+    with computing:
+        model = _load_model(chip.scratch.folder / MODEL, job.device)
+    around = model.encoder_params.depth * model.window if model.encoder_params.kind == "field" else model.window
+    spots, relations = chip.spots(tile.around(around, chip.grid.whole_shape), job.genes)
+    owned = spots.within(tile.ranges)
+    with computing:
+        features = Features.of(
+            spots,
+            counts=spots.counts,
+            distance=relations.distance,
+            n_neighbors=model.n_neighbors,
+            window=model.window,
+        )
+        inputs = make_inputs(model.encoder_params, features, radius=model.radius, device=job.device)
+        predicted, inside = predict_spots(model.encoder, inputs, block=chip.params.tiles.block, wanted=owned)
+    index = spots.index[owned]
+    low, high = np.array(tile.ranges).T
+    near = ((chip.centers >= low - chip.reach - 1) & (chip.centers < high + chip.reach + 1)).all(axis=1)
+    direction = direction_posterior(predicted, direction_prior(index + 0.5, chip.centers[near], chip.reach))
+    own = Spots(spots.grid, index, spots.counts[owned])
+    for name, ranges in chip.blocks(tile.ranges):
+        chosen = own.within(ranges)
+        if chosen.any():
+            arrays = {"index": index, "direction": direction, "inside": inside}
+            chip.scratch.save(f"predicted/{name}.npz", {key: value[chosen] for key, value in arrays.items()})
+    chip.scratch.write_text(f"predicted/{tile.name}.done", "")
+
+
+def _predictions(chip: Chip, ranges: Ranges) -> tuple[Spots, np.ndarray, np.ndarray]:
+    """Spots in these rows and columns, without counts, their directions and probabilities."""
+    names = (f"predicted/{name}.npz" for name, _ in chip.blocks(ranges))
+    parts = [chip.scratch.load(name) for name in names if chip.scratch.has(name)]
+    index = np.concatenate([part["index"] for part in parts] or [np.zeros((0, 2), np.int32)])
+    spots = Spots(chip.grid.view(ranges), index, None)
+    chosen = np.flatnonzero(spots.within(ranges))
+    chosen = chosen[np.argsort(spots.keys[chosen])]
+    direction, inside = (
+        np.concatenate([part[name] for part in parts] or [empty])[chosen]
+        for name, empty in (("direction", np.zeros((0, 16), np.float32)), ("inside", np.zeros(0, np.float32)))
+    )
+    return Spots(spots.grid, index[chosen], None), direction, inside
+
+
+def _cells_of_tile(job: Segmentation, tile: Tile) -> None:
+    chip = job.chip
+    ranges = tile.around(job.halo, chip.grid.whole_shape)
+    spots, direction, inside = _predictions(chip, ranges)
+    seen = transcripts_in(ranges, chip.grid, chip.scratch, chip.params.tiles.block)
+    nuclei = chip.nuclei(spots.grid)
+    with computing:
+        on_grid = find_cells(
+            spots,
+            direction=direction,
+            inside=inside,
+            nuclei=spots.grid.from_raster(nuclei),
+            reach=chip.reach,
+            spacing=job.spacing,
+            first_orphan=int(chip.regions.ids[-1]) + 1,
+            params=chip.params.flow,
+        )
+        labels = to_pixels(on_grid, spots.grid, nuclei)
+    pixels = spots.grid.pixels()
+    corner = (pixels[0].start, pixels[1].start)
+    measured = measure(
+        labels,
+        nuclei,
+        corner=corner,
+        raster_shape=chip.grid.raster_shape,
+        pixel=seen.pixels,
+        gene=seen.gene,
+        count=seen.count,
+        n_genes=chip.n_genes,
+        spot=spots.grid.centers(spots.index),
+        inside=inside,
+        wanted=_own_ids(chip, tile, labels),
+    )
+    if job.shapes:
+        chip.scratch.save(outlines_file(tile), _outline(labels, measured.id, corner))
+    if job.n_rows:
+        mine = tile.holds(seen.bins)
+        row, owner = seen.transcript[mine], labels[tuple((seen.pixels[mine] - corner).T)]
+        probability = inside[np.searchsorted(spots.keys, spots.grid.keys(seen.bins[mine]))]
+        for name, values in ((OWNER, owner), (PROBABILITY, probability)):
+            np.load(chip.scratch.folder / name, mmap_mode="r+")[row] = values
+    own = chip.grid.view(tile.ranges).owned_pixels()
+    own = tuple(slice(part.start - start, part.stop - start) for part, start in zip(own, corner, strict=True))
+    chip.scratch.save(cells_file(tile), {"labels": labels[own]} | vars(measured))
+
+
+def _own_ids(chip: Chip, tile: Tile, labels: np.ndarray) -> np.ndarray:
+    """Ids of the cells that this tile measures: where the nucleus' centroid, or the summit of an orphan, lies."""
+    ids = chip.regions.ids[tile.holds(chip.centers)]
+    if not chip.params.flow.orphans:
+        return ids
+    first = int(chip.regions.ids[-1]) + 1
+    seen = np.unique(labels)
+    orphans = seen[seen >= first]
+    summits = np.stack(np.divmod(orphans.astype(np.int64) - first, chip.grid.whole_shape[1]), axis=1)
+    return np.concatenate([ids, orphans[tile.holds(summits)]])
+
+
+def outlines_file(tile: Tile) -> str:
+    """Name of the file of the outlines of a tile's own cells: `id`, `corners` of all, `size`: how many each has."""
+    return f"outlines/{tile.name}.npz"
+
+
+def _outline(labels: np.ndarray, ids: np.ndarray, corner: tuple[int, int]) -> dict[str, np.ndarray]:
+    rings = [ring + corner for ring in polygons(labels, ids).values()]
+    corners = np.concatenate([*rings, np.zeros((0, 2), np.int64)])
+    return {"id": ids, "corners": corners, "size": np.array([len(ring) for ring in rings], np.int64)}
+
+
+def read_cells(chip: Chip, tile: Tile) -> tuple[np.ndarray, Cells]:
+    """Labels of the tile's own pixels, and the measures of its own cells."""
+    arrays = chip.scratch.load(cells_file(tile))
+    return arrays.pop("labels"), Cells(**arrays)

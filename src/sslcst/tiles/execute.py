@@ -1,0 +1,79 @@
+"""Tasks for dask: on the active distributed client's workers as they are, and on threads where there is none."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import dask
+import numba
+import torch
+
+from sslcst._logging import progress
+
+T = TypeVar("T")
+
+# While one thread of a process computes, another reads the next tile: torch and numba use all cores themselves.
+computing = threading.Lock()
+
+
+def active_client() -> Any | None:
+    """The `dask.distributed` client that is active, if there is one."""
+    distributed = sys.modules.get("distributed")  # nobody made a client who has not imported it
+    if distributed is None:
+        return None
+    try:
+        return distributed.get_client()
+    except ValueError:  # what it raises for "there is none"
+        return None
+
+
+def run(stage: str, task: Callable[[Any, T], Any], job: Any, items: Sequence[T], *, unit: str = "tile") -> list[Any]:
+    """Run a task on each item.
+
+    Parameters
+    ----------
+    stage
+        Name of the stage, written before the progress bar.
+    task
+        Called with `job` and an item; a function of a module, so that other processes find it.
+    job
+        What all have in common. It is sent to each worker once.
+    items
+        What differs.
+    unit
+        What an item is.
+
+    Returns
+    -------
+    What the tasks return, in the order of the items.
+    """
+    client = active_client()
+    with progress(stage, len(items), unit=unit) as bar:
+        if client is None:
+
+            def one(item: T) -> Any:
+                result = task(job, item)
+                bar.update()
+                return result
+
+            return list(dask.compute(*(dask.delayed(one)(item) for item in items), scheduler="threads", num_workers=2))
+        from distributed import as_completed
+
+        [shared] = client.scatter([job], broadcast=True, hash=False)
+        futures = client.map(lambda item, job: _on_worker(task, job, item), items, job=shared, pure=False)
+        try:
+            for done in as_completed(futures):
+                done.result()  # raises what the task raised
+                bar.update()
+            return client.gather(futures)
+        finally:
+            client.cancel(futures)
+
+
+def _on_worker(task: Callable[[Any, T], Any], job: Any, item: T) -> Any:
+    """Run a task with as many compiled threads as the worker lets torch have."""
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    return task(job, item)

@@ -1,0 +1,181 @@
+"""Nuclei of a chip: found in its stain tile by tile, or copied; and where each of them lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from skimage.segmentation import relabel_sequential
+
+from sslcst._logging import progress
+from sslcst.core.geometry import Regions
+from sslcst.core.nuclei import load_backend, segment_nuclei
+from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_intensity
+from sslcst.core.nuclei.sslcst import typical_diameter
+from sslcst.elements import NucleusSource, read_part
+from sslcst.params import Params
+from sslcst.scratch import Scratch
+from sslcst.tiles.chip import NUCLEI
+from sslcst.tiles.execute import computing, run
+from sslcst.tiles.plan import Ranges, squares
+
+_CHUNK = 1024  # pixels
+_HALO = 8  # diameters of a nucleus that are seen around a tile
+_LOOK = 2**22  # pixels from which percentiles are taken, and in which diameters are measured
+_SEAM = 3  # pixels by which a nucleus' centroid may lie beyond its tile; both tiles then offer it
+_REGIONS = "regions.npz"
+
+
+@dataclass(frozen=True)
+class Stain:
+    """What the tiles of a stain have in common.
+
+    Parameters
+    ----------
+    image
+        (y, x), read by slices.
+    scratch
+        Where the tiles' nuclei go.
+    low, high
+        Intensities that become 0 and 1.
+    diameter
+        Of a nucleus in pixels.
+    params
+        Of the nuclei.
+    device
+        Where networks run.
+    """
+
+    image: Any
+    scratch: Scratch
+    low: float
+    high: float
+    diameter: float
+    params: Params
+    device: str
+
+
+def regions_of(scratch: Scratch) -> Regions | None:
+    """Where the nuclei lie, if they are all there."""
+    return Regions(**scratch.load(_REGIONS)) if scratch.has(_REGIONS) else None
+
+
+def copy(source: NucleusSource, shape: tuple[int, int], scratch: Scratch, params: Params) -> Regions:
+    """Copy nuclei that are there already, and find where they lie."""
+    out = _create(scratch, shape)
+    parts = []
+    tiles = list(squares(shape, params.tiles.image_size))
+    with progress("nuclei", len(tiles), unit="tile") as bar:
+        for _, _, ranges in tiles:
+            labels = source.read(*(slice(*r) for r in ranges))
+            _write(out, ranges, labels)
+            parts.append(Regions.of(labels, tuple(start for start, _ in ranges)))
+            bar.update()
+    return _finish(scratch, parts)
+
+
+def segment(
+    image: Any, shape: tuple[int, int], *, pixel_size: float, scratch: Scratch, params: Params, device: str
+) -> Regions:
+    """Find the nuclei in a stain, and where they lie.
+
+    An image of one tile is segmented as one. Of a larger one, percentiles are taken from pixels on a regular grid over
+    all of it, and the diameter is measured where contrast is highest; each tile then sees some nuclei beyond its border,
+    and gives those whose centroid it holds. Of two that overlap by half, the later one is dropped.
+    """
+    out = _create(scratch, shape)
+    side = params.tiles.image_size
+    if max(shape) <= side:
+        with progress("nuclei"):
+            whole = read_part(image, slice(0, shape[0]), slice(0, shape[1]))
+            labels = segment_nuclei(whole, pixel_size=pixel_size, params=params.nuclei, device=device)
+        _write(out, tuple((0, size) for size in shape), labels)
+        return _finish(scratch, [Regions.of(labels)])
+
+    step = int(np.ceil(np.sqrt(np.prod(shape) / _LOOK)))
+    glance = check_image(np.asarray(image[step // 2 :: step, step // 2 :: step]))
+    low, high = intensity_range(glance, params.nuclei.percentiles)
+    diameter = _measure(image, shape, glance, step, low, high, pixel_size, params, device)
+    stain = Stain(image, scratch, low, high, diameter, params, device)
+    tiles = [(f"nuclei/{row:03}-{column:03}.npz", ranges) for row, column, ranges in squares(shape, side)]
+    run("nuclei", _segment_tile, stain, [tile for tile in tiles if not scratch.has(tile[0])])
+    return _merge(stain, tiles, out)
+
+
+def _measure(image, shape, glance, step, low, high, pixel_size, params, device) -> float:
+    """The diameter in pixels with which nuclei cover most of the window of highest contrast, or the one found there."""
+    side = int(np.sqrt(_LOOK))
+    coarse = np.clip(scale_intensity(glance, low, high), 0, 1)
+    windows = list(squares(shape, side))
+
+    def contrast(ranges: Ranges) -> float:
+        return float(
+            coarse[tuple(slice(start // step, max(stop // step, start // step + 1)) for start, stop in ranges)].std()
+        )
+
+    best = max((ranges for _, _, ranges in windows), key=contrast)
+    window = scale_intensity(read_part(image, *(slice(*r) for r in best)), low, high)
+    segment = load_backend(params.nuclei, device=device)
+    with computing:
+        tried = {d: segment(window, d) for d in [d / pixel_size for d in params.nuclei.diameters] or [None]}
+    diameter = max(tried, key=lambda d: np.count_nonzero(tried[d]))
+    return diameter or typical_diameter(relabel_sequential(tried[None])[0]) or 20.0
+
+
+def _segment_tile(stain: Stain, tile: tuple[str, Ranges]) -> None:
+    """Nuclei around a tile whose centroid lies in it or next to its border."""
+    name, ranges = tile
+    shape = stain.image.shape
+    halo = int(_HALO * stain.diameter)
+    wide = [(max(start - halo, 0), min(stop + halo, size)) for (start, stop), size in zip(ranges, shape, strict=True)]
+    image = scale_intensity(read_part(stain.image, *(slice(*r) for r in wide)), stain.low, stain.high)
+    with computing:
+        segment = load_backend(stain.params.nuclei, device=stain.device)
+        labels = relabel_sequential(segment(image, stain.diameter))[0].astype(np.uint32)
+    corner = np.array(wide)[:, 0]
+    regions = Regions.of(labels, tuple(corner.tolist()))
+    low, high = np.array(ranges).T
+    own = ((regions.centers >= low - _SEAM) & (regions.centers < high + _SEAM)).all(axis=1)
+    kept = np.zeros(int(labels.max(initial=0)) + 1, np.uint32)
+    kept[regions.ids[own]] = np.arange(1, own.sum() + 1)
+    stain.scratch.save(name, {"labels": kept[labels], "corner": corner})
+
+
+def _merge(stain: Stain, tiles: list[tuple[str, Ranges]], out: zarr.Array) -> Regions:
+    """Lay the tiles' nuclei down one tile after the other, and number them."""
+    n = 0
+    for name, _ in tiles:
+        part = stain.scratch.load(name)
+        new, corner = part["labels"], part["corner"]
+        place = tuple(slice(start, start + size) for start, size in zip(corner.tolist(), new.shape, strict=True))
+        there = out[place]
+        areas = np.bincount(new.ravel())
+        covered = np.bincount(new[there > 0], minlength=len(areas))
+        dropped = 2 * covered >= areas
+        new = np.where(dropped[new] | (there > 0), 0, new)
+        numbers = np.zeros(len(areas), np.uint32)
+        kept = np.unique(new[new > 0])
+        numbers[kept] = n + 1 + np.arange(len(kept))
+        n += len(kept)
+        out[place] = np.where(new > 0, numbers[new], there)
+    parts = [
+        Regions.of(out[tuple(slice(*r) for r in ranges)], tuple(start for start, _ in ranges)) for _, ranges in tiles
+    ]
+    return _finish(stain.scratch, parts)
+
+
+def _create(scratch: Scratch, shape: tuple[int, int]) -> zarr.Array:
+    chunks = tuple(min(_CHUNK, size) for size in shape)
+    return zarr.create_array(scratch.path(NUCLEI), shape=shape, chunks=chunks, dtype=np.uint32, overwrite=True)
+
+
+def _write(out: zarr.Array, ranges: Ranges, labels: np.ndarray) -> None:
+    out[tuple(slice(*r) for r in ranges)] = labels
+
+
+def _finish(scratch: Scratch, parts: list[Regions]) -> Regions:
+    regions = Regions.join(parts)
+    scratch.save(_REGIONS, vars(regions))
+    return regions

@@ -1,0 +1,65 @@
+"""How a chip is cut: blocks, tiles of blocks, and what a tile must see around itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from sslcst.core.spots import Grid
+from sslcst.params import TileParams
+
+Ranges = tuple[tuple[int, int], tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A square of blocks that is worked on at once.
+
+    Parameters
+    ----------
+    name
+        Of its files.
+    ranges
+        Rows and columns (start, stop) of its bins.
+    """
+
+    name: str
+    ranges: Ranges
+
+    def around(self, halo: int, shape: tuple[int, int]) -> Ranges:
+        """Rows and columns (start, stop) of its bins and of those around it, as far as the grid goes."""
+        return tuple((max(start - halo, 0), min(stop + halo, size)) for (start, stop), size in _zip(self.ranges, shape))
+
+    def holds(self, bins: np.ndarray) -> np.ndarray:
+        """Which bins, or points in units of bins, (n, 2) lie in it."""
+        low, high = np.array(self.ranges).T
+        return ((bins >= low) & (bins < high)).all(axis=1)
+
+
+def cut(grid: Grid, params: TileParams) -> list[Tile]:
+    """The tiles of a grid, row by row. Their sides are whole numbers of blocks, so that no block is in two."""
+    side = max(1, -(-params.size // params.block)) * params.block
+    return [Tile(f"{row:03}-{column:03}", ranges) for row, column, ranges in squares(grid.whole_shape, side)]
+
+
+def blocks(ranges: Ranges, side: int, shape: tuple[int, int]) -> Iterator[tuple[str, Ranges]]:
+    """Names and ranges of the blocks of the grid that reach into these rows and columns."""
+    numbers = (range(start // side, -(-stop // side)) for start, stop in ranges)
+    for row, column in product(*numbers):
+        yield (
+            f"{row:04}-{column:04}",
+            tuple((n * side, min((n + 1) * side, size)) for n, size in _zip((row, column), shape)),
+        )
+
+
+def squares(shape: tuple[int, int], side: int) -> Iterator[tuple[int, int, Ranges]]:
+    """Row, column and ranges of the squares that an array is cut into."""
+    for row, column in product(*(range(-(-size // side)) for size in shape)):
+        yield row, column, tuple((n * side, min((n + 1) * side, size)) for n, size in _zip((row, column), shape))
+
+
+def _zip(*pairs):
+    return zip(*pairs, strict=True)

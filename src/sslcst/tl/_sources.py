@@ -1,0 +1,88 @@
+"""Which elements a run reads, chosen and checked before any work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from sslcst.core.nuclei import choose_method
+from sslcst.elements import (
+    Raster,
+    channel_of,
+    choose_coordinate_system,
+    choose_image,
+    choose_key,
+    choose_points,
+    raster_of,
+)
+from sslcst.params import Params
+from sslcst.pp._nuclei import raster_of_nuclei
+from sslcst.transcripts import TranscriptSource, open_transcripts
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a run reads.
+
+    Parameters
+    ----------
+    keys
+        The elements.
+    nuclei_key
+        Nuclei that are given, or None.
+    image
+        The stain (y, x), an array that is read by slices, or None where nuclei are given.
+    raster
+        The pixels of stain and results.
+    transcripts
+        Checked, and ready to be read.
+    """
+
+    keys: tuple[str, ...]
+    points_key: str
+    nuclei_key: str | None
+    image: Any | None
+    raster: Raster
+    transcripts: TranscriptSource
+
+
+def choose_sources(
+    sdata: SpatialData,
+    *,
+    image_key: str | None,
+    channel: str | int | None,
+    points_key: str | None,
+    gene_key: str | None,
+    count_key: str | None,
+    nuclei_key: str | None,
+    coordinate_system: str | None,
+    params: Params,
+) -> tuple[Sources, Params]:
+    """Choose what a run reads; the parameters come back with the method of the nuclei named.
+
+    Raises
+    ------
+    KeyMissingError, DataError, ParameterError
+        As `sslcst.tl.segment`.
+    """
+    points_key = choose_points(sdata, points_key)
+    if nuclei_key is None:
+        params = replace(params, nuclei=choose_method(params.nuclei))
+        image_key = choose_image(sdata, image_key)
+        coordinate_system = choose_coordinate_system(sdata, [image_key, points_key], coordinate_system)
+        raster = raster_of(sdata, image_key, coordinate_system)
+        image, keys = channel_of(sdata, image_key, channel).data, (image_key, points_key)
+    else:
+        choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
+        coordinate_system = choose_coordinate_system(sdata, [nuclei_key, points_key], coordinate_system)
+        raster = raster_of_nuclei(
+            sdata, nuclei_key, image_key=image_key, points_key=points_key, coordinate_system=coordinate_system
+        )
+        image, keys = None, (nuclei_key, points_key)
+    transcripts = open_transcripts(
+        sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster, params=params.transcripts
+    )
+    return Sources(keys, points_key, nuclei_key, image, raster, transcripts), params
