@@ -1,0 +1,40 @@
+"""The tutorials run from top to bottom, each in a kernel and an empty folder of its own."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.ipynb"))
+each_tutorial = pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+
+
+@each_tutorial
+@pytest.mark.filterwarnings("default")  # the kernel has its own; what starts and stops it warns of its own affairs
+def test_tutorial_runs(path: Path, tmp_path: Path) -> None:
+    """A reader who presses "run all" gets to the end."""
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+
+
+@each_tutorial
+def test_tutorial_shows_what_it_gave(path: Path) -> None:
+    """The pages show stored outputs, which must be there, whole, without errors, and light."""
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not any(output.output_type == "error" for output in outputs)
+    assert not any(output.get("name") == "stderr" for output in outputs)
+    pictures = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+    assert pictures
+    assert max(len(base64.b64decode(picture)) for picture in pictures) < 150_000
+    assert path.stat().st_size < 500_000
+
+
+def test_all_tutorials_are_there() -> None:
+    """Numbered without a gap, as the pages list them."""
+    assert [path.stem.split("_")[0] for path in TUTORIALS] == [str(number + 1) for number in range(len(TUTORIALS))]
