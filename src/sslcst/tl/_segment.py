@@ -244,11 +244,13 @@ def _run(
     tiles = chip.tiles()
     surveyed = survey_chip(chip, tiles)
     logger.info(
-        "%d spots of %.3g units in %d tiles, expected cell radius %.3g units.",
+        "%d spots of %.3g in %d tiles, expected cell radius %.3g, in coordinate system %r, a pixel being %.4g.",
         surveyed.n_spots,
         chip.grid.bin_size,
         len(tiles),
         layout.radius * chip.grid.bin_size,
+        raster.coordinate_system,
+        raster.pixel_size,
     )
     if model is not None:
         check_scale(model, chip.grid)
