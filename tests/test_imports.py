@@ -26,7 +26,7 @@ LAYERS = [
     {"core", "metrics"},
     {"device", "elements", "store", "tiles"},
     {"pp", "tl", "pl", "io", "datasets"},
-    {"_demo"},
+    {"_demo", "report"},
     {"cli"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
