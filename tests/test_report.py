@@ -22,7 +22,7 @@ from spatialdata import SpatialData, read_zarr
 from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, TableModel
 from spatialdata.transformations import Identity, Scale
 
-from sslcst.errors import KeyMissingError, StoreError
+from sslcst.errors import DataError, KeyMissingError, StoreError
 from sslcst.params import Params
 from sslcst.pl._canvas import CELLS
 from sslcst.report import write_report
@@ -59,6 +59,7 @@ def make_tissue() -> SpatialData:
             "region": pd.Categorical(["sslcst_cells"] * ids.size),
             "area": cell.sum() / 4 + rng.integers(0, 9, ids.size),
             "nucleus_area": nucleus.sum() / 4,
+            "n_counts": np.asarray(counts.sum(axis=1)).ravel(),
             "n_genes": np.diff(counts.indptr),
             "n_spots": rng.integers(20, 40, ids.size),
             "mean_prob": rng.uniform(0.9, 1, ids.size),
@@ -183,7 +184,7 @@ def five(values: pd.Series) -> list[str]:
 def test_numbers_are_the_tables(page: Page, sdata: SpatialData) -> None:
     """All numbers of the tables, computed again with pandas."""
     table = sdata["sslcst_table"]
-    obs = table.obs.assign(n_counts=table.X.toarray().sum(axis=1))
+    obs = table.obs
     inside, nuclear = obs["n_counts"].sum(), table.layers["nuclear"].toarray().sum()
     assert page.tables["Counts"] == {
         "All counts": ["12,000"],
@@ -332,11 +333,17 @@ def test_names_are_escaped() -> None:
 
 
 def test_what_is_missing_is_said(sdata: SpatialData, tmp_path: Path) -> None:
-    """Without provenance, columns, points or stain, each section says what it lacks, and the page is whole."""
-    table = sdata["sslcst_table"]
+    """Without provenance, columns, points or stain, each section says what it lacks, and the page is whole.
+
+    Also where the segmentation has another name.
+    """
+    table = sdata.tables.pop("sslcst_table")
     del table.uns["sslcst"], table.layers["nuclear"], sdata.points["transcripts"], sdata.images["stain"]
-    table.obs = table.obs[["cell_id", "region"]]
-    page = report(sdata, tmp_path)
+    n_counts, table.obs = table.obs["n_counts"], table.obs[["cell_id", "region"]]
+    sdata.tables["mine_table"] = table
+    for name in ("cells", "nuclei"):
+        sdata.labels[f"mine_{name}"] = sdata.labels.pop(f"sslcst_{name}")
+    page = report(sdata, tmp_path, key="mine")
     for lack in (
         "nothing is known of how it was made",
         "the share of counts in cells is unknown",
@@ -348,6 +355,7 @@ def test_what_is_missing_is_said(sdata: SpatialData, tmp_path: Path) -> None:
     ):
         assert lack in page.text
     assert page.tables["The segmentation"]["Seed"] == ["unknown"]
+    assert page.tables["Of a cell"]["Counts"] == five(n_counts)  # of X
     assert page.tables["Of a cell"]["Genes"] == ["unknown"] * 5
     assert page.tables["Of 100 cells"]["Cells cut by the border"] == ["unknown", "unknown"]
     assert "a black ground" in page.all("img")[0]["alt"]
@@ -361,12 +369,12 @@ def change(sdata: SpatialData, what: str) -> None:
         sdata.tables["sslcst_table"] = table[20:39].copy()
         sdata["sslcst_table"].uns["sslcst"]["total_counts"] = 2000
     elif what == "few counts":
-        table.X = sparse.csr_matrix(np.tile([1] * 19 + [0] * 11, (100, 1)))
+        obs["n_counts"] = 19
         about["total_counts"] = 2000
     elif what == "much outside":
-        about["total_counts"] = 10 * int(table.X.sum())
+        about["total_counts"] = 10 * int(obs["n_counts"].sum())
     elif what == "empty cells":
-        table.X = sparse.csr_matrix(table.X.multiply(np.arange(100)[:, None] >= 3))
+        obs["n_counts"] *= np.arange(100) >= 3
     elif what == "border":
         obs["touches_border"] = np.arange(100) < 21
     elif what == "not grown":
@@ -440,6 +448,25 @@ def test_missing_elements_are_told(sdata: SpatialData, tmp_path: Path, arguments
     with pytest.raises(KeyMissingError, match=message):
         write_report(sdata, tmp_path / "report.html", **arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_table_without_cells(sdata: SpatialData, tmp_path: Path) -> None:
+    table = sdata["sslcst_table"][:0].copy()
+    del table.uns["spatialdata_attrs"]  # a table that annotates something has rows
+    sdata.tables["sslcst_table"] = table
+    with pytest.raises(DataError, match="'sslcst_table' has no cells"):
+        write_report(sdata, tmp_path / "report.html")
+
+
+def test_what_is_not_a_number_is_unknown(sdata: SpatialData) -> None:
+    """No direction to validate on, no spot in any cell: no warning, and no "nan" on the page."""
+    table = sdata["sslcst_table"]
+    table.obs["mean_prob"] = np.nan
+    table.uns["sslcst"]["history"] = HISTORY | {"direction_accuracy": [float("nan")] * 3}
+    result = Result.of(sdata, "sslcst", None)
+    assert not warnings_of(result)
+    html = page_of("", "", [section for section in sections(result) if section.name in ("Quality", "Training")])
+    assert "nan" not in re.sub(r'src="data:.*?"', "", html.split("<main>")[1])
 
 
 def test_folder_that_is_not_there(sdata: SpatialData, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from sslcst.elements import (
     choose_key,
     choose_points,
 )
-from sslcst.errors import KeyMissingError
+from sslcst.errors import DataError, KeyMissingError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -53,7 +53,7 @@ class Result:
 
     @classmethod
     def of(cls, sdata: SpatialData, key: str, image_key: str | None) -> Result:
-        """Read it; raise KeyMissingError where the table is not there or the image is one of several."""
+        """Read it; raise KeyMissingError or DataError where there is nothing, or no telling which image is meant."""
         if f"{key}_table" not in sdata.tables:
             raise KeyMissingError(
                 f"There is no table {key + '_table'!r} to report of: run sslcst.tl.segment, or give the key of another "
@@ -63,6 +63,8 @@ class Result:
         if image_key is not None or sdata.images:
             image_key = choose_image(sdata, image_key)
         table = sdata.tables[f"{key}_table"]
+        if not table.n_obs:
+            raise DataError(f"Table {key + '_table'!r} has no cells, so that there is nothing to report.")
         about = plain(table.uns.get("sslcst", {}))
         system = choose_coordinate_system(sdata, [f"{key}_cells"], about.get("coordinate_system"))
         return cls(sdata, key, table, about, system, image_key)
@@ -77,8 +79,9 @@ class Result:
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
-        """Counts of each cell."""
-        return np.asarray(self.table.X.sum(axis=1)).ravel().astype(np.int64)
+        """Counts of each cell; of X only where obs does not hold them, since X may have been normalised."""
+        counts = self.column("n_counts")
+        return (np.asarray(self.table.X.sum(axis=1)).ravel() if counts is None else counts).astype(np.int64)
 
     @property
     def ungrown(self) -> NDArray[np.bool_] | None:

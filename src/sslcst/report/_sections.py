@@ -44,7 +44,8 @@ def number(value: float | int | None) -> str:
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    """A share, of 1, in percent."""
+    return f"{100 * share:.1f} %" if np.isfinite(share) else "unknown"
 
 
 def quartiles(name: str, values: NDArray[Any] | None) -> list[str]:
@@ -94,7 +95,7 @@ def _size(element: Any) -> str:
 def _counts(result: Result) -> Iterable[Block]:
     counts, total = result.counts, result.total_counts
     rows = [["All counts", number(total)], ["Counts in cells", number(int(counts.sum()))]]
-    if total is None:
+    if not total:
         yield Text("Which points were segmented is not clear, so that the share of counts in cells is unknown.")
     else:
         rows.append(["Counts in cells, of all", percent(counts.sum() / total)])
@@ -136,8 +137,8 @@ def _quality(result: Result) -> Iterable[Block]:
     ]
     yield Table(f"Of {number(result.table.n_obs)} cells", ("What", "Cells", "Share"), rows)
     probability = result.column("mean_prob")
-    if probability is None:
-        yield Text("The table's obs lacks 'mean_prob', so that the certainty of the cells is unknown.")
+    if probability is None or np.isnan(probability).all():
+        yield Text("The table's obs has no 'mean_prob', so that the certainty of the cells is unknown.")
         return
     name = "Mean probability of a cell's spots"
     yield Table("Probability of lying in a cell", ("What", *QUARTILES), [quartiles(name, probability)])

@@ -75,9 +75,10 @@ def _of_cells(result: Result) -> Iterator[Warn]:
             "so that no negative samples lie within cells.",
         )
     probability = result.column("mean_prob")
-    if probability is not None and np.nanmedian(probability) < UNSURE:
+    known = np.array([]) if probability is None else probability[np.isfinite(probability)]
+    if len(known) and np.median(known) < UNSURE:
         yield Warn(
-            f"The median of the cells' mean probabilities is {np.nanmedian(probability):.2f}.",
+            f"The median of the cells' mean probabilities is {np.median(known):.2f}.",
             "The model is unsure what lies in a cell. Train for longer (training.max_epochs), or on coarser spots "
             "(spots.bin_size).",
         )

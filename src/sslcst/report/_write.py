@@ -40,6 +40,8 @@ def write_report(
     ------
     KeyMissingError
         An element is not there, or there are several images to choose from.
+    DataError
+        The table has no cells.
     StoreError
         The file cannot be written.
 
