@@ -76,6 +76,7 @@ def make_tissue() -> SpatialData:
         "coordinate_system": "micron",
         "bin_size": 0.5,
         "radius": 7.25,
+        "run": "r2d2",
     }
     about["params"] = {
         section: {
@@ -220,6 +221,7 @@ def test_numbers_are_the_tables(page: Page, sdata: SpatialData) -> None:
 
 
 def test_overview(page: Page) -> None:
+    """What else is known of the run is shown under its own name."""
     assert page.tables["The segmentation"] == {
         "Cells": ["100"],
         "Genes": ["30"],
@@ -229,6 +231,7 @@ def test_overview(page: Page) -> None:
         "Seed": ["5"],
         "Model (SHA-256)": ["ab12" * 16],
         "Seed of the model": ["6"],
+        "run": ["r2d2"],
     }
     assert page.tables["Versions it was made with"] == {"sslcst": ["1.2.3"], "numpy": ["2.0.2"]}
     assert page.tables["Elements of the store"] == {

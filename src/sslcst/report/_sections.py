@@ -70,8 +70,8 @@ def _overview(result: Result) -> Iterable[Block]:
         ["Model (SHA-256)", model.get("sha256", "unknown")],
         ["Seed of the model", number(model.get("seed"))],
     ]
-    if "run" in about:
-        rows.append(["Run", str(about["run"])])
+    shown = ("coordinate_system", "bin_size", "radius", "seed")
+    rows += [[name, str(value)] for name, value in about.items() if name not in shown and np.isscalar(value)]
     yield Table("The segmentation", ("What", "Value"), rows)
     versions = sorted(about.get("versions", {}).items(), key=lambda item: (item[0] != "sslcst", item[0]))
     elements = [[name, kind, _size(element)] for kind, name, element in result.sdata.gen_elements()]
