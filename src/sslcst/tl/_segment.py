@@ -22,7 +22,7 @@ from sslcst.device import choose_device
 from sslcst.elements import Raster, open_nuclei
 from sslcst.errors import DataError, SslcstError, StoreError
 from sslcst.fingerprint import fingerprint
-from sslcst.io import read_model, write_model
+from sslcst.model_file import read_model, write_model
 from sslcst.params import Params, check_seed
 from sslcst.scratch import Scratch
 from sslcst.store import (
