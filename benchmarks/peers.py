@@ -181,17 +181,18 @@ def run_all(tissue: Tissue, peers: dict[str, tuple[str, ...]], folder: Path) -> 
 
 
 def rows(tissue: Tissue, results: dict[str, Result]) -> list[str]:
-    """One row for each method and one for the reference; that of a peer without result says why."""
+    """One row for each method and two for the reference; that of a peer without result says why."""
     scores = {method: score(tissue, result.cells) for method, result in results.items() if not result.failure}
     grown = {method: scores.pop(method) for method in list(scores) if method.startswith("grown by")}
-    lines = [row(tissue.name, "the reference itself", score(tissue, tissue.reference), Result())]
+    known = {"the reference itself": tissue.reference, "its transcripts, drawn as cells": tissue.reference_owner}
+    lines = [row(tissue.name, method, score(tissue, cells), Result()) for method, cells in known.items()]
     for method, result in results.items():
         if method in scores:
             lines.append(row(tissue.name, method, scores[method], result))
         elif method not in grown:
             lines.append(remark(tissue.name, method, result.failure))
     if grown:
-        lines.insert(2, best_row(tissue.name, grown, [results[method] for method in grown]))
+        lines.insert(len(known) + 1, best_row(tissue.name, grown, [results[method] for method in grown]))
     return lines
 
 

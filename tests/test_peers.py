@@ -99,6 +99,7 @@ def test_a_row_for_each_method(peers, tissue, tmp_path: Path, monkeypatch: pytes
     lines = peers.rows(tissue, peers.run_all(tissue, {}, tmp_path))
     assert [line.split(" | ")[1] for line in lines] == [
         "the reference itself",
+        "its transcripts, drawn as cells",
         "nuclei alone",
         "nuclei grown by the best distance",
         "watershed on density",
@@ -108,8 +109,8 @@ def test_a_row_for_each_method(peers, tissue, tmp_path: Path, monkeypatch: pytes
     ]
     assert {line.count("|") for line in [*lines, peers.HEADER.splitlines()[0]]} == {10}
     assert "| 4 | 1.000 | 1.000 | 1.000 |" in lines[0]
-    assert "not installed here: give --peer comseg=PYTHON" in lines[4]
-    assert "2.5 um" in lines[2]  # of five pixels that a square's border is away from its nucleus
+    assert "not installed here: give --peer comseg=PYTHON" in lines[5]
+    assert "2.5 um" in lines[3]  # of five pixels that a square's border is away from its nucleus
 
 
 def test_pairs_with_sslcst(peers, tissue, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,8 +162,8 @@ def import_cells(
         Of points, the column of the cell ids and what means "in no cell" there, as in `sslcst.pp.read_owners`.
     reach
         Of points, how far a transcript speaks for the pixels around it, in units of the coordinate system. By default
-        three times the median distance of a place with transcripts to the next one: in even tissue one pixel in a
-        thousand is farther from all.
+        four times the median distance of a place with transcripts to the next one, which leaves no holes in evenly
+        covered cells.
     image_key, points_key
         What gives the grid of shapes and points: an image; without one, shapes take the points. May be left out if
         there is only one. Points without an image take pixels of half `reach`.
@@ -202,7 +202,7 @@ def import_cells(
     yx = apply_affine(affine_matrix(points, coordinate_system), points[list(YX)].compute().to_numpy(np.float64))
     if not np.isfinite(yx).all():
         raise DataError(f"Points {cells_key!r} have coordinates that are not finite.")
-    reach = 3 * _spacing(yx) if reach is None else reach
+    reach = 4 * _spacing(yx) if reach is None else reach
     if image_key is None:
         raster = raster_over_points(sdata, cells_key, coordinate_system, reach / 2)
     else:
