@@ -174,11 +174,13 @@ def raster_of(sdata: SpatialData, key: str, coordinate_system: str) -> Raster:
     return Raster((sizes["y"], sizes["x"]), matrix, coordinate_system, get_transformation(element, get_all=True))
 
 
-def read_channel(sdata: SpatialData, image_key: str, channel: str | int | None) -> np.ndarray:
-    """One channel (y, x) of an image.
+def choose_channel(sdata: SpatialData, image_key: str, channel: str | int | None) -> DataArray:
+    """One channel (y, x) of an image, not yet read.
 
     Raises
     ------
+    DataError
+        The image is three-dimensional.
     KeyMissingError
         There is no such channel, or several and none was chosen.
     """
@@ -194,7 +196,12 @@ def read_channel(sdata: SpatialData, image_key: str, channel: str | int | None) 
         argument="channel",
         usual=("DAPI", "dapi", "ssDNA", "DNA", "nuclei"),
     )
-    return image.isel(c=by_name[name]).to_numpy()
+    return image.isel(c=by_name[name])
+
+
+def read_channel(sdata: SpatialData, image_key: str, channel: str | int | None) -> np.ndarray:
+    """One channel (y, x) of an image, see `choose_channel`."""
+    return choose_channel(sdata, image_key, channel).to_numpy()
 
 
 def read_nuclei(sdata: SpatialData, nuclei_key: str, raster: Raster) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Preprocessing: nuclei, their cores, and the spots."""
+"""Preprocessing: alignment, nuclei, their cores, and the spots."""
 
+from sslcst.pp._align import align, check_alignment
 from sslcst.pp._erosion import erode_nuclei
 from sslcst.pp._nuclei import import_nuclei, segment_nuclei
 from sslcst.pp._spots import as_spots, bin_spots
 
-__all__ = ["as_spots", "bin_spots", "erode_nuclei", "import_nuclei", "segment_nuclei"]
+__all__ = ["align", "as_spots", "bin_spots", "check_alignment", "erode_nuclei", "import_nuclei", "segment_nuclei"]
