@@ -1,4 +1,4 @@
-"""Whether nuclei and transcripts lie on one another: how well nuclei explain where transcripts lie, shifted and turned."""
+"""Whether nuclei and transcripts lie on one another: how well nuclei explain transcripts, shifted and turned."""
 
 from __future__ import annotations
 
@@ -71,19 +71,17 @@ class Alignment:
 
     @property
     def matrix(self) -> np.ndarray:
-        """Affine matrix (3, 3) on (y, x), in units from the map's corner, from where nuclei lie to where they belong."""
+        """From where nuclei lie to where they belong: affine (3, 3) on (y, x), in units from the map's corner."""
         return _move(self.shift) @ _turn(np.deg2rad(self.angle), self.middle)
 
     def __str__(self) -> str:
         if not self.found:
             return "Nothing tells whether stain and transcripts lie on one another: no placement stands out."
-        moved = (
-            f"shifted by ({self.shift[0]:.3g}, {self.shift[1]:.3g}) along (y, x) and turned by {self.angle:.2g} degrees"
-        )
-        verdict = "do not lie" if self.misaligned else "lie"
         return (
-            f"Stain and transcripts {verdict} on one another: {self.share:.1%} of transcripts are in nuclei as placed, "
-            f"{self.best_share:.1%} with the stain {moved}."
+            f"Stain and transcripts {'do not lie' if self.misaligned else 'lie'} on one another: nuclei explain "
+            f"{self.score:.1%} of where transcripts lie as placed ({self.share:.1%} are inside), and "
+            f"{self.best_score:.1%} ({self.best_share:.1%}) shifted by {self.shift[0]:.3g} along y and "
+            f"{self.shift[1]:.3g} along x and turned by {self.angle:.2g} degrees."
         )
 
 
