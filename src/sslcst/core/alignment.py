@@ -162,22 +162,24 @@ def find_alignment(
     if not nuclei.any() or not counts.any():
         raise DataError("There are no nuclei, or no transcripts where the nuclei are: they cannot be compared.")
     across = diameter / bin_size
-    features, target = _contrasts(nuclei, counts, across)
-    reach, window = _search_area(features, target, across, None if max_shift is None else max_shift / bin_size)
-    search = _Search(features, target, window, reach)
-    coarse = search.angles(across, np.deg2rad(max_angle))
-    scores = [search.scores(_turn(angle, search.middle)) for angle in coarse]
+    reach, window = _search_area(nuclei, counts, across, None if max_shift is None else max_shift / bin_size)
+    around = tuple(slice(max(0, side.start - reach), side.stop + reach) for side in window)
+    corner = np.array([side.start for side in around])
+    search = _Search(*_contrasts(nuclei[around], counts[around], across), window, corner, reach)
+    angles = search.angles(across, np.deg2rad(max_angle))
+    scores = [search.scores(_turn(angle, search.middle)) for angle in angles]
     best = int(np.argmax([each.max() for each in scores]))
-    step = 2 * np.deg2rad(max_angle) / max(1, len(coarse) - 1)
-    matrix, best_score = search.refine(_turn(coarse[best], search.middle), step)
+    step = (angles[-1] - angles[0]) / max(1, len(angles) - 1)
+    matrix, best_score = search.refine(_turn(angles[best], search.middle), step)
     displacement = search.displacement(matrix)
-    if whole and search.shape != target.shape:
-        near = _Search(features, target, tuple(slice(0, size) for size in target.shape), int(2 * across))
-        matrix, _ = near.refine(matrix, near.angle_step(across) / 2)
+    if whole and search.shape != nuclei.shape:
+        everything = tuple(slice(0, size) for size in nuclei.shape)
+        near = _Search(*_contrasts(nuclei, counts, across), everything, np.zeros(2), int(2 * across))
+        matrix, _ = near.refine(matrix, near.angle_step(across) / 2 if max_angle else 0)
         displacement = near.displacement(matrix)
 
-    middle = np.array(target.shape) / 2
-    placed = _place(nuclei, matrix, (0, 0), target.shape)
+    middle = np.array(nuclei.shape) / 2
+    placed = _place(nuclei, matrix, np.zeros(2), nuclei.shape)
     total = counts.sum()
     return Alignment(
         share=float((counts * nuclei).sum() / total),
@@ -208,17 +210,17 @@ def _contrasts(nuclei: np.ndarray, counts: np.ndarray, across: float) -> tuple[n
 
 
 def _search_area(
-    features: np.ndarray, target: np.ndarray, across: float, max_shift: float | None
+    nuclei: np.ndarray, counts: np.ndarray, across: float, max_shift: float | None
 ) -> tuple[int, tuple[slice, slice]]:
-    """Bins that are tried along each axis, and the window in which nuclei and transcripts have most contrast."""
-    shape = np.array(target.shape)
+    """Bins that are tried along each axis, and the window that holds most of both nuclei and transcripts."""
+    shape = np.array(nuclei.shape)
     if max_shift is None:
         size = np.minimum(shape, _WINDOW)
         reach = int(min(_REACH * across, size.min() // 4))
     else:
         reach = int(min(np.ceil(max_shift), shape.min() // 2))
         size = np.minimum(shape, max(_WINDOW, 4 * reach))
-    rich = ndimage.uniform_filter((features**2).sum(axis=0), size) * ndimage.uniform_filter(target**2, size)
+    rich = ndimage.uniform_filter(nuclei, size, np.float32) * ndimage.uniform_filter(counts, size, np.float32)
     low, high = size // 2, shape - (size - size // 2)
     inside = rich[low[0] : high[0] + 1, low[1] : high[1] + 1]
     corner = np.unravel_index(np.argmax(inside), inside.shape)
@@ -226,16 +228,27 @@ def _search_area(
 
 
 class _Search:
-    """Scores of placements within a window, for all shifts by whole bins up to a reach."""
+    """Scores of placements within a window of a map, for all shifts by whole bins up to a reach.
 
-    def __init__(self, features: np.ndarray, target: np.ndarray, window: tuple[slice, slice], reach: int) -> None:
+    `features` and `target` are a part of the map around the window, from the bin `corner` on.
+    """
+
+    def __init__(
+        self,
+        features: np.ndarray,
+        target: np.ndarray,
+        window: tuple[slice, slice],
+        corner: np.ndarray,
+        reach: int,
+    ) -> None:
         self.features, self.reach = features, reach
-        part = target[window]
-        self.shape = part.shape
-        self.corner = tuple(side.start for side in window)
-        self.middle = self.corner + np.array(self.shape) / 2
+        self.start = np.array([side.start for side in window])
+        self.shape = tuple(side.stop - side.start for side in window)
+        self.middle = self.start + np.array(self.shape) / 2
         self.lever = np.sqrt(np.square(self.shape).sum() / 12)  # root mean square distance from the middle
-        self.everywhere = np.ones(target.shape, np.float32)
+        self.corner, self.extent = corner, target.shape
+        low = self.start - corner
+        part = target[tuple(slice(int(a), int(a + n)) for a, n in zip(low, self.shape, strict=True))]
         self.padded = [fft.next_fast_len(size + reach, real=True) for size in self.shape]
         self.part, self.square, self.one = map(self._forward, (part, part**2, np.ones_like(part)))
         self.energy = (part**2).sum()
@@ -255,8 +268,10 @@ class _Search:
 
     def scores(self, matrix: np.ndarray) -> np.ndarray:
         """Scores (2 reach + 1, 2 reach + 1) of a placement that is shifted further."""
-        on = _place(self.everywhere, matrix, self.corner, self.shape) > 0.99
-        features = [_place(each, matrix, self.corner, self.shape) * on for each in self.features]
+        inner = _move(-self.corner) @ matrix @ _move(self.corner)
+        start = self.start - self.corner
+        on = _is_on(self.extent, inner, start, self.shape)
+        features = [_place(each, inner, start, self.shape) * on for each in self.features]
         weight = sum(each**2 for each in features) / 2
         fit = sum(self._correlate(self._forward(each), self.part) ** 2 for each in features)
         explaining = self._correlate(self._forward(weight), self.one)
@@ -307,8 +322,21 @@ def _move(shift: tuple[float, float]) -> np.ndarray:
     return matrix
 
 
-def _place(values: np.ndarray, matrix: np.ndarray, corner: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
-    """What a map shows in a window once it is moved; bin i reaches from i to i + 1, and beyond the map is 0."""
+def _origin(matrix: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the bins of a window come from: linear part (2, 2) and offset (2,), on indices of bins' middles."""
     back = np.linalg.inv(matrix)
-    offset = back[:2, :2] @ (np.array(corner) + 0.5) + back[:2, 2] - 0.5
-    return ndimage.affine_transform(values, back[:2, :2], offset, output_shape=shape, order=1)
+    return back[:2, :2], back[:2, :2] @ (start + 0.5) + back[:2, 2] - 0.5
+
+
+def _place(values: np.ndarray, matrix: np.ndarray, start: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """What a map shows in a window once it is moved; bin i reaches from i to i + 1, and beyond the map is 0."""
+    linear, offset = _origin(matrix, start)
+    return ndimage.affine_transform(values, linear, offset, output_shape=shape, order=1)
+
+
+def _is_on(extent: tuple[int, int], matrix: np.ndarray, start: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Which bins of a window show a part of a map of this extent once it is moved."""
+    linear, offset = _origin(matrix, start)
+    rows, columns = np.arange(shape[0])[:, None], np.arange(shape[1])
+    inside = (linear[axis, 0] * rows + linear[axis, 1] * columns + offset[axis] for axis in (0, 1))
+    return np.logical_and.reduce([(each >= 0) & (each <= size - 1) for each, size in zip(inside, extent, strict=True)])
