@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -22,3 +24,18 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the real data are not at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_stores(shared: Path) -> ModuleType:
+    """The script beside the real data that makes SpatialData objects of them."""
+    spec = importlib.util.spec_from_file_location("make_stores", shared / "tools" / "make_stores.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def prostate(shared: Path, make_stores: ModuleType):
+    """The Xenium Prime prostate crop with the vendor's nuclei and cells, in memory."""
+    return make_stores.prostate(shared / "data" / "xenium_prime_prostate")

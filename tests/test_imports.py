@@ -148,7 +148,7 @@ def test_core_knows_arrays_only(module: str) -> None:
     assert third_party(MODULES[module]) <= CORE_MAY_IMPORT | backend
 
 
-@pytest.mark.parametrize(("package", "rooms"), [("dask", {"tiles"}), ("typer", {"cli"})])
+@pytest.mark.parametrize(("package", "rooms"), [("dask", {"tiles", "io"}), ("typer", {"cli"})])
 def test_package_has_one_room(package: str, rooms: set[str]) -> None:
     users = {name.split(".")[1] for name, file in MODULES.items() if package in third_party(file)}
     assert users <= rooms

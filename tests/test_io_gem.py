@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
+import pickle
 from collections import Counter
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from spatialdata import SpatialData, read_zarr
-from spatialdata.transformations import get_transformation
+from spatialdata.transformations import Identity, get_transformation
 
-from sslcst.errors import DataError, KeyMissingError, ParameterError
+from sslcst.errors import DataError, KeyMissingError, ParameterError, StoreError
 from sslcst.io import read_gem
+from sslcst.io._partitions import SCHEMA, spool
 
 ROWS = "b\t3\t4\t2\nNA\t0\t9\t1\nb\t7\t4\t300\n"
 
@@ -110,7 +115,7 @@ def test_no_offset_no_chip(tmp_path: Path) -> None:
 
 def test_large_file_is_cut_into_partitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many rows, read in several blocks and kept in several partitions, are all there and in order."""
-    monkeypatch.setattr("sslcst.io._gem.ROWS_PER_PARTITION", 100_000)
+    monkeypatch.setattr("sslcst.io._partitions.ROWS_PER_PARTITION", 100_000)
     n = 250_000
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"geneID": rng.integers(0, 3000, n).astype(str), "x": np.arange(n), "y": 5, "MIDCount": 1})
@@ -121,6 +126,80 @@ def test_large_file_is_cut_into_partitions(tmp_path: Path, monkeypatch: pytest.M
     assert (points["x"].to_numpy() == frame["x"] + 0.5).all()
     assert (points["gene"].astype(str).to_numpy() == frame["geneID"]).all()
     assert points["gene"].cat.categories.is_monotonic_increasing
+
+
+@pytest.fixture
+def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A GEM of three partitions, read in many blocks."""
+    monkeypatch.setattr("sslcst.io._partitions.ROWS_PER_PARTITION", 1000)
+    monkeypatch.setattr("sslcst.io._gem._BLOCK", 1000)
+    return make(tmp_path / "many.gem", rows=ROWS * 900)
+
+
+def test_temporary_rows_go_with_the_last_that_reads_them(many: Path, tmp_path: Path, monkeypatch) -> None:
+    """Neither the object nor what was derived from it loses its rows; a copy in another process does not own them."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    sdata = read_gem(many)
+    (folder,) = (tmp_path / "temporary").iterdir()
+    points = sdata.points["transcripts"]
+    assert len(pickle.loads(pickle.dumps(points)).compute()) == 2700
+    late = points[points["count"] > 100]["x"]
+    del sdata, points
+    gc.collect()
+    assert (late.compute() == 7.5).all()
+    assert len(late) == 900
+    del late
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_cache_is_kept_and_never_replaced(many: Path, tmp_path: Path) -> None:
+    sdata = read_gem(many, cache=tmp_path / "cache")
+    assert [file.name for file in (tmp_path / "cache").iterdir()] == ["many.gem.parquet"]
+    with pytest.raises(StoreError, match="exists"):
+        read_gem(many, cache=tmp_path / "cache")
+    assert transcripts(sdata)["count"].sum() == 303 * 900
+    with pytest.raises(StoreError, match="cannot be written"):
+        read_gem(many, cache=many / "below_a_file")
+
+
+def test_a_file_that_turns_bad_leaves_nothing_behind(many: Path, tmp_path: Path) -> None:
+    with many.open("a") as file:
+        file.write("b\t1\t2\t-1\n")
+    with pytest.raises(DataError, match="'-1'"):
+        read_gem(many, cache=tmp_path / "cache")
+    cut = tmp_path / "cut.gem.gz"
+    text = many.read_bytes().rpartition(b"b\t1\t2\t-1\n")[0]
+    cut.write_bytes(gzip.compress(text)[:-20])
+    with pytest.raises(DataError, match="cut short"):
+        read_gem(cut, cache=tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_memory_is_bounded_by_partitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What arrow holds while rows stream by is the same with 5 partitions and with 25."""
+    rows = 20_000
+    monkeypatch.setattr("sslcst.io._partitions.ROWS_PER_PARTITION", rows)
+    held = []
+
+    def blocks(n: int) -> Iterator[pa.RecordBatch]:
+        for _ in range(n):
+            held.append(pa.total_allocated_bytes())
+            numbers = pa.array(np.arange(rows // 4))
+            gene = numbers.cast(pa.string()).dictionary_encode()
+            yield pa.record_batch(
+                [numbers.cast(pa.int32()), numbers.cast(pa.int32()), gene, numbers.cast(pa.uint32())], SCHEMA
+            )
+
+    peaks = []
+    for n in (20, 100):
+        held.clear()
+        points = spool(blocks(n), tmp_path, f"{n}.parquet", {"global": Identity()})
+        assert points.npartitions == n // 4
+        peaks.append(max(held) - held[0])
+    assert rows * 16 < peaks[0] < 10 * rows * 16
+    assert peaks[1] < 1.2 * peaks[0]
 
 
 @pytest.mark.parametrize(

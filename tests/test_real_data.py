@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import pytest
 import spatialdata as sd
@@ -22,11 +20,8 @@ QUICK = {
 
 
 @pytest.fixture(scope="module")
-def store_of(shared, tmp_path_factory):
+def store_of(shared, make_stores, tmp_path_factory):
     """Builds a store of real data with the script that lies beside them."""
-    spec = importlib.util.spec_from_file_location("make_stores", shared / "tools" / "make_stores.py")
-    make_stores = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(make_stores)
     folders = {"prostate": "xenium_prime_prostate", "cosmx": "cosmx_lung12_fov2"}
 
     def build(name):

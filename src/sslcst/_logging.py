@@ -39,7 +39,7 @@ def progress(stage: str, total: int = 1, *, unit: str = "step") -> Iterator[tqdm
     start = perf_counter()
     with tqdm(total=total, desc=stage, unit=unit) as bar:
         yield bar
-        if total == 1:
+        if total == 1 and not bar.n:
             bar.update()
     if (stages := _stages.get()) is not None:
         stages.note(stage, perf_counter() - start)
@@ -56,10 +56,9 @@ class Stages:
         self.rows.append((stage, seconds, peak_memory()))
 
     def __str__(self) -> str:
-        rows = [
-            f"{stage} {seconds:.1f} s" + (f" ({peak:.2f} GiB)" if peak else "") for stage, seconds, peak in self.rows
-        ]
-        return f"Done in {sum(seconds for _, seconds, _ in self.rows):.1f} s: {', '.join(rows)}."
+        total = sum(seconds for _, seconds, _ in self.rows)
+        rows = [f"{stage} {seconds:.1f} s ({peak:.2f} GiB)" for stage, seconds, peak in self.rows]
+        return f"Done in {total:.1f} s; seconds of each stage, and peak memory by its end: {', '.join(rows)}."
 
 
 _stages: ContextVar[Stages | None] = ContextVar("stages", default=None)

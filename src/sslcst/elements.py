@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pandas as pd
 
+from sslcst._logging import logger
+from sslcst.core.counts import owners
 from sslcst.errors import DataError, KeyMissingError
 
 if TYPE_CHECKING:
@@ -16,6 +19,10 @@ if TYPE_CHECKING:
     from xarray import DataArray
 
 YX = ("y", "x")
+# What the readers of spatialdata-io call them, as regular expressions.
+STAINS = ("morphology_focus", ".*_regist")  # xenium, stereoseq
+TRANSCRIPTS = ("transcripts", "bin1_genes")  # xenium, stereoseq
+NUCLEAR_CHANNELS = ("(?i)dapi|hoechst.*|ssdna|dna|nucle(i|us)",)
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ def apply_affine(matrix: np.ndarray, yx: np.ndarray) -> np.ndarray:
 def choose_key(
     candidates: Iterable[str], key: str | None, *, kind: str, argument: str, usual: Iterable[str] = ()
 ) -> str:
-    """The asked-for name, or the only candidate, or the only one with a usual name.
+    """The asked-for name, or the only candidate, or the only one whose name matches a usual one.
 
     Raises
     ------
@@ -73,8 +80,9 @@ def choose_key(
         return key
     if len(candidates) == 1:
         return candidates[0]
-    known = [name for name in usual if name in candidates]
+    known = [name for name in candidates if any(re.fullmatch(pattern, name) for pattern in usual)]
     if len(known) == 1:
+        logger.info("The %s is %r, unless %s= says otherwise; there are: %s.", kind, known[0], argument, listed)
         return known[0]
     what = f"There is no {kind}" if not candidates else f"Several could be the {kind}"
     raise KeyMissingError(f"{what}: choose with {argument}=; there are: {listed}.")
@@ -82,12 +90,47 @@ def choose_key(
 
 def choose_image(sdata: SpatialData, image_key: str | None) -> str:
     """The asked-for image, the only one, or the one that a reader of spatialdata-io names as the stain."""
-    return choose_key(sdata.images, image_key, kind="image", argument="image_key", usual=("morphology_focus",))
+    return choose_key(sdata.images, image_key, kind="image", argument="image_key", usual=STAINS)
+
+
+def choose_channel(sdata: SpatialData, image_key: str, channel: str | int | None) -> str:
+    """The asked-for channel, the only one, or the one that is named as a stain of nuclei.
+
+    Raises
+    ------
+    KeyMissingError
+        There is no such channel, or several and none was chosen.
+    """
+    names = [str(name) for name in _plane(sdata, image_key).coords["c"].values]
+    if channel is None and names == ["r", "g", "b"] and sdata.attrs.get("spatialdata_io_reader") == "cosmx":
+        logger.info("The blue of the composite image %r shows nuclei, unless channel= says otherwise.", image_key)
+        return "b"
+    return choose_key(
+        names,
+        None if channel is None else str(channel),
+        kind=f"channel of image {image_key!r}",
+        argument="channel",
+        usual=NUCLEAR_CHANNELS,
+    )
 
 
 def choose_points(sdata: SpatialData, points_key: str | None) -> str:
-    """The asked-for points, the only ones, or those that a reader of spatialdata-io names as the transcripts."""
-    return choose_key(sdata.points, points_key, kind="points element", argument="points_key", usual=("transcripts",))
+    """The asked-for points, the only ones, or those that a reader of spatialdata-io names as the transcripts.
+
+    Raises
+    ------
+    KeyMissingError
+        There are no such points, or several that could be meant.
+    DataError
+        It is a Visium HD run, which has no points.
+    """
+    if not sdata.points and sdata.attrs.get("spatialdata_io_reader") == "visium_hd":
+        raise DataError(
+            "This is a Visium HD run: its counts are of square bins of 2 micron or more, too coarse to tell where in "
+            "a cell they lie, and it has no single transcripts. Take the cells that Space Ranger 4 finds "
+            "(spatialdata_io.visium_hd with load_segmentations_only=True), or join bins by nuclei, as bin2cell does."
+        )
+    return choose_key(sdata.points, points_key, kind="points element", argument="points_key", usual=TRANSCRIPTS)
 
 
 def choose_coordinate_system(sdata: SpatialData, keys: Iterable[str], coordinate_system: str | None) -> str:
@@ -128,17 +171,28 @@ def full_scale(element: Any) -> DataArray:
     return element
 
 
+def _plane(sdata: SpatialData, key: str) -> DataArray:
+    """An image or labels element at its finest scale, which must not be three-dimensional."""
+    element = full_scale(sdata[key])
+    if "z" in element.dims:
+        raise DataError(
+            f"{key!r} is three-dimensional, with {element.sizes['z']} planes: add one of them, or what is brightest in "
+            "all, to the object as an element of its own, and name that."
+        )
+    return element
+
+
 def raster_of(sdata: SpatialData, key: str, coordinate_system: str) -> Raster:
     """The pixel grid of an image or labels element.
 
     Raises
     ------
     DataError
-        The transformation flattens the raster to a line or a point.
+        It is three-dimensional, or its transformation flattens it to a line or a point.
     """
     from spatialdata.transformations import get_transformation
 
-    element = full_scale(sdata[key])
+    element = _plane(sdata, key)
     matrix = affine_matrix(element, coordinate_system)
     if abs(np.linalg.det(matrix)) < 1e-12:
         raise DataError(
@@ -158,19 +212,9 @@ def channel_of(sdata: SpatialData, image_key: str, channel: str | int | None) ->
     DataError
         The image has a third dimension.
     """
-    image = full_scale(sdata.images[image_key])
-    if "z" in image.dims:
-        raise DataError(f"Image {image_key!r} is three-dimensional: project it to (c, y, x) first.")
-    names = list(image.coords["c"].values)
-    by_name = {str(name): i for i, name in enumerate(names)}
-    name = choose_key(
-        by_name,
-        None if channel is None else str(channel),
-        kind=f"channel of image {image_key!r}",
-        argument="channel",
-        usual=("DAPI", "dapi", "ssDNA", "DNA", "nuclei"),
-    )
-    return image.isel(c=by_name[name])
+    image = _plane(sdata, image_key)
+    name = choose_channel(sdata, image_key, channel)
+    return image.isel(c=[str(each) for each in image.coords["c"].values].index(name))
 
 
 def read_channel(sdata: SpatialData, image_key: str, channel: str | int | None) -> np.ndarray:
@@ -201,7 +245,7 @@ def open_nuclei(sdata: SpatialData, nuclei_key: str, raster: Raster) -> NucleusS
         Labels that are no integers; when they are read, those that do not fit 32 bits.
     """
     if nuclei_key in sdata.labels:
-        labels = full_scale(sdata.labels[nuclei_key]).data
+        labels = _plane(sdata, nuclei_key).data
         if not np.issubdtype(labels.dtype, np.integer):
             raise DataError(f"Labels {nuclei_key!r} are {labels.dtype}: they must be integers.")
         return _Labels(nuclei_key, labels)
@@ -319,3 +363,20 @@ def add_labels(sdata: SpatialData, name: str, labels: np.ndarray, raster: Raster
     # A copy, since parsing keeps the dict it is given.
     element = Labels2DModel.parse(labels, dims=YX, transformations=dict(raster.transformations))
     add_element(sdata, "labels", name, element)
+
+
+def labels_on(labels: np.ndarray, own: Raster, other: Raster) -> np.ndarray:
+    """Labels on another raster of the same coordinate system: at each pixel's centre the label there, 0 off the labels.
+
+    Rows go through in blocks, so that positions need little memory beside the labels.
+    """
+    if own.shape == other.shape and np.allclose(own.to_system, other.to_system):
+        return labels
+    to_own = np.linalg.inv(own.to_system) @ other.to_system
+    height, width = other.shape
+    out = np.zeros(other.shape, labels.dtype)
+    for start in range(0, height, 256):
+        rows, columns = np.mgrid[start : min(start + 256, height), 0:width].reshape(2, -1)
+        yx = apply_affine(to_own, np.column_stack([rows, columns]) + 0.5)
+        out[rows, columns] = owners(yx, labels)
+    return out

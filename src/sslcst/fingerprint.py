@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def fingerprint(sdata: SpatialData, keys: Iterable[str], about: dict[str, Any]) -> str:
     """Hash of some elements of a store and of plain values.
 
-    Of an element on disk, names, sizes and times of its files count, and how it is read from them; of one in memory, its
-    values. Transformations count too.
+    Of an element on disk, names, sizes and times of its files count, and how it is read from them; of one in memory,
+    its values. Transformations count too.
     """
     from spatialdata.transformations import get_transformation
 

@@ -104,10 +104,19 @@ def _prefix(store: Path) -> str:
     return f".{store.name}.sslcst-"
 
 
+def is_half_published(sdata: SpatialData) -> bool:
+    """Whether a killed run left results that are whole but not yet all in their places (`finish`)."""
+    return sdata.path is not None and bool(_marks(Path(sdata.path)))
+
+
+def _marks(store: Path) -> list[Path]:
+    return sorted(store.parent.glob(f"{escape(_prefix(store))}*/{_WHOLE}"))
+
+
 def finish(store: Path) -> list[str | None]:
     """Finish what killed runs had begun to publish, and remove their scratch folders; the fingerprints of the runs."""
     runs = []
-    for mark in sorted(store.parent.glob(f"{escape(_prefix(store))}*/{_WHOLE}")):
+    for mark in _marks(store):
         _swap(store, mark.parent)
         runs.append(fingerprint_in(mark.parent))
         shutil.rmtree(mark.parent)

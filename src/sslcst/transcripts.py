@@ -223,8 +223,6 @@ def _open_molecules(points, points_key, gene_key, count_key, params) -> _Molecul
     columns = {"y": "y", "x": "x", "gene": gene_column(points, points_key, gene_key)}
     if count_key is None:
         count_key = next((name for name in COUNT_COLUMNS if name in points.columns), None)
-        if count_key is not None:
-            logger.info("Counts are taken from column %r of points %r.", count_key, points_key)
     elif count_key not in points.columns:
         raise KeyMissingError(
             f"Points {points_key!r} have no column {count_key!r}: choose count_key among {list(points.columns)}."
@@ -233,6 +231,13 @@ def _open_molecules(points, points_key, gene_key, count_key, params) -> _Molecul
         columns["count"] = count_key
     if params.min_quality and QUALITY_COLUMN in points.columns:
         columns["quality"] = QUALITY_COLUMN
+    logger.info(
+        "Points %r: genes in column %r, %s%s.",
+        points_key,
+        columns["gene"],
+        "one molecule a row" if count_key is None else f"counts in column {count_key!r}",
+        ", z is left aside" if "z" in points.columns else "",
+    )
     return _Molecules(points[list(columns.values())], columns, f"Column {count_key!r} of points {points_key!r}")
 
 
@@ -248,6 +253,7 @@ def _open_places(sdata, points_key, table_key) -> _Places:
     steps = np.arange(_BLOCK, counts.nnz, _BLOCK)
     ends = np.append(np.unique(np.searchsorted(counts.indptr, steps)), counts.shape[0])
     genes = pd.Index(table.var_names.astype(str))
+    logger.info("Points %r: genes and counts in table %r.", points_key, table_key)
     return _Places(places.to_numpy(np.float64), place, counts, genes, ends, f"X of table {table_key!r}")
 
 

@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import gzip
-import math
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import pyarrow as pa
 from pyarrow import csv
 from spatialdata import SpatialData
-from spatialdata.models import PointsModel
-from spatialdata.transformations import BaseTransformation, Identity, Scale, Translation
 
 from sslcst._logging import logger
-from sslcst.errors import DataError, KeyMissingError, ParameterError
+from sslcst.errors import DataError, KeyMissingError
+from sslcst.io._partitions import SCHEMA, spool
+from sslcst.io._stain import read_stain
+from sslcst.io._systems import chip_systems
 
 # The format says MIDCount; published files use the others too. ExonCount is a part of the count, never the whole.
 COUNT_COLUMNS = ("MIDCount", "MIDCounts", "UMICount", "UMICounts")
-ROWS_PER_PARTITION = 4_000_000
+_BLOCK = 8 << 20  # bytes of text
 
 
-def read_gem(path: str | os.PathLike[str], *, spot_size: float = 0.5, gene_column: str = "geneID") -> SpatialData:
-    """Read a bin1 GEM file of Stereo-seq.
+def read_gem(
+    path: str | os.PathLike[str],
+    *,
+    image: str | os.PathLike[str] | None = None,
+    image_offset: tuple[float, float] = (0, 0),
+    spot_size: float = 0.5,
+    gene_column: str = "geneID",
+    cache: str | os.PathLike[str] | None = None,
+) -> SpatialData:
+    """Read a bin1 GEM file of Stereo-seq, of any size.
 
     The file's spot (x, y) is the square [x, x + 1) x [y, y + 1). Its counts are placed at the square's centre,
     (x + 0.5, y + 0.5): binning with ``floor`` then finds the spot again, whatever rounding a transformation adds.
 
-    The points lie in these coordinate systems:
+    Points and image lie in these coordinate systems:
 
     - ``"global"``: spots, counted as in the file. The registered images of SAW, the maker's pipeline, lie on this grid.
     - ``"micron"``: ``"global"`` times `spot_size`.
@@ -40,17 +50,28 @@ def read_gem(path: str | os.PathLike[str], *, spot_size: float = 0.5, gene_colum
     ----------
     path
         The file. Whether it is gzipped is seen from its content.
+    image
+        A stain registered to the spots, as SAW's ``*_regist.tif``: a TIFF of one channel, one pixel a spot.
+    image_offset
+        The spot (x, y), as the file counts, under the image's first pixel; for a GEM that was cut out of a chip and
+        keeps the chip's numbers, where its image was cut.
     spot_size
         Distance of neighbouring spots in microns.
     gene_column
         Column that names the genes, ``"geneID"`` or ``"geneName"`` (which newer files have as well). Genes that share
         a name become one gene.
+    cache
+        Folder for the rows of a file that does not fit one partition, some 7 bytes a row, as ``NAME.parquet``; it must
+        stay as long as the points are used. By default a temporary folder (``TMPDIR`` says where), which goes with the
+        points: ``sdata.write`` keeps them.
 
     Returns
     -------
     Points ``"transcripts"`` with float32 x and y, categorical ``gene`` (in alphabetical order) and integer ``count``,
-    one row for each row of the file; the header's fields in ``attrs["gem_header"]``. The text is converted block by
-    block: what is held in memory is some 16 bytes a row.
+    one row for each row of the file, in its order, 2 million a partition; of a file with more they are read when used.
+    Image ``"stain"`` (c, y, x) if one was given, read when used; its channel is ``"ssDNA"`` or ``"DAPI"`` where the
+    file's name says so. The header's fields in ``attrs["gem_header"]``. Memory depends on the size of a partition, not
+    on that of the file.
 
     Raises
     ------
@@ -60,34 +81,22 @@ def read_gem(path: str | os.PathLike[str], *, spot_size: float = 0.5, gene_colum
         There is no column `gene_column`.
     DataError
         The file is no bin1 GEM: columns are missing, there are no rows, bins are larger than a spot, a coordinate is
-        not an integer, a count is negative or not an integer, or the file ends early.
+        not an integer, a count is negative or not an integer, or the file ends early. The image is no TIFF of one
+        channel.
+    StoreError
+        The cache holds a file of that name, or cannot be written.
     """
-    if not 0 < spot_size < math.inf:
-        raise ParameterError(f"spot_size={spot_size!r}: must be a positive number of microns.")
     path = Path(path)
-    try:
-        with _open(path) as file:
+    with _open(path) as file:
+        with _intact(path):
             header, columns = _read_header(file)
-            count_column = _check_columns(path, header, columns, gene_column)
-            transformations = _transformations(path, header, spot_size)
-            table = _read_rows(path, file, columns, gene_column, count_column)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path} is cut short or damaged: {error}") from error
-    if table.num_rows == 0:
-        raise DataError(f"{path} holds column names but no rows.")
-
-    frame = table.unify_dictionaries().to_pandas().rename(columns={gene_column: "gene", count_column: "count"})
-    frame[["x", "y"]] = (frame[["x", "y"]] + 0.5).astype("float32")
-    # The order in which genes are met depends on how the text is cut into blocks; the alphabet does not.
-    frame["gene"] = frame["gene"].cat.reorder_categories(sorted(frame["gene"].cat.categories))
-    logger.info("%s: %d rows, %d genes", path.name, len(frame), len(frame["gene"].cat.categories))
-    points = PointsModel.parse(
-        frame,
-        feature_key="gene",
-        npartitions=1 + len(frame) // ROWS_PER_PARTITION,
-        transformations=dict(transformations),  # the model keeps the dict it is given
-    )
-    return SpatialData(points={"transcripts": points}, attrs={"gem_header": header})
+        count_column = _check_columns(path, header, columns, gene_column)
+        systems = chip_systems(spot_size, _chip_offset(path, header))
+        images = {} if image is None else {"stain": read_stain(Path(image), image_offset, systems)}
+        rows = _read_rows(path, file, columns, gene_column, count_column)
+        points = spool(rows, None if cache is None else Path(cache), f"{path.name}.parquet", systems)
+    logger.info("%s: %d rows, %d genes.", path.name, points.divisions[-1] + 1, len(points["gene"].cat.categories))
+    return SpatialData(points={"transcripts": points}, images=images, attrs={"gem_header": header})
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -120,30 +129,44 @@ def _check_columns(path: Path, header: dict[str, str], columns: list[str], gene_
     return counts[0]
 
 
-def _transformations(path: Path, header: dict[str, str], spot_size: float) -> dict[str, BaseTransformation]:
-    systems: dict[str, BaseTransformation] = {"global": Identity(), "micron": Scale([spot_size] * 2, axes=("x", "y"))}
-    if "OffsetX" in header and "OffsetY" in header:
-        try:
-            offset = [int(header["OffsetX"]), int(header["OffsetY"])]
-        except ValueError as error:
-            raise DataError(f"{path}: OffsetX and OffsetY of the header must be integers: {error}.") from error
-        systems["chip"] = Translation(offset, axes=("x", "y"))
-    return systems
-
-
-def _read_rows(path: Path, file: IO[bytes], columns: list[str], gene_column: str, count_column: str) -> pa.Table:
-    types = {"x": pa.int32(), "y": pa.int32(), count_column: pa.uint32()}
-    types[gene_column] = pa.dictionary(pa.int32(), pa.string())
+def _chip_offset(path: Path, header: dict[str, str]) -> tuple[int, int] | None:
+    if "OffsetX" not in header or "OffsetY" not in header:
+        return None
     try:
-        return csv.read_csv(
-            file,
-            read_options=csv.ReadOptions(column_names=columns),
-            parse_options=csv.ParseOptions(delimiter="\t", quote_char=False),
-            # No text means "missing": an empty number is an error, and "NA" may be a gene.
-            convert_options=csv.ConvertOptions(column_types=types, include_columns=list(types), null_values=[]),
-        )
+        return int(header["OffsetX"]), int(header["OffsetY"])
+    except ValueError as error:
+        raise DataError(f"{path}: OffsetX and OffsetY of the header must be integers: {error}.") from error
+
+
+def _read_rows(
+    path: Path, file: IO[bytes], columns: list[str], gene_column: str, count_column: str
+) -> Iterator[pa.RecordBatch]:
+    """The rows, some megabytes of text at a time."""
+    types = dict(zip(("x", "y", gene_column, count_column), SCHEMA.types, strict=True))
+    n = 0
+    try:
+        with _intact(path):
+            for block in csv.open_csv(
+                file,
+                read_options=csv.ReadOptions(column_names=columns, block_size=_BLOCK, use_threads=False),
+                parse_options=csv.ParseOptions(delimiter="\t", quote_char=False),
+                # No text means "missing": an empty number is an error, and "NA" may be a gene.
+                convert_options=csv.ConvertOptions(column_types=types, include_columns=list(types), null_values=[]),
+            ):
+                n += len(block)
+                yield pa.RecordBatch.from_arrays(block.columns, schema=SCHEMA)
     except pa.ArrowInvalid as error:
         raise DataError(
             f"{path} is no GEM: x and y must be integers, {count_column} integers from 0. {error} "
             f"(columns, counted from 0: {columns})"
         ) from error
+    if not n:
+        raise DataError(f"{path} holds column names but no rows.")
+
+
+@contextmanager
+def _intact(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, zlib.error, OSError) as error:
+        raise DataError(f"{path} is cut short or damaged: {error}") from error

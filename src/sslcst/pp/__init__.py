@@ -1,7 +1,17 @@
-"""Preprocessing: nuclei, their cores, and the spots."""
+"""Preprocessing: nuclei, their cores, and the spots; others' cells."""
 
+from sslcst.pp._cells import Owners, import_cells, read_owners
 from sslcst.pp._erosion import erode_nuclei
 from sslcst.pp._nuclei import import_nuclei, segment_nuclei
 from sslcst.pp._spots import as_spots, bin_spots
 
-__all__ = ["as_spots", "bin_spots", "erode_nuclei", "import_nuclei", "segment_nuclei"]
+__all__ = [
+    "Owners",
+    "as_spots",
+    "bin_spots",
+    "erode_nuclei",
+    "import_cells",
+    "import_nuclei",
+    "read_owners",
+    "segment_nuclei",
+]

@@ -160,7 +160,7 @@ def raster_of_nuclei(
     points_key: str | None,
     coordinate_system: str | None,
 ) -> Raster:
-    """The grid of nuclei that are there already: their own, or that on which shapes are to be drawn (`import_nuclei`)."""
+    """The grid of nuclei that are there already: of labels their own, of shapes the one that `import_nuclei` takes."""
     choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
     if nuclei_key in sdata.labels:
         coordinate_system = choose_coordinate_system(sdata, [nuclei_key], coordinate_system)

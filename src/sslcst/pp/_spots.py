@@ -123,10 +123,12 @@ def bin_spots(
         "coordinate_system": coordinate_system,
     }
     logger.info(
-        "%d spots of %.3g units, expected cell radius %.3g units.",
+        "%d spots of %.3g, expected cell radius %.3g, in units of coordinate system %r, where a pixel is %.4g.",
         len(spots),
         grid.bin_size,
         layout.radius * grid.bin_size,
+        coordinate_system,
+        raster.pixel_size,
     )
     add_element(sdata, "tables", key_added, table)
 

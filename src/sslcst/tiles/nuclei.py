@@ -82,8 +82,8 @@ def segment(
     """Find the nuclei in a stain, and where they lie.
 
     An image of one tile is segmented as one. Of a larger one, percentiles are taken from pixels on a regular grid over
-    all of it, and the diameter is measured where contrast is highest; each tile then sees some nuclei beyond its border,
-    and gives those whose centroid it holds. Of two that overlap by half, the later one is dropped.
+    all of it, and the diameter is measured where contrast is highest; each tile then sees some nuclei beyond its
+    border, and gives those whose centroid it holds. Of two that overlap by half, the later one is dropped.
     """
     out = _create(scratch, shape)
     side = params.tiles.image_size

@@ -68,7 +68,9 @@ def predict(
         device=device,
     )
     with progress("predict", len(spots), unit="spot") as bar:
-        direction, inside = predict_spots(model.encoder.to(device), inputs, on_batch=bar.update)
+        direction, inside = predict_spots(
+            model.encoder.to(device), inputs, block=params.tiles.block, on_batch=bar.update
+        )
     model.encoder.cpu()
     layout = table.uns["sslcst"]
     prior = direction_prior(spots.index + 0.5, layout["centroids"], (1 + params.prior.sigma) * layout["radius"])

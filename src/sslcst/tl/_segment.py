@@ -25,7 +25,16 @@ from sslcst.fingerprint import fingerprint
 from sslcst.io import read_model, write_model
 from sslcst.params import Params, check_seed
 from sslcst.scratch import Scratch
-from sslcst.store import add_to_object, check_free, commit, finish, locked, read_back, scratch_folder
+from sslcst.store import (
+    add_to_object,
+    check_free,
+    commit,
+    finish,
+    is_half_published,
+    locked,
+    read_back,
+    scratch_folder,
+)
 from sslcst.tiles.buckets import fill
 from sslcst.tiles.cells import MODEL, Segmentation, find
 from sslcst.tiles.chip import NUCLEI, Chip
@@ -81,8 +90,8 @@ def segment(
     `sslcst.tl.aggregate`.
 
     The chip is cut into tiles, on which memory depends, and which change nothing of the result. They are the tasks of
-    the active `dask.distributed` client, or of threads. A run that was stopped, by anything, goes on where it was when it
-    is called again with the same arguments.
+    the active `dask.distributed` client, or of threads. A run that was stopped, by anything, goes on where it was when
+    it is called again with the same arguments.
 
     Parameters
     ----------
@@ -90,12 +99,15 @@ def segment(
         Holds the transcripts and the stain, or nuclei. Where it is backed by a store, the results are written there:
         all of them, or on any error none.
     image_key
-        The stain, (c, y, x); may be left out if there is only one image, or one named "morphology_focus".
+        The stain, (c, y, x); may be left out if there is only one image, or one named as the readers of spatialdata-io
+        name it (Xenium's "morphology_focus", Stereo-seq's "..._regist").
     channel
-        Its channel that shows nuclei; may be left out if there is only one, or one is named DAPI or ssDNA.
+        Its channel that shows nuclei; may be left out if there is only one, or one is named DAPI, ssDNA or Hoechst, or
+        for the composite images of CosMx, where it is the blue one.
     points_key
         Transcripts: molecules with a gene each, or places annotated by a table of counts. May be left out if there is
-        only one points element, or one named "transcripts".
+        only one points element, or one named as the readers name it (Xenium's "transcripts", Stereo-seq's
+        "bin1_genes"). Section ``transcripts`` of `params` says which are left out.
     gene_key, count_key
         Columns of the gene and of the number of molecules; by default those the element names, or of a usual name.
     nuclei_key
@@ -127,7 +139,8 @@ def segment(
     KeyMissingError
         An element, column, channel or coordinate system is missing, or several could be meant, or a result exists.
     DataError
-        The data cannot be segmented: no transcripts, no nuclei, values that are not finite, nothing to learn from.
+        The data cannot be segmented: no transcripts, no nuclei, values that are not finite, nothing to learn from,
+        rasters of three dimensions, a Visium HD run.
     ParameterError
         A parameter does not exist or is out of bounds.
     StoreError
@@ -145,6 +158,8 @@ def segment(
     check_seed(seed)
     device = choose_device(device)
     results = _results(key_added, shapes=shapes, assign_points=assign_points)
+    if not is_half_published(sdata):
+        check_free(sdata, results, overwrite=overwrite)
     sources, params = choose_sources(
         sdata,
         image_key=image_key,
@@ -166,7 +181,6 @@ def segment(
     }
     with ExitStack() as stack:
         if sdata.path is None:
-            check_free(sdata, results, overwrite=overwrite)
             run_id = uuid4().hex
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="sslcst-")))
         else:
@@ -190,11 +204,11 @@ def segment(
                 commit(sdata, elements, results, folder=folder)
         except OSError as error:
             raise StoreError(
-                f"{error}. The store is as it was; what was done lies in {folder}, and the same call goes on from there."
+                f"{error}. The store is as it was. What was done lies in {folder}: the same call goes on from there."
             ) from error
         except StoreError:
             raise
-        except SslcstError:
+        except SslcstError:  # to be called again with other input or other parameters
             scratch.remove()
             raise
         scratch.remove()

@@ -1,0 +1,91 @@
+"""What a cell holds of its neighbours: genes together that nuclei never hold together."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from sslcst.errors import DataError, ParameterError
+
+
+def exclusive_pairs(nuclear: sparse.sparray, *, min_expected: float = 5.0, max_ratio: float = 0.2) -> NDArray[np.intp]:
+    """Pairs of genes that exclude each other in nuclei, where there is next to no spill from neighbours.
+
+    Of m nuclei let n_g hold gene g and n_gh both g and h. Were the genes independent, one would expect
+    e_gh = n_g n_h / m nuclei with both. A pair is exclusive where e_gh >= `min_expected`, so that few common nuclei are
+    no chance, and n_gh <= `max_ratio` e_gh.
+
+    Parameters
+    ----------
+    nuclear
+        (m, n_genes) counts in each nucleus.
+    min_expected
+        Nuclei with both genes that independence would give, at least; above 0.
+    max_ratio
+        Share of these that may be there, in [0, 1).
+
+    Returns
+    -------
+    (k, 2) genes, g < h. None where there are too few nuclei or counts to tell.
+
+    Raises
+    ------
+    ParameterError
+        A parameter is out of its bounds.
+    """
+    if not min_expected > 0:
+        raise ParameterError(f"min_expected={min_expected!r}: must be above 0.")
+    if not 0 <= max_ratio < 1:
+        raise ParameterError(f"max_ratio={max_ratio!r}: must lie in [0, 1).")
+    present = _presence(nuclear)
+    holding = present.sum(axis=0)
+    kept = np.flatnonzero(holding * holding.max(initial=0) >= min_expected * present.shape[0])  # the others cannot
+    present, holding = present[:, kept], holding[kept].astype(float)
+    expected = np.outer(holding, holding) / max(present.shape[0], 1)
+    observed = (present.T @ present).toarray()
+    g, h = np.nonzero(np.triu((expected >= min_expected) & (observed <= max_ratio * expected), k=1))
+    return np.stack([kept[g], kept[h]], axis=1)
+
+
+def contamination(counts: sparse.sparray, pairs: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Share of exclusive pairs that each cell holds together: the lower, the less it has of its neighbours.
+
+    For a cell, of the pairs (g, h) of which it holds g or h, the share of which it holds both:
+    c = #{g and h} / #{g or h}. It is the mutually exclusive co-expression rate (Hartman & Satija 2024) within a cell
+    instead of across them. It grows with the counts of a cell, by whatever it is segmented: compare segmentations of
+    the same data by the same pairs, and look at the size of the cells beside it.
+
+    Parameters
+    ----------
+    counts
+        (m, n_genes) counts in each cell.
+    pairs
+        (k, 2) genes that exclude each other, from :func:`exclusive_pairs`.
+
+    Returns
+    -------
+    (m,) between 0 and 1; NaN for a cell with no gene of any pair.
+
+    Raises
+    ------
+    DataError
+        A pair names a gene that `counts` lacks.
+    """
+    pairs = np.asarray(pairs).reshape(-1, 2)
+    if pairs.max(initial=-1) >= counts.shape[1]:
+        raise DataError(f"pairs name gene {pairs.max()}, but counts have {counts.shape[1]} genes.")
+    present = _presence(counts)
+    genes, end = np.unique(pairs, return_inverse=True)
+    end = end.reshape(pairs.shape)
+    partners = sparse.coo_array((np.ones(len(pairs), np.int64), end.T), shape=(len(genes), len(genes))).tocsr()
+    present = present[:, genes]
+    both = (present * (present @ partners)).sum(axis=1)
+    holding = present @ np.bincount(end.ravel(), minlength=len(genes))  # pairs, those of both genes twice
+    either = holding - both
+    return np.divide(both, either, out=np.full(len(either), np.nan), where=either > 0)
+
+
+def _presence(counts: sparse.sparray) -> sparse.csr_array:
+    """1 where a gene has counts, int64 (m, n_genes)."""
+    return (sparse.csr_array(counts) > 0).astype(np.int64)

@@ -1,0 +1,102 @@
+"""Contingency table of two segmentations: how many elements each pair of cells shares."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from sslcst.errors import DataError
+
+
+class Overlap(NamedTuple):
+    """Contingency table of two segmentations; row and column 0 are "no cell".
+
+    Attributes
+    ----------
+    reference_ids
+        (n + 1,) uint64: 0, then the reference's ids, rising.
+    label_ids
+        (m + 1,) uint64: 0, then the segmentation's ids, rising.
+    pixels
+        (n + 1, m + 1) sparse int64, number of elements shared by each pair. Its row and column sums are the areas.
+    """
+
+    reference_ids: NDArray[np.uint64]
+    label_ids: NDArray[np.uint64]
+    pixels: sparse.csr_array
+
+
+def overlap(reference: ArrayLike, labels: ArrayLike) -> Overlap:
+    """Count the elements (pixels, or transcripts) that each reference cell shares with each segmented cell.
+
+    Parameters
+    ----------
+    reference, labels
+        Integer ids, 0 = no cell; same shape, any number of dimensions.
+
+    Returns
+    -------
+    The contingency table.
+
+    Raises
+    ------
+    DataError
+        Shapes differ, an array does not hold non-negative integers, or the reference has no cell.
+    """
+    reference, labels = check_ids("reference", reference), check_ids("labels", labels)
+    if reference.shape != labels.shape:
+        raise DataError(
+            f"reference has shape {reference.shape}, labels {labels.shape}: both must lie on the same grid."
+        )
+    if not reference.any():
+        raise DataError("reference holds no cell (all ids are 0): there is nothing to compare with.")
+
+    # Rows of a label image are runs of equal pairs: counting runs instead of pixels is some ten times faster.
+    reference, labels = reference.ravel(), labels.ravel()
+    changed = (reference[1:] != reference[:-1]) | (labels[1:] != labels[:-1])
+    start = np.concatenate([[0], np.flatnonzero(changed) + 1])
+    length = np.diff(start, append=reference.size)
+    reference_ids, row = _number(reference[start])
+    label_ids, column = _number(labels[start])
+    shape = (len(reference_ids), len(label_ids))
+    return Overlap(reference_ids, label_ids, sparse.coo_array((length, (row, column)), shape=shape).tocsr())
+
+
+def touching(table: Overlap) -> tuple[NDArray[np.integer], ...]:
+    """Row, column (counted without "no cell") and shared elements of each pair that touch; the areas of all cells."""
+    shared = table.pixels[1:, 1:].tocoo()
+    return shared.row, shared.col, shared.data, table.pixels.sum(axis=1)[1:], table.pixels.sum(axis=0)[1:]
+
+
+def ious(table: Overlap) -> tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.float64]]:
+    """Row, column and IoU of each pair of cells that touch."""
+    row, column, shared, reference_area, label_area = touching(table)
+    return row, column, shared / (reference_area[row] + label_area[column] - shared)
+
+
+def check_ids(name: str, array: ArrayLike) -> NDArray[np.integer]:
+    array = np.asarray(array)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise DataError(f"{name} is of type {array.dtype}: cell ids must be integers, 0 = no cell.")
+    if np.issubdtype(array.dtype, np.signedinteger) and array.size and array.min() < 0:
+        raise DataError(f"{name} holds the negative id {array.min()}: cell ids are positive, 0 = no cell.")
+    return array
+
+
+def _number(ids: NDArray[np.integer]) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
+    """Distinct ids with 0 always first, and the place of each id among them.
+
+    One type for all ids: where signed and unsigned 64-bit integers meet, numpy would compare them as floats.
+    """
+    largest = int(ids.max())
+    if largest > 4 * ids.size:  # a table over all ids would outgrow the data: sort instead
+        distinct, place = np.unique(ids, return_inverse=True)
+        absent = int(distinct[0] != 0)
+        return np.concatenate([np.zeros(absent, np.uint64), distinct.astype(np.uint64)]), place + absent
+    occurs = np.zeros(largest + 1, bool)
+    occurs[ids] = True
+    occurs[0] = True
+    return np.flatnonzero(occurs).astype(np.uint64), (np.cumsum(occurs) - 1)[ids]

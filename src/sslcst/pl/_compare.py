@@ -1,0 +1,174 @@
+"""A picture of two segmentations: where they disagree, and by how much."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgba
+from matplotlib.patches import Patch
+
+from sslcst.elements import Raster as Grid
+from sslcst.elements import labels_on
+from sslcst.errors import KeyMissingError, ParameterError
+from sslcst.metrics import match
+from sslcst.pl._canvas import (
+    CELLS,
+    NUCLEI,
+    TRANSCRIPTS,
+    Raster,
+    Region,
+    check_region,
+    draw_outlines,
+    extent_of,
+    finish_axes,
+    pick,
+    pick_image,
+    prepare_axes,
+    read_raster,
+    show,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+    from spatialdata import SpatialData
+
+    from sslcst.tl import Comparison
+
+# Of the rows of Comparison.to_frame, the shares, which one axis can hold.
+_OF_EACH = ("mean best IoU", "counts in cells", "correlation")
+_OF_BOTH = ("average precision at 0.5", "transcripts alike")
+
+
+def compare(
+    sdata: SpatialData,
+    a_key: str,
+    b_key: str,
+    *,
+    comparison: Comparison | None = None,
+    image_key: str | None = None,
+    channel: str | int | None = None,
+    coordinate_system: str = "global",
+    region: Region | None = None,
+    axes: Sequence[Axes] | None = None,
+    save: str | os.PathLike[str] | None = None,
+) -> NDArray[np.object_]:
+    """Draw the outlines of two segmentations on the stain, where they disagree, and the figures of `sslcst.tl.compare`.
+
+    Cells are paired one to one by the area that they share in the region. Where a pixel is in a cell of one and not in
+    that cell's partner, the two disagree.
+
+    Parameters
+    ----------
+    sdata
+        Holds the labels.
+    a_key, b_key
+        Labels of the cells.
+    comparison
+        What `sslcst.tl.compare` returned for the two. ``None`` compares them here, with its defaults.
+    image_key
+        Stain to draw in grey. ``None`` takes the only image there is; with no image, the ground is black.
+    channel
+        Channel of the stain. ``None`` takes the first.
+    coordinate_system
+        In whose units the axes are, y downward.
+    region
+        (x0, y0, x1, y1) to show, in units of the coordinate system. ``None`` shows all of the first labels. The figures
+        are those of the whole labels all the same.
+    axes
+        Two axes to draw on; a new figure otherwise.
+    save
+        File to write the figure to.
+
+    Returns
+    -------
+    The two axes: the map, and the bars.
+
+    Raises
+    ------
+    KeyMissingError
+        An element, channel or coordinate system is not there, or there are several images to choose from; `comparison`
+        is of other labels.
+    ParameterError
+        `region` has no area, or `axes` are not two.
+    DataError
+        An element does not reach into the region; what `sslcst.tl.compare` refuses.
+    """
+    elements = [pick(sdata.labels, key, "labels") for key in (a_key, b_key)]
+    image = pick_image(sdata, image_key)
+    if axes is not None and len(axes) != 2:
+        raise ParameterError(f"axes hold {len(axes)}: there must be two, for the map and the bars.")
+    if comparison is not None and (comparison.a, comparison.b) != (a_key, b_key):
+        raise KeyMissingError(
+            f"comparison is of {comparison.a!r} and {comparison.b!r}, not of {a_key!r} and {b_key!r}: leave it out."
+        )
+    region = extent_of(elements[0], coordinate_system) if region is None else check_region(region)
+    a, b = (
+        read_raster(element, coordinate_system, region, name)
+        for name, element in zip((a_key, b_key), elements, strict=True)
+    )
+    stain = None if image is None else read_raster(image, coordinate_system, region, "the image", channel)
+    if comparison is None:
+        from sslcst.tl import compare as compare_labels  # here, since it loads much that pictures do without
+
+        comparison = compare_labels(sdata, a_key, b_key, coordinate_system=coordinate_system)
+
+    if axes is None:
+        x0, y0, x1, y1 = region
+        width = np.clip(7 * (x1 - x0) / (y1 - y0), 3, 14) + 2.5  # inches, with room for the legend
+        _, axes = plt.subplots(1, 2, figsize=(width + 5, 7), width_ratios=(width, 5), layout="constrained")
+    ground, bars = axes
+    prepare_axes(ground, stain)
+    show(ground, a, _disagreement(a, b), interpolation="nearest")
+    handles = [
+        draw_outlines(ground, raster, name, colour) for raster, name, colour in ((a, a_key, CELLS), (b, b_key, NUCLEI))
+    ]
+    handles.append(Patch(color=TRANSCRIPTS, alpha=0.6, label="disagreement"))
+    _draw_bars(bars, comparison)
+    finish_axes(ground, region, coordinate_system, handles, save)
+    return np.array([ground, bars])
+
+
+def _disagreement(a: Raster, b: Raster) -> NDArray[np.float64]:
+    """Colour (y, x, 4) of each of a's pixels, clear where its cell is the partner of b's or both have none."""
+    others = labels_on(b.pixels, _grid(b), _grid(a))
+    partner = np.zeros(int(a.pixels.max()) + 1, np.int64) - 1
+    partner[0] = 0
+    if a.pixels.any():
+        pairs = match(a.pixels, others).astype(np.int64)
+        partner[pairs[:, 0]] = pairs[:, 1]
+    differ = partner[a.pixels] != others
+    return differ[..., None] * np.array(to_rgba(TRANSCRIPTS, 0.6))
+
+
+def _grid(raster: Raster) -> Grid:
+    """A drawn raster as one of (y, x)."""
+    swap = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]])
+    return Grid(raster.pixels.shape, swap @ raster.to_axes @ swap, "", {})
+
+
+def _draw_bars(ax: Axes, comparison: Comparison) -> None:
+    """Bars from 0 to 1, two for what each segmentation has by itself and one for what they have together."""
+    frame = comparison.to_frame().dropna()
+    names = [name for name in (*_OF_EACH, *_OF_BOTH) if name in frame.index]
+    for place, name in enumerate(names):
+        values = frame.loc[name].to_numpy()
+        bars = (
+            [(-0.2, values[0], CELLS), (0.2, values[1], NUCLEI)] if name in _OF_EACH else [(0, values[0], TRANSCRIPTS)]
+        )
+        for offset, value, colour in bars:
+            ax.barh(place + offset, value, height=0.38, color=colour, edgecolor="black", linewidth=0.5)
+            ax.text(max(value, 0) + 0.02, place + offset, f"{value:.2f}", va="center")
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlim=(min(0, frame.loc[names].to_numpy().min()), 1.15), ylim=(len(names) - 0.4, -0.6))
+    ax.spines[["top", "right"]].set_visible(False)
+    sides = zip((comparison.a, comparison.b), comparison.n_cells, comparison.diameter, strict=True)
+    ax.set_title(
+        "\n".join(f"{name}: {n} cells, median diameter {size:.3g}" for name, n, size in sides),
+        loc="left",
+        fontsize="medium",
+    )

@@ -1,0 +1,98 @@
+"""A picture of the quality of cells that needs no reference, of one segmentation or several beside each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib import pyplot as plt
+
+from sslcst.errors import KeyMissingError, ParameterError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+_NAMES = {
+    "n_counts": "counts a cell",
+    "n_genes": "genes a cell",
+    "diameter": "diameter",
+    "contamination": "contamination",
+    "density_ratio": "density ratio, cytoplasm to outside",
+}
+_LOGARITHMIC = {"n_counts", "density_ratio"}
+# Okabe and Ito's colours that stand out from white, each with a stroke of its own.
+_COLOURS = ("#e69f00", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000")
+_STROKES = ("-", "--", "-.", ":")
+
+
+def quality(
+    frames: Mapping[str, pd.DataFrame],
+    *,
+    columns: Sequence[str] = tuple(_NAMES),
+    axes: Sequence[Axes] | None = None,
+    save: str | os.PathLike[str] | None = None,
+) -> NDArray[np.object_]:
+    """Draw how the quality of cells is distributed, as cumulative shares of the cells.
+
+    Parameters
+    ----------
+    frames
+        What `sslcst.tl.quality` returned, under the name of each segmentation:
+        ``{"ours": tl.quality(sdata), "vendor's": tl.quality(sdata, cells_key="vendor_cells")}``. The legend gives the
+        number of cells and the share of counts in them.
+    columns
+        What to draw, one axes each. Cells without a finite value are left out of it; on logarithmic axes (counts,
+        density ratio), those of 0 as well.
+    axes
+        Where to draw, one for each column; a new figure otherwise.
+    save
+        File to write the figure to.
+
+    Returns
+    -------
+    The axes, in the order of the columns.
+
+    Raises
+    ------
+    ParameterError
+        There is no frame, or the axes are not as many as the columns.
+    KeyMissingError
+        A frame lacks a column.
+    """
+    if not frames or not len(columns):
+        raise ParameterError("There is nothing to draw: give a frame of tl.quality and a column at least.")
+    for name, frame in frames.items():
+        missing = {*columns, "share"} - set(frame)
+        if missing:
+            raise KeyMissingError(f"The frame of {name!r} has no column {sorted(missing)}: take it from tl.quality.")
+    if axes is not None and len(axes) != len(columns):
+        raise ParameterError(f"axes hold {len(axes)} for {len(columns)} columns: there must be one for each.")
+    if axes is None:
+        _, axes = plt.subplots(
+            1, len(columns), figsize=(3.2 * len(columns), 3.2), sharey=True, layout="constrained", squeeze=False
+        )
+        axes = axes[0]
+    axes = np.asarray(axes)
+    for ax, column in zip(axes, columns, strict=True):
+        for (name, frame), colour, stroke in zip(frames.items(), cycle(_COLOURS), cycle(_STROKES)):
+            values = frame[column].to_numpy(float)
+            values = values[np.isfinite(values) & ((values > 0) | (column not in _LOGARITHMIC))]
+            label = f"{name} ({len(frame)} cells, {frame['share'].sum():.0%} of counts)"
+            if len(values):
+                ax.ecdf(values, color=colour, linestyle=stroke, label=label)
+            else:
+                ax.plot([], [], color=colour, linestyle=stroke, label=label)
+        if column in _LOGARITHMIC:
+            ax.set_xscale("log")
+        ax.set(xlabel=_NAMES.get(column, column), ylim=(0, 1))
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("share of cells")
+    axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    if save is not None:
+        axes[0].figure.savefig(save, dpi=200, bbox_inches="tight")
+    return axes

@@ -1,0 +1,205 @@
+"""Two segmentations of one tissue beside each other, whoever made them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sslcst.core.counts import owners
+from sslcst.elements import (
+    apply_affine,
+    choose_coordinate_system,
+    choose_key,
+    choose_points,
+    labels_on,
+    raster_of,
+    read_nuclei,
+    read_transcripts,
+)
+from sslcst.errors import DataError
+from sslcst.metrics import (
+    average_precision,
+    correlation,
+    diameters,
+    fraction_right,
+    match,
+    mean_best_iou,
+    n_cells,
+    splits_merges,
+)
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+    from sslcst.elements import Transcripts
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `sslcst.tl.compare` finds of segmentations a and b.
+
+    Parameters
+    ----------
+    a, b
+        Names of the labels.
+    n_cells
+        Number of cells in a and in b.
+    n_pairs
+        Cells that are paired one to one so that they share most area.
+    mean_best_iou
+        Of the cells of a with their best in b; and of those of b with their best in a (paper: fig. 7).
+    average_precision
+        TP / (TP + FP + FN) at an IoU of 0.5, 0.6, 0.7, 0.8 and 0.9.
+    splits, merges
+        Cells of a that are several in b; cells of b that are several in a.
+    diameter
+        Median equivalent diameter in a and in b, in units of the coordinate system (paper: fig. 6).
+    share_in_cells
+        Share of the counts that lie in cells of a and of b. This and what follows is NaN without transcripts.
+    transcripts_alike
+        Share of the transcripts that both give to the same cell or to none.
+    correlation
+        Of the part that a cell has in a alone with the part that is shared, and of that in b alone, mean over the pairs
+        with counts enough in all three (paper: fig. 2, 5 and 8).
+    n_correlated
+        Number of these pairs.
+    """
+
+    a: str
+    b: str
+    n_cells: tuple[int, int]
+    n_pairs: int
+    mean_best_iou: tuple[float, float]
+    average_precision: tuple[float, ...]
+    splits: int
+    merges: int
+    diameter: tuple[float, float]
+    share_in_cells: tuple[float, float] = (np.nan, np.nan)
+    transcripts_alike: float = np.nan
+    correlation: tuple[float, float] = (np.nan, np.nan)
+    n_correlated: int = 0
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row for each figure, one column for each segmentation; what belongs to both stands in both."""
+        rows = {
+            "cells": self.n_cells,
+            "paired cells": self.n_pairs,
+            "mean best IoU": self.mean_best_iou,
+            "average precision at 0.5": self.average_precision[0],
+            "split in the other": (self.splits, self.merges),
+            "median diameter": self.diameter,
+            "counts in cells": self.share_in_cells,
+            "transcripts alike": self.transcripts_alike,
+            "correlation": self.correlation,
+        }
+        values = {name: value if isinstance(value, tuple) else (value, value) for name, value in rows.items()}
+        return pd.DataFrame.from_dict(values, orient="index", columns=[self.a, self.b])
+
+
+def compare(
+    sdata: SpatialData,
+    a_key: str,
+    b_key: str,
+    *,
+    points_key: str | None = None,
+    gene_key: str | None = None,
+    count_key: str | None = None,
+    coordinate_system: str | None = None,
+    min_counts: int = 100,
+) -> Comparison:
+    """Compare two segmentations cell by cell; neither is taken for the truth.
+
+    Labels of different grids are compared on that of the first: each of its pixels takes the label that the second has
+    at its centre. Transcripts are looked up in each on its own grid.
+
+    Parameters
+    ----------
+    sdata
+        Holds the labels and, for what concerns transcripts, points.
+    a_key, b_key
+        Labels of the cells. Shapes, or a cell id for each transcript, become labels by `sslcst.pp.import_cells`.
+    points_key, gene_key, count_key
+        The transcripts, as in `sslcst.pp.bin_spots`. Where the object has no points, geometry alone is compared.
+    coordinate_system
+        Where labels and points meet, and whose units diameters are in; by default "global" or the only one they share.
+    min_counts
+        Counts that each part of a cell needs to be correlated, see `sslcst.metrics.correlation`.
+
+    Returns
+    -------
+    The figures, each pair in the order (a, b).
+
+    Raises
+    ------
+    KeyMissingError
+        An element or coordinate system is not there, or several could be meant.
+    DataError
+        Labels that are no integers or hold no cell; labels that do not lie over each other; what
+        `sslcst.pp.bin_spots` refuses of transcripts.
+    ParameterError
+        `min_counts` is below 1.
+
+    See Also
+    --------
+    sslcst.pl.compare : look at it.
+    sslcst.tl.quality : judge cells by themselves.
+    """
+    for argument, key in (("a_key", a_key), ("b_key", b_key)):
+        choose_key(sdata.labels, key, kind="labels element", argument=argument)
+    if points_key is not None or len(sdata.points):
+        points_key = choose_points(sdata, points_key)
+    keys = [key for key in (a_key, b_key, points_key) if key is not None]
+    coordinate_system = choose_coordinate_system(sdata, keys, coordinate_system)
+    rasters = [raster_of(sdata, key, coordinate_system) for key in (a_key, b_key)]
+    labels = [read_nuclei(sdata, key, raster) for key, raster in zip((a_key, b_key), rasters, strict=True)]
+    a, b = labels[0], labels_on(labels[1], rasters[1], rasters[0])
+    if not b.any():
+        raise DataError(
+            f"No cell of {b_key!r} lies on {a_key!r} in coordinate system {coordinate_system!r}: "
+            "see that their transformations are right."
+        )
+    figures = _geometry(a, b)
+    figures["n_cells"] = tuple(n_cells(of) for of in labels)
+    figures["diameter"] = tuple(
+        float(np.median(diameters(of, pixel_size=raster.pixel_size)))
+        for of, raster in zip(labels, rasters, strict=True)
+    )
+    if points_key is not None:
+        transcripts = read_transcripts(sdata, points_key, gene_key=gene_key, count_key=count_key, raster=rasters[0])
+        to_b = np.linalg.inv(rasters[1].to_system) @ rasters[0].to_system
+        owner = owners(transcripts.yx, labels[0]), owners(apply_affine(to_b, transcripts.yx), labels[1])
+        for key, of in zip((a_key, b_key), owner, strict=True):
+            if not of.any():
+                raise DataError(
+                    f"No transcript of {points_key!r} lies in a cell of {key!r} in coordinate system "
+                    f"{coordinate_system!r}: see that their transformations are right."
+                )
+        figures |= _transcripts(*owner, transcripts, min_counts)
+    return Comparison(a_key, b_key, **figures)
+
+
+def _geometry(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
+    splits, merges = splits_merges(a, b)
+    return {
+        "n_pairs": len(match(a, b)),
+        "mean_best_iou": (mean_best_iou(a, b), mean_best_iou(b, a)),
+        "average_precision": tuple(average_precision(a, b).tolist()),
+        "splits": splits,
+        "merges": merges,
+    }
+
+
+def _transcripts(a: np.ndarray, b: np.ndarray, transcripts: Transcripts, min_counts: int) -> dict[str, Any]:
+    weight = np.ones(len(a), np.int64) if transcripts.count is None else transcripts.count
+    scores = correlation(
+        a, b, transcripts.gene, transcripts.count, n_genes=len(transcripts.genes), min_counts=min_counts
+    )
+    return {
+        "share_in_cells": tuple(float(weight[owner > 0].sum() / weight.sum()) for owner in (a, b)),
+        "transcripts_alike": fraction_right(a, b),
+        "correlation": (scores.a, scores.b),
+        "n_correlated": scores.n_pairs,
+    }

@@ -1,0 +1,88 @@
+"""How good cells are by themselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sslcst.elements import (
+    choose_coordinate_system,
+    choose_key,
+    choose_points,
+    labels_on,
+    raster_of,
+    read_nuclei,
+    read_transcripts,
+)
+from sslcst.metrics import quality as quality_of_arrays
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from spatialdata import SpatialData
+
+
+def quality(
+    sdata: SpatialData,
+    *,
+    cells_key: str = "sslcst_cells",
+    nuclei_key: str = "sslcst_nuclei",
+    points_key: str | None = None,
+    gene_key: str | None = None,
+    count_key: str | None = None,
+    coordinate_system: str | None = None,
+    ring: float | None = None,
+) -> pd.DataFrame:
+    """Measure the quality of each cell that needs no reference: signal, its fall at the border, what is of neighbours.
+
+    Parameters
+    ----------
+    sdata
+        Holds the labels and points.
+    cells_key
+        Labels of the cells, whoever made them.
+    nuclei_key
+        Labels of nuclei, of any ids and on any grid. Segmentations are compared by the same nuclei: they decide what
+        cytoplasm is, and which genes exclude each other.
+    points_key, gene_key, count_key
+        The transcripts, as in `sslcst.pp.bin_spots`.
+    coordinate_system
+        Where labels and points meet, and whose units lengths are in; by default "global" or the only one they share.
+    ring
+        How far around a cell "just outside" reaches, in these units; by default a quarter of the nuclei's median
+        diameter.
+
+    Returns
+    -------
+    One row for each cell, the index is its id: ``n_counts``, ``n_genes``, ``share``, ``diameter``, ``contamination``
+    and ``density_ratio``, each defined in `sslcst.metrics.quality`.
+
+    Raises
+    ------
+    KeyMissingError
+        An element or coordinate system is not there, or several could be meant.
+    DataError
+        Labels that are no integers or hold no cell; nuclei that do not lie on the cells' grid; what
+        `sslcst.pp.bin_spots` refuses of transcripts.
+    ParameterError
+        `ring` is not a positive number.
+
+    See Also
+    --------
+    sslcst.pl.quality : look at it.
+    """
+    for argument, key in (("cells_key", cells_key), ("nuclei_key", nuclei_key)):
+        choose_key(sdata.labels, key, kind="labels element", argument=argument)
+    points_key = choose_points(sdata, points_key)
+    coordinate_system = choose_coordinate_system(sdata, [cells_key, nuclei_key, points_key], coordinate_system)
+    raster, own = (raster_of(sdata, key, coordinate_system) for key in (cells_key, nuclei_key))
+    cells = read_nuclei(sdata, cells_key, raster)
+    nuclei = labels_on(read_nuclei(sdata, nuclei_key, own), own, raster)
+    transcripts = read_transcripts(sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster)
+    return quality_of_arrays(
+        cells,
+        nuclei,
+        transcripts.yx,
+        transcripts.gene,
+        transcripts.count,
+        pixel_size=raster.pixel_size,
+        ring=ring,
+    )

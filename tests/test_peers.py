@@ -1,0 +1,121 @@
+"""benchmarks/peers.py: adapters run as processes of their own, and what comes back is scored by the metrics."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sslcst import metrics
+from sslcst.core.counts import owners
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks are not part of this copy")
+
+
+@pytest.fixture(scope="module")
+def peers():
+    spec = importlib.util.spec_from_file_location("peers", BENCHMARKS / "peers.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where its dataclasses look their types up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture
+def tissue(peers):
+    """Four square cells with a nucleus each, and transcripts of two kinds of gene within them."""
+    cells, nuclei = np.zeros((2, 40, 40), np.uint32)
+    for number, (y, x) in enumerate([(2, 2), (2, 21), (21, 2), (21, 21)], 1):
+        cells[y : y + 17, x : x + 17] = nuclei[y + 5 : y + 12, x + 5 : x + 12] = number
+    rng = np.random.default_rng(0)
+    yx = rng.uniform(0, 40, (4000, 2))
+    gene = rng.integers(0, 10, 4000) + 10 * (owners(yx, cells) % 2)
+    return peers.Tissue("squares", nuclei, yx, gene, 0.5, cells, owners(yx, cells))
+
+
+def adapter(folder: Path, body: str) -> Path:
+    path = folder / "run_dummy.py"
+    path.write_text(f"from adapter import main\n\ndef segment(tissue, **settings):\n    {body}\n\nmain(segment)\n")
+    return path
+
+
+def test_labels_are_scored_as_they_are(peers, tissue, tmp_path: Path) -> None:
+    """A dummy peer that gives back the nuclei, from their file, is scored as the nuclei are."""
+    found = peers.run(adapter(tmp_path, "return tissue.nuclei"), sys.executable, tissue, (), tmp_path)
+    assert (found.cells == tissue.nuclei).all()
+    assert found.cpu_seconds > 0
+    assert 0.01 < found.peak_gib < 1
+    score = peers.score(tissue, found.cells)
+    owner = owners(tissue.yx, tissue.nuclei)
+    assert score.n_cells == 4
+    assert score.iou == pytest.approx(49 / 289)
+    assert score.f1 == 0
+    assert score.right == metrics.fraction_right(tissue.reference_owner, owner)
+    assert score.n_correlated == 0  # nuclei add nothing to nuclei
+
+
+def test_owners_are_scored_by_transcript_and_drawn_for_their_area(peers, tissue, tmp_path: Path) -> None:
+    """A peer that knows the truth, by transcript: all are right, and drawn cells come close to the true ones."""
+    np.save(tmp_path / "owner.npy", tissue.reference_owner)
+    body = "import numpy; return numpy.load(settings['file'])"
+    found = peers.run(adapter(tmp_path, body), sys.executable, tissue, (f"file={tmp_path / 'owner.npy'}",), tmp_path)
+    score = peers.score(tissue, found.cells)
+    assert score.right == 1
+    assert score.f1 == 1
+    assert score.iou > 0.9
+    assert score.n_correlated == 4
+    assert score.correlation > 0.7  # cytoplasm and nucleus of a cell are of one kind
+
+
+def test_a_result_that_is_there_is_not_computed_again(peers, tissue, tmp_path: Path) -> None:
+    """Of the same transcripts and settings alone."""
+    path = adapter(tmp_path, "return tissue.nuclei")
+    peers.run(path, sys.executable, tissue, ("a=1",), tmp_path)
+    adapter(tmp_path, "return tissue.nuclei * 0 + 7")
+    assert (peers.run(path, sys.executable, tissue, ("a=1",), tmp_path).cells == tissue.nuclei).all()
+    assert (peers.run(path, sys.executable, tissue, ("a=2",), tmp_path).cells == 7).all()
+
+
+def test_a_peer_that_fails_says_why(peers, tissue, tmp_path: Path) -> None:
+    found = peers.run(adapter(tmp_path, "raise ImportError('no peer')"), sys.executable, tissue, (), tmp_path)
+    assert found.cells is None
+    assert found.failure == "failed: ImportError: no peer"
+
+
+def test_a_row_for_each_method(peers, tissue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for those that are not installed; sslcst's own, which takes its time, stands in by the nuclei."""
+    real = peers.run
+
+    def quick(path, python, *rest):
+        return real(path if path.stem != "run_sslcst" else adapter(tmp_path, "return tissue.nuclei"), python, *rest)
+
+    monkeypatch.setattr(peers, "run", quick)
+    monkeypatch.setattr(peers, "DISTANCES", ("1", "2.5"))
+    lines = peers.rows(tissue, {}, tmp_path)
+    methods = [line.split(" | ")[1] for line in lines]
+    assert methods == [
+        "nuclei alone",
+        "nuclei grown by the best distance",
+        "watershed on density",
+        "ComSeg",
+        "pciSeq",
+        "sslcst",
+    ]
+    assert {line.count("|") for line in [*lines, peers.HEADER.splitlines()[0]]} == {10}
+    assert "not installed here: give --peer comseg=PYTHON" in lines[3]
+    assert "2.5 um" in lines[1]  # of five pixels that a square's border is away from its nucleus
+
+
+@pytest.mark.parametrize("path", sorted((BENCHMARKS / "peers").glob("run_*.py")), ids=lambda path: path.stem)
+def test_adapters_load_where_their_peer_is_not_installed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They import the peer when they segment, so that numpy alone loads them."""
+    monkeypatch.syspath_prepend(path.parent)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert callable(module.segment)

@@ -1,0 +1,156 @@
+"""`pl.compare` and `pl.quality`: outlines and disagreement where they belong, bars and curves of the right values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex, to_rgb
+from spatialdata import SpatialData
+from spatialdata.models import Image2DModel, Labels2DModel, PointsModel
+from spatialdata.transformations import Identity, Scale
+
+from sslcst import pl, tl
+from sslcst.errors import DataError, KeyMissingError, ParameterError
+from sslcst.pl._canvas import CELLS, NUCLEI, TRANSCRIPTS
+
+
+@pytest.fixture(autouse=True)
+def close_figures() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def sdata() -> SpatialData:
+    """A cell that both have, of which b has two rows less, and one of a alone; b on pixels half as large."""
+    a, b = np.zeros((20, 30), np.uint32), np.zeros((40, 60), np.uint32)
+    a[4:10, 5:12], a[14:18, 20:26] = 3, 8
+    b[8:16, 10:24] = 1
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"x": rng.uniform(0, 30, 900), "y": rng.uniform(0, 20, 900), "gene": rng.choice(list("abcd"), 900)}
+    )
+    half = Scale([0.5, 0.5], ("x", "y"))
+    return SpatialData(
+        images={"stain": Image2DModel.parse(rng.random((1, 20, 30)), dims=("c", "y", "x"))},
+        labels={
+            "a": Labels2DModel.parse(a, dims=("y", "x"), transformations={"global": Identity()}),
+            "b": Labels2DModel.parse(b, dims=("y", "x"), transformations={"global": half}),
+        },
+        points={"transcripts": PointsModel.parse(frame, feature_key="gene")},
+    )
+
+
+def box(ax, colour: str) -> list[float]:
+    """Box around the outlines of one colour, in the units of the axes."""
+    [lines] = [c for c in ax.collections if isinstance(c, LineCollection) and to_hex(c.get_color()[0]) == colour]
+    corners = (lines.get_transform() - ax.transData).transform(np.concatenate(lines.get_segments()))
+    return [*corners.min(axis=0), *corners.max(axis=0)]
+
+
+def test_outlines_and_disagreement(sdata: SpatialData) -> None:
+    ground, _ = pl.compare(sdata, "a", "b")
+    assert box(ground, CELLS) == [5, 4, 26, 18]
+    assert box(ground, NUCLEI) == [5, 4, 12, 8]
+    colour = ground.images[-1].get_array()
+    expected = np.zeros((20, 30), bool)
+    expected[8:10, 5:12] = expected[14:18, 20:26] = True
+    assert ((colour[..., 3] > 0) == expected).all()
+    assert colour[8, 5, :3].tolist() == pytest.approx(to_rgb(TRANSCRIPTS))
+    assert [text.get_text() for text in ground.get_legend().get_texts()] == ["a", "b", "disagreement"]
+
+
+def test_bars_are_the_figures_of_the_comparison(sdata: SpatialData) -> None:
+    comparison = tl.compare(sdata, "a", "b", min_counts=5)
+    _, bars = pl.compare(sdata, "a", "b", comparison=comparison)
+    heights = {(to_hex(bar.get_facecolor()), round(bar.get_width(), 9)) for bar in bars.patches}
+    for figure in (comparison.mean_best_iou, comparison.share_in_cells):
+        assert {(CELLS, round(figure[0], 9)), (NUCLEI, round(figure[1], 9))} <= heights
+    assert (TRANSCRIPTS, round(comparison.transcripts_alike, 9)) in heights
+    assert (TRANSCRIPTS, round(comparison.average_precision[0], 9)) in heights
+    assert "a: 2 cells" in bars.get_title(loc="left")
+
+
+def test_region_on_given_axes_into_a_file(sdata: SpatialData, tmp_path: Path) -> None:
+    _, axes = plt.subplots(1, 2)
+    ground, bars = pl.compare(sdata, "a", "b", region=(0, 0, 15, 12), axes=axes, save=tmp_path / "a.png")
+    assert (ground, bars) == tuple(axes)
+    assert (ground.get_xlim(), ground.get_ylim()) == ((0, 15), (12, 0))
+    assert ground.images[-1].get_array().shape == (12, 15, 4)
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_without_transcripts_their_bars_are_left_out(sdata: SpatialData) -> None:
+    del sdata.points["transcripts"]
+    _, bars = pl.compare(sdata, "a", "b")
+    assert [tick.get_text() for tick in bars.get_yticklabels()] == ["mean best IoU", "average precision at 0.5"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"a_key": "no"}, KeyMissingError, "no labels 'no'"),
+        ({"image_key": "no"}, KeyMissingError, "no image 'no'"),
+        ({"coordinate_system": "mm"}, KeyMissingError, "'mm'"),
+        ({"region": (5, 5, 5, 9)}, ParameterError, "region"),
+        ({"region": (90, 0, 99, 9)}, DataError, "no pixel in the region"),
+        ({"axes": [None]}, ParameterError, "axes hold 1"),
+    ],
+)
+def test_compare_refuses_before_a_figure_is_made(sdata: SpatialData, arguments: dict, error, message: str) -> None:
+    with pytest.raises(error, match=message):
+        pl.compare(sdata, **({"a_key": "a", "b_key": "b"} | arguments))
+    assert not plt.get_fignums()
+
+
+def test_the_comparison_must_be_of_these_labels(sdata: SpatialData) -> None:
+    with pytest.raises(KeyMissingError, match="comparison is of 'b' and 'a', not of 'a' and 'b'"):
+        pl.compare(sdata, "a", "b", comparison=tl.compare(sdata, "b", "a"))
+
+
+def frame(**columns) -> pd.DataFrame:
+    names = ("n_counts", "n_genes", "share", "diameter", "contamination", "density_ratio")
+    return pd.DataFrame({name: [0.1, 0.2, 0.3, 0.4] for name in names} | columns)
+
+
+def test_quality_curves_are_the_cumulative_shares(tmp_path: Path) -> None:
+    frames = {"ours": frame(n_counts=[4, 2, 0, 8]), "theirs": frame(density_ratio=[np.nan, 3, np.inf, 1])}
+    axes = pl.quality(frames, save=tmp_path / "q.png")
+    assert len(axes) == 5
+    counts, ratio = axes[0].lines[0], axes[4].lines[1]
+    assert counts.get_xdata().tolist()[1:] == [2, 4, 8]  # the one without counts has no place on a logarithmic axis
+    assert counts.get_ydata().tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert ratio.get_xdata().tolist()[1:] == [1, 3]
+    assert axes[0].lines[0].get_color() != axes[0].lines[1].get_color()
+    assert axes[0].lines[0].get_linestyle() != axes[0].lines[1].get_linestyle()
+    assert axes[-1].get_legend().get_texts()[0].get_text() == "ours (4 cells, 100% of counts)"
+    assert (tmp_path / "q.png").exists()
+
+
+def test_quality_without_values_and_on_given_axes() -> None:
+    """No exclusive genes, no contamination: the legend still names the segmentation."""
+    _, ax = plt.subplots()
+    drawn = pl.quality({"ours": frame(contamination=np.nan)}, columns=["contamination"], axes=[ax])
+    assert drawn.tolist() == [ax]
+    assert len(ax.get_legend().get_texts()) == 1
+
+
+@pytest.mark.parametrize(
+    ("frames", "arguments", "error", "message"),
+    [
+        ({}, {}, ParameterError, "nothing to draw"),
+        ({"a": frame().drop(columns="share")}, {}, KeyMissingError, r"'a' has no column \['share'\]"),
+        ({"a": frame()}, {"columns": ["size"]}, KeyMissingError, "size"),
+        ({"a": frame()}, {"axes": [None]}, ParameterError, "axes hold 1 for 5"),
+    ],
+)
+def test_quality_refuses_before_a_figure_is_made(frames: dict, arguments: dict, error, message: str) -> None:
+    with pytest.raises(error, match=message):
+        pl.quality(frames, **arguments)
+    assert not plt.get_fignums()
