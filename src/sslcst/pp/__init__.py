@@ -3,10 +3,12 @@
 from sslcst.pp._cells import Owners, import_cells, read_owners
 from sslcst.pp._erosion import erode_nuclei
 from sslcst.pp._nuclei import import_nuclei, segment_nuclei
-from sslcst.pp._spots import as_spots, bin_spots
+from sslcst.pp._spots import as_levels, as_membership, as_spots, bin_spots
 
 __all__ = [
     "Owners",
+    "as_levels",
+    "as_membership",
     "as_spots",
     "bin_spots",
     "erode_nuclei",
