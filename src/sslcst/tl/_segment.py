@@ -259,6 +259,7 @@ def _run(
     job = Segmentation(
         chip,
         model.places(genes),
+        surveyed.told,
         surveyed.occupancy.spacing,
         device,
         shapes="outlines" in kinds,
@@ -313,7 +314,7 @@ def _model_of(chip: Chip, tiles, surveyed: Surveyed, genes, model: Model | None,
             model = fit(
                 *lessons,
                 samples,
-                genes=genes[surveyed.genes],
+                genes=genes[surveyed.told.genes],
                 bin_size=chip.grid.bin_size,
                 radius=chip.layout.radius,
                 params=params,
