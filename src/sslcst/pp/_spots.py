@@ -94,7 +94,9 @@ def bin_spots(
 
     nuclei = read_nuclei(sdata, nuclei_key, raster)
     regions = Regions.of(nuclei)
-    layout = lay_out(regions, raster.shape, pixel_size=raster.pixel_size, pixel_sides=raster.pixel_sides, params=params)
+    layout = lay_out(
+        regions.diameter, raster.shape, pixel_size=raster.pixel_size, pixel_sides=raster.pixel_sides, params=params
+    )
     grid = layout.grid
     spots = bin_transcripts(
         transcripts.yx, transcripts.gene, transcripts.count, n_genes=len(transcripts.genes), grid=grid

@@ -35,6 +35,7 @@ from sslcst.store import (
     read_back,
     scratch_folder,
 )
+from sslcst.tiles.alignment import check as check_alignment
 from sslcst.tiles.buckets import fill
 from sslcst.tiles.cells import MODEL, Segmentation, find
 from sslcst.tiles.chip import NUCLEI, Chip
@@ -237,11 +238,17 @@ def _run(
     """The stages one after the other, each in what the scratch folder does not hold yet; the elements to add."""
     raster, kinds = sources.raster, dict(zip((name.rsplit("_", 1)[1] for name in results), results, strict=True))
     regions = regions_of(scratch) or _find_nuclei(sdata, sources, params, scratch, device)
-    layout = lay_out(regions, raster.shape, pixel_size=raster.pixel_size, pixel_sides=raster.pixel_sides, params=params)
+    layout = lay_out(
+        regions.diameter, raster.shape, pixel_size=raster.pixel_size, pixel_sides=raster.pixel_sides, params=params
+    )
     genes = sources.transcripts.genes
     chip = Chip(scratch, layout, regions, len(genes), sources.image, params, seed)
     fill(sources.transcripts, chip.grid, scratch, params.tiles)
     tiles = chip.tiles()
+    with progress("alignment"):
+        alignment = check_alignment(chip, pixel_size=raster.pixel_size)
+    if alignment.misaligned:
+        logger.warning("%s sslcst.pp.align brings them together.", alignment)
     surveyed = survey_chip(chip, tiles)
     logger.info(
         "%d spots of %.3g in %d tiles, expected cell radius %.3g, in coordinate system %r, a pixel being %.4g.",
