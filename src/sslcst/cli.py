@@ -1,4 +1,4 @@
-"""The command line: `sslcst segment`, `sslcst report` and `sslcst demo`."""
+"""The command line: `sslcst segment`, `plan`, `repair`, `report` and `demo`."""
 
 from __future__ import annotations
 

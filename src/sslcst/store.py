@@ -267,7 +267,7 @@ def _add_to_group(store: Path, kind: str, name: str) -> None:
     """Make sure of the kind's group and, for labels, of the name in its OME-NGFF list."""
     import zarr
 
-    group = zarr.open_group(store, mode="r+", useconsolidated=False).require_group(kind)
+    group = zarr.open_group(store, mode="r+", use_consolidated=False).require_group(kind)
     if kind == "labels":
         ome = dict(group.attrs.get("ome", {}))
         if name not in ome.get("labels", []):
@@ -275,6 +275,7 @@ def _add_to_group(store: Path, kind: str, name: str) -> None:
 
 
 def consolidate(store: Path) -> None:
+    """Make the list of what a store holds anew."""
     import warnings
 
     import zarr
