@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import sparse
 
-from sslcst.core.cells import fill_holes, find_cells, keep_attached, orphan_cells, spot_spacing, to_pixels
+from sslcst.core.cells import Occupancy, fill_holes, find_cells, keep_attached, orphan_cells, to_pixels
 from sslcst.core.flow import Field, track
 from sslcst.core.sampling import direction_class, direction_vectors
 from sslcst.core.spots import Grid, Spots
