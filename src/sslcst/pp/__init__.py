@@ -1,5 +1,6 @@
-"""Preprocessing: nuclei, their cores, and the spots; others' cells."""
+"""Preprocessing: alignment, nuclei, their cores, and the spots; others' cells."""
 
+from sslcst.pp._align import align, check_alignment
 from sslcst.pp._cells import Owners, import_cells, read_owners
 from sslcst.pp._erosion import erode_nuclei
 from sslcst.pp._nuclei import import_nuclei, segment_nuclei
@@ -7,8 +8,10 @@ from sslcst.pp._spots import as_spots, bin_spots
 
 __all__ = [
     "Owners",
+    "align",
     "as_spots",
     "bin_spots",
+    "check_alignment",
     "erode_nuclei",
     "import_cells",
     "import_nuclei",

@@ -79,8 +79,10 @@ def _append(part: Transcripts, grid: Grid, scratch: Scratch, side: int) -> int:
         raise DataError(f"A transcript counts {np.max(count)} molecules: more than 2^31 - 1 cannot be.")
     records["count"] = count
     block = bins // side
-    number = block[:, 0] * -(-grid.whole_shape[1] // side) + block[:, 1]
-    records, number = (values[np.argsort(number, kind="stable")] for values in (records, number))
+    n_rows, n_columns = (-(-size // side) for size in grid.whole_shape)
+    number = (block[:, 0] * n_columns + block[:, 1]).astype(np.min_scalar_type(n_rows * n_columns))  # sorts faster
+    order = np.argsort(number, kind="stable")
+    records, number = records[order], number[order]
     starts = np.flatnonzero(np.r_[True, number[1:] != number[:-1]]) if len(number) else []
     for start, stop in zip(starts, [*starts[1:], len(number)], strict=True):
         [(name, _)] = blocks(tuple((n, n + 1) for n in records[start].tolist()[:2]), side, grid.whole_shape)

@@ -17,7 +17,6 @@ from sslcst.elements import (
     labels_on,
     raster_of,
     read_nuclei,
-    read_transcripts,
 )
 from sslcst.errors import DataError
 from sslcst.metrics import (
@@ -30,11 +29,12 @@ from sslcst.metrics import (
     n_cells,
     splits_merges,
 )
+from sslcst.transcripts import read_transcripts
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    from sslcst.elements import Transcripts
+    from sslcst.transcripts import Transcripts
 
 
 @dataclass(frozen=True)

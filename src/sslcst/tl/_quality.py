@@ -11,9 +11,9 @@ from sslcst.elements import (
     labels_on,
     raster_of,
     read_nuclei,
-    read_transcripts,
 )
 from sslcst.metrics import quality as quality_of_arrays
+from sslcst.transcripts import read_transcripts
 
 if TYPE_CHECKING:
     import pandas as pd

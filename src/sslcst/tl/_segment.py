@@ -22,7 +22,7 @@ from sslcst.device import choose_device
 from sslcst.elements import Raster, open_nuclei
 from sslcst.errors import DataError, SslcstError, StoreError
 from sslcst.fingerprint import fingerprint
-from sslcst.io import read_model, write_model
+from sslcst.model_file import read_model, write_model
 from sslcst.params import Params, check_seed
 from sslcst.scratch import Scratch
 from sslcst.store import (
@@ -244,11 +244,13 @@ def _run(
     tiles = chip.tiles()
     surveyed = survey_chip(chip, tiles)
     logger.info(
-        "%d spots of %.3g units in %d tiles, expected cell radius %.3g units.",
+        "%d spots of %.3g in %d tiles, expected cell radius %.3g, in coordinate system %r, a pixel being %.4g.",
         surveyed.n_spots,
         chip.grid.bin_size,
         len(tiles),
         layout.radius * chip.grid.bin_size,
+        raster.coordinate_system,
+        raster.pixel_size,
     )
     if model is not None:
         check_scale(model, chip.grid)
