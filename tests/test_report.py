@@ -255,30 +255,6 @@ def test_changed_parameters_come_first(page: Page) -> None:
     assert f"{n_params - 2} parameters at their defaults" in page.text
 
 
-def test_all_counts_of_other_points(sdata: SpatialData) -> None:
-    """Points may carry counts, or have them in a table; where several points could be meant, they are unknown."""
-    points = sdata.points["transcripts"]
-    points["count"] = 3
-    assert Result.of(sdata, "sslcst", None).total_counts == 36_000
-    sdata.points["others"], sdata.points["more"] = points, sdata.points.pop("transcripts")
-    assert Result.of(sdata, "sslcst", None).total_counts is None
-
-
-def test_all_counts_of_places(sdata: SpatialData) -> None:
-    """Points without genes, whose counts are in a table that annotates them."""
-    n = len(sdata.points["transcripts"])
-    obs = pd.DataFrame(
-        {"place": np.arange(n), "region": pd.Categorical(["transcripts"] * n)}, index=np.arange(n).astype(str)
-    )
-    sdata.tables["places"] = TableModel.parse(
-        AnnData(sparse.csr_matrix(np.full((n, 2), 2)), obs=obs),
-        region="transcripts",
-        region_key="region",
-        instance_key="place",
-    )
-    assert Result.of(sdata, "sslcst", None).total_counts == 4 * n
-
-
 def test_needs_nothing_but_itself(page: Page, file: Path) -> None:
     """No script, no link but to places in the page, no address but the names of XML's vocabularies; valid SVG."""
     assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}

@@ -16,12 +16,9 @@ from sslcst.core.geometry import centroids
 from sslcst.core.nuclei.diameter import estimate_diameter
 from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_intensity
 from sslcst.elements import (
-    COUNT_COLUMNS,
     YX,
     Raster,
     affine_matrix,
-    annotating_table,
-    apply_affine,
     channel_of,
     choose_coordinate_system,
     choose_image,
@@ -29,9 +26,9 @@ from sslcst.elements import (
     choose_points,
     full_scale,
     raster_of,
-    read_transcripts,
 )
-from sslcst.errors import DataError, KeyMissingError, ParameterError
+from sslcst.errors import DataError, ParameterError
+from sslcst.transcripts import open_transcripts
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -258,20 +255,8 @@ def _stain_size(sample: np.ndarray) -> tuple[float, float | None]:
 
 def _count_map(sdata: SpatialData, points_key: str, count_key: str | None, raster: Raster, step: int) -> np.ndarray:
     """Molecules in each bin of `step` pixels of a raster."""
-    points = sdata.points[points_key]
-    if annotating_table(sdata, points_key) is not None:
-        transcripts = read_transcripts(sdata, points_key, gene_key=None, count_key=count_key, raster=raster)
-        return coarse_counts(transcripts.yx, transcripts.count, raster.shape, step)
-    if count_key is not None and count_key not in points.columns:
-        raise KeyMissingError(
-            f"Points {points_key!r} have no column {count_key!r}: choose count_key among {list(points.columns)}."
-        )
-    count_key = count_key or next((name for name in COUNT_COLUMNS if name in points.columns), None)
-    columns = [*YX, *([count_key] if count_key else [])]
-    to_pixel = np.linalg.inv(raster.to_system) @ affine_matrix(points, raster.coordinate_system)
+    source = open_transcripts(sdata, points_key, gene_key=None, count_key=count_key, raster=raster)
     total = np.zeros([-(-size // step) for size in raster.shape])
-    for number in range(points.npartitions):
-        part = points[columns].partitions[number].compute()
-        count = part[count_key].to_numpy() if count_key else None
-        total += coarse_counts(apply_affine(to_pixel, part[list(YX)].to_numpy(np.float64)), count, raster.shape, step)
+    for part in source.partitions():
+        total += coarse_counts(part.yx, part.count, raster.shape, step)
     return total

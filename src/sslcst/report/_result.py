@@ -10,13 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sslcst.elements import (
-    COUNT_COLUMNS,
-    GENE_COLUMNS,
-    annotating_table,
     choose_coordinate_system,
     choose_image,
     choose_key,
-    choose_points,
 )
 from sslcst.errors import DataError, KeyMissingError
 
@@ -89,20 +85,10 @@ class Result:
         area, nucleus_area = self.column("area"), self.column("nucleus_area")
         return None if area is None or nucleus_area is None else np.isclose(area, nucleus_area)
 
-    @cached_property
+    @property
     def total_counts(self) -> int | None:
-        """Counts of the whole tissue, in cells or not; None where it is not clear which points were segmented."""
-        if "total_counts" in self.about:
-            return self.about["total_counts"]
-        try:
-            key = choose_points(self.sdata, None)
-        except KeyMissingError:
-            return None
-        points, counts_of_places = self.sdata.points[key], annotating_table(self.sdata, key)
-        if counts_of_places is not None and not set(GENE_COLUMNS) & set(points.columns):
-            return int(self.sdata.tables[counts_of_places].X.sum())
-        column = next((name for name in COUNT_COLUMNS if name in points.columns), None)
-        return len(points) if column is None else int(points[column].sum().compute())
+        """Counts of the whole tissue, in cells or not; None where the table does not tell."""
+        return self.about.get("total_counts")
 
     @property
     def history(self) -> dict[str, list[float]] | None:

@@ -37,14 +37,16 @@ class Surveyed:
         Indices of the genes that are read.
     occupancy
         How densely spots lie in nuclei.
-    n_spots
-        Number of spots.
+    n_spots, n_counts, n_cores
+        Numbers of spots, of molecules in them, and of nuclei that have a core.
     """
 
     samples: Survey
     genes: np.ndarray
     occupancy: Occupancy
     n_spots: int
+    n_counts: int
+    n_cores: int
 
 
 def survey_chip(chip: Chip, tiles: list[Tile]) -> Surveyed:
@@ -68,6 +70,8 @@ def survey_chip(chip: Chip, tiles: list[Tile]) -> Surveyed:
         genes=moments.variable(chip.params.spots.n_genes),
         occupancy=reduce(add, (Occupancy(int(p["n_bins"]), int(p["n_occupied"])) for p in parts)),
         n_spots=n_spots,
+        n_counts=int(moments.total.sum()),
+        n_cores=n_cores,
     )
 
 

@@ -267,8 +267,8 @@ def _run(
     find(job, tiles)
     cells = put_together(chip, tiles)
     table = as_table(cells, raster, genes, kinds["cells"])
-    table.uns["sslcst"] = _provenance(chip, raster, model)
-    logger.info("%d cells hold %d molecules.", len(cells), cells.counts.sum())
+    table.uns["sslcst"] = _provenance(chip, surveyed, raster, model)
+    logger.info("%d cells hold %.1f%% of the counts.", len(cells), 100 * cells.counts.sum() / surveyed.n_counts)
 
     in_memory = sdata.path is None
     made = {
@@ -334,7 +334,7 @@ def _versions() -> dict[str, str]:
     return {"sslcst": __version__} | {name: version(name) for name in _PACKAGES}
 
 
-def _provenance(chip: Chip, raster: Raster, model: Model) -> dict[str, Any]:
+def _provenance(chip: Chip, surveyed: Surveyed, raster: Raster, model: Model) -> dict[str, Any]:
     """What is needed to know how a result came about, in types that a store holds."""
     history = [asdict(epoch) for epoch in model.history]
     return {
@@ -346,6 +346,9 @@ def _provenance(chip: Chip, raster: Raster, model: Model) -> dict[str, Any]:
         "coordinate_system": raster.coordinate_system,
         "bin_size": chip.grid.bin_size,
         "radius": chip.layout.radius * chip.grid.bin_size,
+        "n_nuclei": len(chip.regions),
+        "n_cores": surveyed.n_cores,
+        "total_counts": surveyed.n_counts,
     }
 
 
