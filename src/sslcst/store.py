@@ -242,7 +242,12 @@ def _consolidate(store: Path) -> None:
 
 def read_back(store: Path, kinds: Mapping[str, str]) -> dict[str, Any]:
     """Results as they lie on disk, so that computed arrays can be let go."""
+    import warnings
+
     from spatialdata import read_zarr
 
-    on_disk = read_zarr(store, selection=tuple(sorted(set(kinds.values()))))
+    with warnings.catch_warnings():
+        # Tables that were there may annotate elements of a kind that is not read here.
+        warnings.filterwarnings("ignore", "The table is annotating", UserWarning)
+        on_disk = read_zarr(store, selection=tuple(sorted(set(kinds.values()))))
     return {name: on_disk[name] for name in kinds}

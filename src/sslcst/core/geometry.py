@@ -45,6 +45,11 @@ class Regions:
         """Eq. 1: the mean position (n, 2) of each region's pixels, where pixel i reaches from i to i + 1."""
         return (self.sums + 0.5 * self.areas[:, None]) / self.areas[:, None]
 
+    @property
+    def diameter(self) -> float:
+        """That of the disc as large as the median region, in pixels."""
+        return 2 * float(np.sqrt(np.median(self.areas) / np.pi))
+
     def take(self, chosen: np.ndarray) -> Regions:
         """Some of the regions."""
         return Regions(**{name: getattr(self, name)[chosen] for name in _FIELDS})

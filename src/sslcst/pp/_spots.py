@@ -94,7 +94,9 @@ def bin_spots(
 
     nuclei = read_nuclei(sdata, nuclei_key, raster)
     regions = Regions.of(nuclei)
-    layout = lay_out(regions, raster.shape, pixel_size=raster.pixel_size, pixel_sides=raster.pixel_sides, params=params)
+    layout = lay_out(
+        regions.diameter, raster.shape, pixel_size=raster.pixel_size, pixel_sides=raster.pixel_sides, params=params
+    )
     grid = layout.grid
     spots = bin_transcripts(
         transcripts.yx, transcripts.gene, transcripts.count, n_genes=len(transcripts.genes), grid=grid
@@ -139,7 +141,7 @@ def bin_spots(
         "coordinate_system": coordinate_system,
     }
     logger.info(
-        "%d spots of %.3g, expected cell radius %.3g, in units of coordinate system %r, where a pixel is %.4g.",
+        "%d spots of %.3g, expected cell radius %.3g, in coordinate system %r, a pixel being %.4g.",
         len(spots),
         grid.bin_size,
         layout.radius * grid.bin_size,

@@ -18,7 +18,7 @@ from sslcst.core.model import Model, take_genes
 from sslcst.core.polygons import polygons
 from sslcst.core.prior import density_posterior, direction_posterior, direction_prior
 from sslcst.core.spots import Spots
-from sslcst.io import read_model
+from sslcst.model_file import read_model
 from sslcst.tiles.buckets import transcripts_in
 from sslcst.tiles.chip import Chip
 from sslcst.tiles.density import Told, membership, surroundings

@@ -38,14 +38,16 @@ class Surveyed:
         What densities tell, and the genes that are read.
     occupancy
         How densely spots lie in nuclei.
-    n_spots
-        Number of spots.
+    n_spots, n_counts, n_cores
+        Numbers of spots, of molecules in them, and of nuclei that have a core.
     """
 
     samples: Survey
     told: Told
     occupancy: Occupancy
     n_spots: int
+    n_counts: int
+    n_cores: int
 
 
 def survey_chip(chip: Chip, tiles: list[Tile]) -> Surveyed:
@@ -70,6 +72,8 @@ def survey_chip(chip: Chip, tiles: list[Tile]) -> Surveyed:
         told=measure_density(chip, tiles, genes, moments.total[genes]),
         occupancy=reduce(add, (Occupancy(int(p["n_bins"]), int(p["n_occupied"])) for p in parts)),
         n_spots=n_spots,
+        n_counts=int(moments.total.sum()),
+        n_cores=n_cores,
     )
 
 

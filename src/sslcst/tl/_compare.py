@@ -34,7 +34,7 @@ from sslcst.transcripts import read_transcripts
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    from sslcst.elements import Transcripts
+    from sslcst.transcripts import Transcripts
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from sslcst.core.prior import density_posterior, direction_posterior, direction_
 from sslcst.device import choose_device
 from sslcst.elements import choose_key
 from sslcst.params import Params
-from sslcst.pp import as_spots
+from sslcst.pp._spots import as_spots
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

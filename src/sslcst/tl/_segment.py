@@ -22,7 +22,7 @@ from sslcst.device import choose_device
 from sslcst.elements import Raster, open_nuclei
 from sslcst.errors import DataError, SslcstError, StoreError
 from sslcst.fingerprint import fingerprint
-from sslcst.io import read_model, write_model
+from sslcst.model_file import read_model, write_model
 from sslcst.params import Params, check_seed
 from sslcst.scratch import Scratch
 from sslcst.store import (
@@ -35,6 +35,7 @@ from sslcst.store import (
     read_back,
     scratch_folder,
 )
+from sslcst.tiles.alignment import check as check_alignment
 from sslcst.tiles.buckets import fill
 from sslcst.tiles.cells import MODEL, Segmentation, find
 from sslcst.tiles.chip import NUCLEI, Chip
@@ -237,18 +238,26 @@ def _run(
     """The stages one after the other, each in what the scratch folder does not hold yet; the elements to add."""
     raster, kinds = sources.raster, dict(zip((name.rsplit("_", 1)[1] for name in results), results, strict=True))
     regions = regions_of(scratch) or _find_nuclei(sdata, sources, params, scratch, device)
-    layout = lay_out(regions, raster.shape, pixel_size=raster.pixel_size, pixel_sides=raster.pixel_sides, params=params)
+    layout = lay_out(
+        regions.diameter, raster.shape, pixel_size=raster.pixel_size, pixel_sides=raster.pixel_sides, params=params
+    )
     genes = sources.transcripts.genes
     chip = Chip(scratch, layout, regions, len(genes), sources.image, params, seed)
     fill(sources.transcripts, chip.grid, scratch, params.tiles)
     tiles = chip.tiles()
+    with progress("alignment"):
+        alignment = check_alignment(chip, pixel_size=raster.pixel_size)
+    if alignment.misaligned:
+        logger.warning("%s sslcst.pp.align brings them together.", alignment)
     surveyed = survey_chip(chip, tiles)
     logger.info(
-        "%d spots of %.3g units in %d tiles, expected cell radius %.3g units.",
+        "%d spots of %.3g in %d tiles, expected cell radius %.3g, in coordinate system %r, a pixel being %.4g.",
         surveyed.n_spots,
         chip.grid.bin_size,
         len(tiles),
         layout.radius * chip.grid.bin_size,
+        raster.coordinate_system,
+        raster.pixel_size,
     )
     if model is not None:
         check_scale(model, chip.grid)
@@ -266,8 +275,8 @@ def _run(
     find(job, tiles)
     cells = put_together(chip, tiles)
     table = as_table(cells, raster, genes, kinds["cells"])
-    table.uns["sslcst"] = _provenance(chip, raster, model)
-    logger.info("%d cells hold %d molecules.", len(cells), cells.counts.sum())
+    table.uns["sslcst"] = _provenance(chip, surveyed, raster, model)
+    logger.info("%d cells hold %.1f%% of the counts.", len(cells), 100 * cells.counts.sum() / surveyed.n_counts)
 
     in_memory = sdata.path is None
     made = {
@@ -333,7 +342,7 @@ def _versions() -> dict[str, str]:
     return {"sslcst": __version__} | {name: version(name) for name in _PACKAGES}
 
 
-def _provenance(chip: Chip, raster: Raster, model: Model) -> dict[str, Any]:
+def _provenance(chip: Chip, surveyed: Surveyed, raster: Raster, model: Model) -> dict[str, Any]:
     """What is needed to know how a result came about, in types that a store holds."""
     history = [asdict(epoch) for epoch in model.history]
     return {
@@ -345,6 +354,9 @@ def _provenance(chip: Chip, raster: Raster, model: Model) -> dict[str, Any]:
         "coordinate_system": raster.coordinate_system,
         "bin_size": chip.grid.bin_size,
         "radius": chip.layout.radius * chip.grid.bin_size,
+        "n_nuclei": len(chip.regions),
+        "n_cores": surveyed.n_cores,
+        "total_counts": surveyed.n_counts,
     }
 
 

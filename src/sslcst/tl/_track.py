@@ -15,7 +15,7 @@ from sslcst.core.model import take_genes
 from sslcst.elements import add_labels, choose_key, raster_of, read_nuclei
 from sslcst.errors import KeyMissingError
 from sslcst.params import Params
-from sslcst.pp import as_levels, as_spots
+from sslcst.pp._spots import as_levels, as_spots
 
 if TYPE_CHECKING:
     from anndata import AnnData

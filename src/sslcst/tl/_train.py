@@ -16,7 +16,7 @@ from sslcst.core.training import Epoch
 from sslcst.device import choose_device
 from sslcst.elements import choose_key
 from sslcst.params import Params, check_seed
-from sslcst.pp import as_membership, as_spots
+from sslcst.pp._spots import as_membership, as_spots
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
