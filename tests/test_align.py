@@ -12,6 +12,7 @@ from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Affine, Scale, Sequence, get_transformation, set_transformation
 
 import sslcst
+from sslcst.elements import full_scale
 from sslcst.errors import DataError, KeyMissingError, ParameterError
 
 AXES = ("y", "x")
@@ -23,7 +24,7 @@ def matrix(element, system: str = "global") -> np.ndarray:
 
 def misplace(sdata: sd.SpatialData, keys: list[str], shift: tuple[float, float], angle: float) -> None:
     """Move elements in every coordinate system, by units of "global" and degrees about the middle of the first."""
-    shape = sdata[keys[0]].shape[-2:]
+    shape = full_scale(sdata[keys[0]]).shape[-2:]
     middle = (matrix(sdata[keys[0]]) @ [*np.divide(shape, 2), 1])[:2]
     cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
     linear = np.array([[cos, -sin], [sin, cos]])
@@ -89,8 +90,13 @@ def test_what_is_in_place_stays_there() -> None:
 
 
 def test_moves_what_shares_a_system_with_the_points_alone(tmp_path: Path) -> None:
-    """A system of the image's own keeps its meaning; the new place survives the store; other elements do not move."""
+    """A system of the image's own keeps its meaning; the new place survives the store; other elements do not move.
+
+    The image is multiscale, and its scales stay on one another.
+    """
     sdata = simulated()
+    steps, pixels = get_transformation(sdata["stain"], get_all=True), sdata["stain"].to_numpy()
+    sdata["stain"] = Image2DModel.parse(pixels, dims="cyx", scale_factors=[2], transformations=dict(steps))
     set_transformation(sdata["stain"], Scale([1, 1], axes=("x", "y")), "own")
     misplace(sdata, ["stain"], (0, 5), 0)
     own, cells = matrix(sdata["stain"], "own"), matrix(sdata["true_cells"])
@@ -101,7 +107,11 @@ def test_moves_what_shares_a_system_with_the_points_alone(tmp_path: Path) -> Non
     sdata.write_transformations()
     stored = sd.read_zarr(tmp_path / "a.zarr")
     assert np.allclose(matrix(stored["stain"]), matrix(sdata["stain"]))
-    assert error(matrix(stored["stain"]), cells, stored["stain"].shape[1:]) < 1.5 / 16 * NUCLEUS
+    scales = [next(iter(stored["stain"][scale].data_vars.values())) for scale in ("scale0", "scale1")]
+    fine, coarse = map(matrix, scales)
+    ratio = np.divide(scales[1].shape[1:], scales[0].shape[1:])
+    assert error(fine, cells, pixels.shape[1:]) < 1.5 / 16 * NUCLEUS
+    assert error(coarse @ np.diag([*ratio, 1]), fine, pixels.shape[1:]) < 0.01 * NUCLEUS
 
 
 @pytest.fixture(scope="module")

@@ -169,6 +169,12 @@ def test_api_pages_name_everything_public() -> None:
         assert all(inspect.getdoc(getattr(module, item)) for item in module.__all__)
 
 
+def test_every_command_has_its_section() -> None:
+    """A command that the page of the command line lacks."""
+    page = (DOCS / "api" / "cli.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\S+)$", page, re.MULTILINE) == list(typer.main.get_command(cli.app).commands)
+
+
 def test_citation_is_of_this_version() -> None:
     """Two files hold the version; a release that forgets one would be cited wrongly."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

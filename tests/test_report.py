@@ -73,6 +73,7 @@ def make_tissue() -> SpatialData:
         "seed": 5,
         "model": {"seed": 6, "sha256": "ab12" * 16},
         "history": HISTORY,
+        "total_counts": 12_000,
         "coordinate_system": "micron",
         "bin_size": 0.5,
         "radius": 7.25,

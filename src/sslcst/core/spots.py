@@ -158,6 +158,10 @@ class Spots:
         out[self.place] = values
         return out
 
+    def totals(self) -> np.ndarray:
+        """Transcripts in each bin, int64 (rows, columns)."""
+        return self.on_grid(np.asarray(self.counts.sum(axis=1), np.int64).ravel(), 0)
+
     def within(self, ranges: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:
         """Which spots lie in these rows and columns (start, stop): bool (n,)."""
         low, high = np.array(ranges).T

@@ -31,7 +31,7 @@ from sslcst.pl._canvas import (
     read_raster,
     show,
 )
-from sslcst.pp import as_spots
+from sslcst.pp._spots import as_spots
 
 if TYPE_CHECKING:
     from anndata import AnnData

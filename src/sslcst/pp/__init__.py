@@ -5,12 +5,11 @@ from sslcst.pp._cells import import_cells
 from sslcst.pp._erosion import erode_nuclei
 from sslcst.pp._nuclei import import_nuclei, segment_nuclei
 from sslcst.pp._owners import Owners, read_owners
-from sslcst.pp._spots import as_spots, bin_spots
+from sslcst.pp._spots import bin_spots
 
 __all__ = [
     "Owners",
     "align",
-    "as_spots",
     "bin_spots",
     "check_alignment",
     "erode_nuclei",

@@ -49,6 +49,7 @@ def check_alignment(
     diameter: float | None = None,
     max_shift: float | None = None,
     max_angle: float = 5.0,
+    whole: bool = False,
 ) -> Alignment:
     """Compare how nuclei lie to transcripts with shifted and turned copies of them.
 
@@ -71,6 +72,9 @@ def check_alignment(
         How far to search; by default 16 diameters, at most a quarter of the image.
     max_angle
         How far to turn, in degrees, from 0 to 45.
+    whole
+        Whether to refine over the whole of a large image; without, the part that holds most tells, and it takes a
+        second once image and points are read.
 
     Returns
     -------
@@ -87,9 +91,30 @@ def check_alignment(
     DataError
         No nuclei, or no transcripts on the image; the size of nuclei cannot be told.
     """
-    image_key = _stain_key(sdata, image_key, nuclei_key)
-    placement, _, _ = _find(
-        sdata, image_key, channel, nuclei_key, points_key, count_key, coordinate_system, diameter, max_shift, max_angle
+    for name, value in (("diameter", diameter), ("max_shift", max_shift)):
+        if value is not None and not 0 < value < inf:
+            raise ParameterError(f"{name}={value!r}: must be above 0.")
+    if not 0 <= max_angle <= 45:
+        raise ParameterError(f"max_angle={max_angle!r}: must lie between 0 and 45 degrees.")
+    _, key, points_key, raster = _choose(sdata, image_key, nuclei_key, points_key, coordinate_system)
+    pixels = full_scale(sdata[key]) if key == nuclei_key else channel_of(sdata, key, channel)
+    finest = coarse_step(raster.shape)
+    counts = _count_map(sdata, points_key, count_key, raster, finest)
+    sample = _sample(pixels, key, counts, finest)
+    threshold, across = _labels_size(sample) if key == nuclei_key else _stain_size(sample)
+    if diameter is not None:
+        across = diameter / raster.pixel_size
+    elif across is None:
+        raise DataError(f"The size of the nuclei cannot be told from {key!r}: give diameter, in units.")
+    step = coarse_step(raster.shape, across)
+    placement = find_alignment(
+        _nuclear_map(pixels, threshold, step),
+        coarse_sum(counts, step // finest),
+        diameter=across * raster.pixel_size,
+        bin_size=step * raster.pixel_size,
+        max_shift=max_shift,
+        max_angle=max_angle,
+        whole=whole,
     )
     logger.info("%s", placement)
     return placement
@@ -118,7 +143,7 @@ def align(
     Parameters
     ----------
     sdata, channel, points_key, count_key, coordinate_system, diameter, max_shift
-        See `check_alignment`.
+        See `check_alignment`, which is asked with ``whole=True``.
     image_key
         The stain to move. It may be left out if it is the only one, or to move nuclei alone.
     nuclei_key
@@ -141,93 +166,63 @@ def align(
     """
     from spatialdata.transformations import Affine, Sequence, get_transformation, set_transformation
 
-    image_key = _stain_key(sdata, image_key, nuclei_key)
     for key in labels_keys:
         choose_key(sdata.labels, key, kind="labels element", argument="labels_keys")
-    placement, raster, points_key = _find(
+    image_key, key, points_key, raster = _choose(sdata, image_key, nuclei_key, points_key, coordinate_system)
+    placement = check_alignment(
         sdata,
-        image_key,
-        channel,
-        nuclei_key,
-        points_key,
-        count_key,
-        coordinate_system,
-        diameter,
-        max_shift,
-        max_angle,
+        image_key=image_key,
+        channel=channel,
+        nuclei_key=nuclei_key,
+        points_key=points_key,
+        count_key=count_key,
+        coordinate_system=raster.coordinate_system,
+        diameter=diameter,
+        max_shift=max_shift,
+        max_angle=max_angle,
         whole=True,
     )
     if not placement.found:
         raise DataError(f"{placement} Nothing was moved.")
     scale = np.diag([raster.pixel_size, raster.pixel_size, 1])
     on_pixels = np.linalg.inv(scale) @ placement.matrix @ scale
-    moving = [key for key in (image_key, nuclei_key, *labels_keys) if key is not None]
-    systems = set(get_transformation(sdata.points[points_key], get_all=True)) & set(raster.transformations)
     steps = {}
-    for system in systems:
-        to_system = affine_matrix(full_scale(sdata[nuclei_key or image_key]), system)
+    for system in set(get_transformation(sdata.points[points_key], get_all=True)) & set(raster.transformations):
+        to_system = affine_matrix(full_scale(sdata[key]), system)
         steps[system] = Affine(to_system @ on_pixels @ np.linalg.inv(to_system), YX, YX)
-    for key in moving:
-        old = get_transformation(sdata[key], get_all=True)
+    moving = [each for each in (image_key, nuclei_key, *labels_keys) if each is not None]
+    for each in moving:
+        old = get_transformation(sdata[each], get_all=True)
         new = {system: Sequence([step, steps[system]]) if system in steps else step for system, step in old.items()}
-        set_transformation(sdata[key], new, set_all=True)
-    logger.info("%s Moved: %s.", placement, ", ".join(moving))
+        set_transformation(sdata[each], new, set_all=True)
+    logger.info("Moved %s.", ", ".join(moving))
     return placement
 
 
-def _stain_key(sdata: SpatialData, image_key: str | None, nuclei_key: str | None) -> str | None:
-    if nuclei_key is not None:
-        choose_key(sdata.labels, nuclei_key, kind="labels element", argument="nuclei_key")
-        if image_key is None:
-            return None
-    return choose_image(sdata, image_key)
-
-
-def _find(
+def _choose(
     sdata: SpatialData,
     image_key: str | None,
-    channel: str | int | None,
     nuclei_key: str | None,
     points_key: str | None,
-    count_key: str | None,
     coordinate_system: str | None,
-    diameter: float | None,
-    max_shift: float | None,
-    max_angle: float,
-    *,
-    whole: bool = False,
-) -> tuple[Alignment, Raster, str]:
-    """The placement, the raster of the element that decided, and the points."""
-    for name, value in (("diameter", diameter), ("max_shift", max_shift)):
-        if value is not None and not 0 < value < inf:
-            raise ParameterError(f"{name}={value!r}: must be above 0.")
-    if not 0 <= max_angle <= 45:
-        raise ParameterError(f"max_angle={max_angle!r}: must lie between 0 and 45 degrees.")
-    points_key = choose_points(sdata, points_key)
+) -> tuple[str | None, str, str, Raster]:
+    """The image if there is one to move, the element that shows the nuclei, the points, and that element's raster."""
+    if nuclei_key is not None:
+        choose_key(sdata.labels, nuclei_key, kind="labels element", argument="nuclei_key")
+    if nuclei_key is None or image_key is not None:
+        image_key = choose_image(sdata, image_key)
     key = nuclei_key or image_key
+    points_key = choose_points(sdata, points_key)
     coordinate_system = choose_coordinate_system(sdata, [key, points_key], coordinate_system)
-    raster = raster_of(sdata, key, coordinate_system)
-    pixels = full_scale(sdata[key]) if nuclei_key else channel_of(sdata, image_key, channel)
-    finest = coarse_step(raster.shape)
-    counts = _count_map(sdata, points_key, count_key, raster, finest)
-    sample = _sample(pixels, key, counts, finest)
-    threshold, found = _labels_size(sample) if nuclei_key else _stain_size(sample)
-    across = found if diameter is None else diameter / raster.pixel_size
-    if across is None:
-        raise DataError(f"The size of the nuclei cannot be told from {key!r}: give diameter, in units.")
-    step = coarse_step(raster.shape, across)
-    bands = range(0, raster.shape[0], step * -(-_SAMPLE // step))
-    nuclei = [coarse_mean(pixels[start : start + bands.step].to_numpy() > threshold, step) for start in bands]
-    placement = find_alignment(
-        np.concatenate(nuclei),
-        coarse_sum(counts, step // finest),
-        diameter=across * raster.pixel_size,
-        bin_size=step * raster.pixel_size,
-        max_shift=max_shift,
-        max_angle=max_angle,
-        whole=whole,
+    return image_key, key, points_key, raster_of(sdata, key, coordinate_system)
+
+
+def _nuclear_map(pixels: DataArray, threshold: float, step: int) -> np.ndarray:
+    """Share of each bin of `step` pixels that lies above the threshold."""
+    bands = range(0, pixels.shape[0], step * -(-_SAMPLE // step))
+    return np.concatenate(
+        [coarse_mean(pixels[start : start + bands.step].to_numpy() > threshold, step) for start in bands]
     )
-    return placement, raster, points_key
 
 
 def _sample(pixels: DataArray, key: str, counts: np.ndarray, step: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def fill(source: TranscriptSource, grid: Grid, scratch: Scratch, params: TilePar
     DataError
         No transcript lies on the raster; a count beyond 2^32.
     """
-    if scratch.has(_DONE):
+    if scratch.is_finished(_DONE):
         return
     shutil.rmtree(scratch.path(_DONE).parent)
     n, n_on = 0, 0
@@ -64,7 +65,7 @@ def fill(source: TranscriptSource, grid: Grid, scratch: Scratch, params: TilePar
         raise DataError(f"None of the {n} transcripts lies on the image: do both lie in the same coordinate system?")
     if n > n_on:
         logger.info("%d of %d transcripts lie off the image and belong to no cell.", n - n_on, n)
-    scratch.write_text(_DONE, "true")
+    scratch.finish(_DONE, [f"transcripts/{file.name}" for file in scratch.path(_DONE).parent.iterdir()])
 
 
 def _append(part: Transcripts, grid: Grid, scratch: Scratch, side: int) -> int:
@@ -85,8 +86,8 @@ def _append(part: Transcripts, grid: Grid, scratch: Scratch, side: int) -> int:
     number = (block[:, 0] * n_columns + block[:, 1]).astype(np.min_scalar_type(n_rows * n_columns))  # sorts faster
     order = np.argsort(number, kind="stable")
     records, number = records[order], number[order]
-    starts = np.flatnonzero(np.r_[True, number[1:] != number[:-1]])
-    for start, stop in zip(starts, [*starts[1:], len(number)], strict=True):
+    edges = np.append(np.flatnonzero(np.diff(number, prepend=-1)), len(number))
+    for start, stop in pairwise(edges.tolist()):
         [(name, _)] = blocks(tuple((n, n + 1) for n in records[start].tolist()[:2]), side, grid.whole_shape)
         with scratch.path(bucket(name)).open("ab") as file:
             records[start:stop].tofile(file)

@@ -18,7 +18,8 @@ from sslcst.core.sampling import DENSITY_BINS, Samples, Survey, choose_samples, 
 from sslcst.core.spots import GeneMoments, Grid, Spots, sum_spots
 from sslcst.elements import read_part
 from sslcst.tiles.buckets import transcripts_in
-from sslcst.tiles.chip import Chip, labels_of
+from sslcst.tiles.chip import Chip, read_nuclei
+from sslcst.tiles.density import Told, measure_density, membership
 from sslcst.tiles.execute import computing, run
 from sslcst.tiles.plan import Tile
 
@@ -33,8 +34,8 @@ class Surveyed:
     ----------
     samples
         See `sslcst.core.sampling.Survey`.
-    genes
-        Indices of the genes that are read.
+    told
+        What densities tell, and the genes that are read.
     occupancy
         How densely spots lie in nuclei.
     n_spots, n_counts, n_cores
@@ -42,7 +43,7 @@ class Surveyed:
     """
 
     samples: Survey
-    genes: np.ndarray
+    told: Told
     occupancy: Occupancy
     n_spots: int
     n_counts: int
@@ -51,8 +52,7 @@ class Surveyed:
 
 def survey_chip(chip: Chip, tiles: list[Tile]) -> Surveyed:
     """Make the spots of all tiles, and add up what is to be known of them."""
-    todo = [tile for tile in tiles if not chip.scratch.has(_name(tile))]
-    run("spots", _survey_tile, chip, todo)
+    run("spots", _survey_tile, chip, [tile for tile in tiles if not chip.scratch.is_finished(_mark(tile))])
     parts = [chip.scratch.load(_name(tile)) for tile in tiles]
     n_cores, n_small, n_irregular, n_spots = (
         sum(int(part[name]) for part in parts) for name in ("n_cores", "n_small", "n_irregular", "n_spots")
@@ -65,9 +65,10 @@ def survey_chip(chip: Chip, tiles: list[Tile]) -> Surveyed:
         n_irregular,
     )
     moments = reduce(add, (GeneMoments(int(p["n_blocks"]), p["total"], p["squares"]) for p in parts))
+    genes = moments.variable(chip.params.spots.n_genes)
     return Surveyed(
         samples=reduce(add, (Survey(p["positive"], p["far"], p["outside"]) for p in parts)),
-        genes=moments.variable(chip.params.spots.n_genes),
+        told=measure_density(chip, tiles, genes, moments.total[genes]),
         occupancy=reduce(add, (Occupancy(int(p["n_bins"]), int(p["n_occupied"])) for p in parts)),
         n_spots=n_spots,
         n_counts=int(moments.total.sum()),
@@ -83,23 +84,25 @@ def choose_lessons(chip: Chip, tiles: list[Tile], surveyed: Surveyed) -> tuple[S
     DataError
         As `sslcst.core.sampling.choose_samples`.
     """
-    offers = run("samples", _offer, (chip, surveyed.samples), tiles)
+    offers = run("samples", _offer, (chip, surveyed), tiles)
     samples = draw(offers, params=chip.params.sampling, seed=chip.seed)
-    return samples, *join(run("lessons", _gather, (chip, surveyed.genes, samples), tiles))
+    return samples, *join(run("lessons", _gather, (chip, surveyed.told.genes, samples), tiles))
 
 
-def _offer(job: tuple[Chip, Survey], tile: Tile) -> Samples:
+def _offer(job: tuple[Chip, Surveyed], tile: Tile) -> Samples:
     chip, surveyed = job
-    spots, relations = chip.spots(tile.around(DENSITY_BINS // 2, chip.grid.whole_shape))
+    by_density = chip.params.sampling.labels == "density"
+    spots, relations = chip.spots(tile.ranges if by_density else tile.around(DENSITY_BINS // 2, chip.grid.whole_shape))
     return choose_samples(
         spots,
         relations,
-        surveyed,
+        surveyed.samples,
         radius=chip.layout.radius,
         params=chip.params.sampling,
         square=square_side(chip.params, chip.layout.radius),
         seed=chip.seed,
         owned=spots.within(tile.ranges),
+        membership=membership(chip, surveyed.told.levels, tile, spots.index) if by_density else None,
     )
 
 
@@ -122,6 +125,10 @@ def _name(tile: Tile) -> str:
     return f"survey/{tile.name}.npz"
 
 
+def _mark(tile: Tile) -> str:
+    return f"survey/{tile.name}.done"
+
+
 def _survey_tile(chip: Chip, tile: Tile) -> None:
     margin = DENSITY_BINS // 2
     grid = chip.grid.view(tile.around(margin, chip.grid.whole_shape))
@@ -132,12 +139,14 @@ def _survey_tile(chip: Chip, tile: Tile) -> None:
         relations = relate(spots, nuclei, cores, chip.regions)
         owned = spots.within(tile.ranges)
         surveyed = survey(spots, relations, radius=chip.layout.radius, params=chip.params.sampling, owned=owned)
+    files = [_name(tile)]
     for name, ranges in chip.blocks(tile.ranges):
         chosen = np.flatnonzero(spots.within(ranges))
         if len(chosen):
             kept = {key: value[chosen] for key, value in vars(relations).items()}
             counts = spots.counts[chosen].astype(np.int32)
-            chip.scratch.save(f"spots/{name}.npz", {"index": spots.index[chosen], "counts": counts} | kept)
+            files.append(f"spots/{name}.npz")
+            chip.scratch.save(files[-1], {"index": spots.index[chosen], "counts": counts} | kept)
     own_nuclei = nuclei[tuple(slice(*r) for r in np.array(tile.ranges) - grid.corner[:, None])]
     occupancy = Occupancy.of(own_nuclei, relations.nucleus[owned])
     mine = chip.regions.ids[tile.holds(chip.centers)]
@@ -150,6 +159,7 @@ def _survey_tile(chip: Chip, tile: Tile) -> None:
         | {"n_bins": occupancy.n_bins, "n_occupied": occupancy.n_spots, "n_spots": int(owned.sum())}
         | {"n_cores": len(mine) - n_small - n_irregular, "n_small": n_small, "n_irregular": n_irregular},
     )
+    chip.scratch.finish(_mark(tile), files)
 
 
 def _cores_of(chip: Chip, grid: Grid) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
@@ -162,7 +172,7 @@ def _cores_of(chip: Chip, grid: Grid) -> tuple[np.ndarray, np.ndarray, tuple[np.
         slice(max(part.start - more, 0), min(part.stop + more, size))
         for part, more, size in zip(grid.pixels(), extent.tolist(), grid.raster_shape, strict=True)
     )
-    labels = labels_of(chip.scratch)[rows, columns]
+    labels = read_nuclei(chip.scratch, (rows, columns))
     image = None if chip.image is None else read_part(chip.image, rows, columns)
     cores, report = erode_and_report(labels, image=image, params=chip.params.erosion, seed=chip.seed)
     inner = tuple(

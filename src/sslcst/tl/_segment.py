@@ -35,6 +35,7 @@ from sslcst.store import (
     read_back,
     scratch_folder,
 )
+from sslcst.tiles.alignment import check as check_alignment
 from sslcst.tiles.buckets import fill
 from sslcst.tiles.cells import MODEL, Segmentation, find
 from sslcst.tiles.chip import NUCLEI, Chip
@@ -43,7 +44,6 @@ from sslcst.tiles.nuclei import regions_of
 from sslcst.tiles.nuclei import segment as segment_stain
 from sslcst.tiles.results import (
     CELLS,
-    count_rows,
     labels_element,
     points_element,
     put_together,
@@ -176,7 +176,8 @@ def segment(
         "versions": _versions(),
         "seed": seed,
         "model": None if model is None else model.sha256(),
-        "sources": [gene_key, count_key, sources.nuclei_key, str(channel), sources.raster.coordinate_system],
+        "device": device,
+        "sources": sources.about,
         "results": results,
     }
     with ExitStack() as stack:
@@ -193,25 +194,23 @@ def segment(
                 return
             check_free(sdata, results, overwrite=overwrite)
             folder = scratch_folder(store, key_added)
-        scratch, resumed = Scratch.open(folder, run_id)
-        if resumed:
-            logger.info("Going on with a run that was stopped, from what lies in %s.", folder)
+        scratch = Scratch(folder)
         stages = stack.enter_context(collect_stages())
         try:
+            if scratch.open(run_id):
+                logger.info("Going on with a run that was stopped, from what lies in %s.", folder)
             elements = _run(sdata, sources, params, scratch, results, model=model, device=device, seed=seed)
             elements[f"{key_added}_table"].uns["sslcst"] |= {"run": run_id}
             with progress("write"):
                 commit(sdata, elements, results, folder=folder)
         except OSError as error:
-            raise StoreError(
-                f"{error}. The store is as it was. What was done lies in {folder}: the same call goes on from there."
-            ) from error
+            where = f"What was done lies in {folder}: the same call goes on from there." if sdata.path else ""
+            raise StoreError(f"{error}. The data are as they were. {where}") from error
         except StoreError:
             raise
         except SslcstError:  # to be called again with other input or other parameters
             scratch.remove()
             raise
-        scratch.remove()
         logger.info("%s", stages)
 
 
@@ -237,11 +236,17 @@ def _run(
     """The stages one after the other, each in what the scratch folder does not hold yet; the elements to add."""
     raster, kinds = sources.raster, dict(zip((name.rsplit("_", 1)[1] for name in results), results, strict=True))
     regions = regions_of(scratch) or _find_nuclei(sdata, sources, params, scratch, device)
-    layout = lay_out(regions, raster.shape, pixel_size=raster.pixel_size, pixel_sides=raster.pixel_sides, params=params)
+    layout = lay_out(
+        regions.diameter, raster.shape, pixel_size=raster.pixel_size, pixel_sides=raster.pixel_sides, params=params
+    )
     genes = sources.transcripts.genes
     chip = Chip(scratch, layout, regions, len(genes), sources.image, params, seed)
     fill(sources.transcripts, chip.grid, scratch, params.tiles)
     tiles = chip.tiles()
+    with progress("alignment"):
+        alignment = check_alignment(chip, pixel_size=raster.pixel_size)
+    if alignment.misaligned:
+        logger.warning("%s sslcst.pp.align brings them together.", alignment)
     surveyed = survey_chip(chip, tiles)
     logger.info(
         "%d spots of %.3g in %d tiles, expected cell radius %.3g, in coordinate system %r, a pixel being %.4g.",
@@ -255,14 +260,15 @@ def _run(
     if model is not None:
         check_scale(model, chip.grid)
     model = _model_of(chip, tiles, surveyed, genes, model, device)
-    points = sdata.points[sources.points_key]
     job = Segmentation(
         chip,
         model.places(genes),
+        surveyed.told,
         surveyed.occupancy.spacing,
         device,
+        model.sha256(),
         shapes="outlines" in kinds,
-        n_rows=count_rows(points) if "transcripts" in kinds else 0,
+        owners="transcripts" in kinds,
     )
     find(job, tiles)
     cells = put_together(chip, tiles)
@@ -275,7 +281,7 @@ def _run(
         "nuclei": lambda: labels_element(scratch, NUCLEI, raster, in_memory=in_memory),
         "cells": lambda: labels_element(scratch, CELLS, raster, in_memory=in_memory),
         "outlines": lambda: shapes_element(chip, tiles, raster),
-        "transcripts": lambda: points_element(points, scratch, in_memory=in_memory),
+        "transcripts": lambda: points_element(chip, tiles, sdata.points[sources.points_key], in_memory=in_memory),
         "table": lambda: table,
     }
     return {name: made[kind]() for kind, name in kinds.items()}
@@ -305,7 +311,10 @@ def _model_of(chip: Chip, tiles, surveyed: Surveyed, genes, model: Model | None,
     """The model, in the scratch folder where all workers find it; trained, unless there is one."""
     file = chip.scratch.folder / MODEL
     if file.exists():
-        return read_model(file)
+        try:
+            return read_model(file)
+        except (DataError, StoreError) as error:
+            raise chip.scratch.discard(MODEL, error) from error
     params = chip.params
     if model is None:
         samples, *lessons = choose_lessons(chip, tiles, surveyed)
@@ -313,7 +322,7 @@ def _model_of(chip: Chip, tiles, surveyed: Surveyed, genes, model: Model | None,
             model = fit(
                 *lessons,
                 samples,
-                genes=genes[surveyed.genes],
+                genes=genes[surveyed.told.genes],
                 bin_size=chip.grid.bin_size,
                 radius=chip.layout.radius,
                 params=params,
