@@ -83,7 +83,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(collections|dataclasses|datetime|os|pathlib|typing)\..*"),
     (r"py:.*", r"numba\..*"),
     (r"py:data", r"Ellipsis"),
-    (r"py:class", r"NDArray|(np|sparse)\..*"),  # of NamedTuples, whose annotations stay as they are written
+    (r"py:class", r"NDArray|(np|pd|sparse)\..*"),  # of NamedTuples, whose annotations stay as they are written
 ]
 
 

@@ -25,7 +25,7 @@ LAYERS = [
     {"params"},
     {"core", "metrics"},
     {"scratch"},
-    {"device", "elements", "fingerprint", "model_file", "store", "tiles", "transcripts"},
+    {"device", "elements", "fingerprint", "model_file", "repair", "store", "tiles", "transcripts"},
     {"pp", "tl", "pl", "io", "datasets"},
     {"_demo", "report"},
     {"cli"},

@@ -102,6 +102,10 @@ BROKEN = [
     ("flow", "threshold", float("nan")),
     ("flow", "step", 0.5),
     ("flow", "min_orphan_area", 0),
+    ("tiles", "size", 0),
+    ("tiles", "block", 0),
+    ("tiles", "block", 500),
+    ("tiles", "image_size", 63),
 ]
 
 

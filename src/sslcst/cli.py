@@ -1,4 +1,4 @@
-"""The command line: `sslcst segment`, `sslcst report` and `sslcst demo`."""
+"""The command line: `sslcst segment`, `plan`, `repair`, `report` and `demo`."""
 
 from __future__ import annotations
 
@@ -163,6 +163,66 @@ def segment(
             overwrite=overwrite,
         )
     typer.echo(f"{store}: {sdata.tables[f'{key_added}_table'].n_obs} cells in {key_added}_cells and {key_added}_table.")
+
+
+@app.command()
+def plan(
+    store: Annotated[
+        Path, typer.Argument(help="A SpatialData zarr store.", exists=True, file_okay=False, show_default=False)
+    ],
+    image_key: Annotated[str | None, typer.Option(help="The stain image.")] = None,
+    channel: Annotated[str | None, typer.Option(help="The channel of the image that shows nuclei.")] = None,
+    points_key: Annotated[str | None, typer.Option(help="The transcripts.")] = None,
+    nuclei_key: Annotated[str | None, typer.Option(help="Labels or shapes to take as the nuclei.")] = None,
+    coordinate_system: Annotated[str | None, typer.Option(help="Where image and transcripts meet.")] = None,
+    params: Annotated[
+        Path | None, typer.Option(help="TOML or JSON file of parameters.", exists=True, dir_okay=False)
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="One parameter. Repeatable.")
+    ] = None,
+) -> None:
+    """Say what `segment` will take: tiles, memory, disk and time.
+
+    The transcripts are read, and a part of the stain; nothing is written.
+
+    ```
+    sslcst plan run.zarr --image-key dapi
+    ```
+    """
+    with _console():
+        result = sslcst.tl.plan(
+            _read_store(store),
+            image_key=image_key,
+            channel=channel,
+            points_key=points_key,
+            nuclei_key=nuclei_key,
+            coordinate_system=coordinate_system,
+            params=_read_params(params, set_ or []),
+        )
+    typer.echo(result)
+
+
+@app.command()
+def repair(
+    store: Annotated[
+        Path, typer.Argument(help="A SpatialData zarr store.", exists=True, file_okay=False, show_default=False)
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+) -> None:
+    """Clean a store of what killed runs and failed writes left in it and beside it, and say what was done.
+
+    Nothing else is touched. A run that was killed need not be repaired: the same `segment` goes on with it.
+
+    ```
+    sslcst repair run.zarr --dry-run
+    ```
+    """
+    with _console():
+        from sslcst.repair import repair as clean
+
+        done = clean(store, dry_run=dry_run)
+    typer.echo("\n".join(done) or f"{store}: nothing to repair.")
 
 
 @app.command()

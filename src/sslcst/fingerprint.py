@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def fingerprint(sdata: SpatialData, keys: Iterable[str], about: dict[str, Any]) -> str:
-    """Hash of some elements of a store and of plain values.
+    """Hash of some rasters and shapes of an object, and of plain values.
 
-    Of an element on disk, names, sizes and times of its files count, and how it is read from them; of one in memory,
-    its values. Transformations count too.
+    Of a raster on disk, names, sizes and times of its files count, and how it is read from them; of all else the
+    values. Transformations count too.
     """
     from spatialdata.transformations import get_transformation
 
@@ -39,19 +39,16 @@ def _identity(element: Any) -> Iterable[bytes]:
     from spatialdata import get_dask_backing_files
 
     if isinstance(element, pd.DataFrame):  # shapes
-        yield pd.util.hash_pandas_object(element.drop(columns="geometry")).to_numpy().tobytes()
+        columns = element.index.to_frame() if "radius" not in element else element[["radius"]]
+        yield pd.util.hash_pandas_object(columns).to_numpy().tobytes()
         yield b"".join(element.geometry.to_wkb())
         return
-    if hasattr(element, "dims"):  # a raster
-        data = element.data
-        yield repr((element.dims, data.shape, str(data.dtype), getattr(data, "name", None))).encode()
-        if not hasattr(data, "dask"):
-            yield data.tobytes()
-            return
-    else:  # points: the name of their graph differs between sessions, so that their first values stand for it
-        yield repr((list(element.columns), element.npartitions, len(element.dask))).encode()
-        first = element.partitions[0].compute(scheduler="synchronous")
-        yield pd.util.hash_pandas_object(first).to_numpy().tobytes()
+    data = element.data
+    channels = [str(name) for name in element.coords["c"].values] if "c" in element.coords else None
+    yield repr((element.dims, channels, data.shape, str(data.dtype), getattr(data, "name", None))).encode()
+    if not hasattr(data, "dask"):
+        yield data.tobytes()
+        return
     for place in sorted(get_dask_backing_files(element)):
         for file in sorted([Path(place), *Path(place).rglob("*")]):
             if file.is_file():

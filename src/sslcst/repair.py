@@ -64,15 +64,11 @@ def _repair(store: Path, dry_run: bool) -> list[str]:
         if not dry_run:
             shutil.rmtree(place)
             _forget_label(place)
-    if dry_run:
-        listed = _listed(store) - {str(place.relative_to(store)) for place in broken}
-    else:
-        listed = _listed(store)
+    listed = _listed(store)
     there = {f"{kind}/{place.name}" for kind in _KINDS for place in (store / kind).glob("*/") if place not in broken}
-    # Points and shapes are listed as their groups are; what is missing or too much shows in the names.
-    if listed is not None and (broken or listed != there):
-        names = ", ".join(sorted(listed ^ there)) or "elements that are gone"
-        done.append(f"the list of what the store holds is made anew; it was wrong about: {names}")
+    if broken or listed != there:
+        names = ", ".join(sorted(listed ^ there)) or "what is inside of elements"
+        done.append(f"the list of what the store holds, which is wrong about {names}, is made anew")
         if not dry_run:
             consolidate(store)
     return done

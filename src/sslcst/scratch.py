@@ -10,7 +10,7 @@ import json
 import shutil
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from scipy import sparse
 from sslcst.errors import StoreError
 
 _MANIFEST = "run.json"
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError)
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError)  # what reading a damaged file raises
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,14 @@ class Scratch:
 
     folder: Path
 
-    @classmethod
-    def open(cls, folder: Path, fingerprint: str) -> tuple[Scratch, bool]:
-        """The folder of a run with this fingerprint, emptied if it is another run's; and whether there was one."""
-        known = fingerprint_in(folder) == fingerprint
+    def open(self, fingerprint: str) -> bool:
+        """Make the folder that of a run with this fingerprint, empty unless it was; whether it was."""
+        known = fingerprint_in(self.folder) == fingerprint
         if not known:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            scratch = cls(folder)
-            scratch.write_text(_MANIFEST, json.dumps(fingerprint))
-        return cls(folder), known
+            self.remove()
+            self.folder.mkdir(exist_ok=True)
+            self.write_text(_MANIFEST, json.dumps(fingerprint))
+        return known
 
     def has(self, name: str) -> bool:
         """Whether there is such a file."""
@@ -54,8 +52,26 @@ class Scratch:
     def path(self, name: str) -> Path:
         """Where a file lies, in a folder that exists."""
         path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)  # never the scratch folder itself: a task that comes too late leaves nothing
         return path
+
+    def finish(self, mark: str, names: Iterable[str]) -> None:
+        """Note that these files, and those in these folders, are all that a step makes, and whole."""
+        self.write_text(mark, json.dumps({name: self._size(name) for name in names}))
+
+    def is_finished(self, mark: str) -> bool:
+        """Whether a step was noted, and its files are there in the size that they had then."""
+        if not self.has(mark):
+            return False
+        try:
+            sizes = json.loads((self.folder / mark).read_text(encoding="utf-8"))
+        except ValueError:
+            return False
+        return all(self.has(name) and self._size(name) == size for name, size in sizes.items())
+
+    def _size(self, name: str) -> int:
+        path = self.folder / name
+        return sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file of text."""
@@ -91,12 +107,8 @@ class Scratch:
         try:
             with np.load(path) as file:
                 flat = {key: file[key] for key in file.files}
-        except _DAMAGED as error:
-            path.unlink()
-            raise StoreError(
-                f"{path}, which an earlier part of this run wrote, is damaged ({error}) and was removed: "
-                "call again with the same arguments, and what it held is made anew."
-            ) from error
+        except DAMAGED as error:
+            raise self.discard(name, error) from error
         matrices = {key.removesuffix(".indptr") for key in flat if key.endswith(".indptr")}
         out = {key: value for key, value in flat.items() if key.split(".")[0] not in matrices}
         for key in matrices:
@@ -104,12 +116,25 @@ class Scratch:
             out[key] = sparse.csr_matrix((data, indices, indptr), shape=tuple(shape))
         return out
 
+    def discard(self, name: str, error: Exception) -> StoreError:
+        """Remove a damaged file or folder; the error to raise."""
+        path = self.folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return StoreError(
+            f"{path}, which an earlier part of this run wrote, is damaged ({error}) and was removed: "
+            "call again with the same arguments, and what it held is made anew."
+        )
+
     def remove(self) -> None:
-        """Remove the folder and all in it."""
+        """Remove the folder and all in it; what it is of first, so that nobody goes on from a part of it."""
+        (self.folder / _MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def fingerprint_in(folder: Path) -> str | None:
     """The fingerprint of the run that a folder is of, if it is of one."""
     manifest = folder / _MANIFEST
-    return json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else None
+    try:
+        return json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else None
+    except ValueError:  # damaged
+        return None

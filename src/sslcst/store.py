@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sslcst._logging import logger
 from sslcst.errors import KeyMissingError, StoreError
-from sslcst.scratch import fingerprint_in
+from sslcst.scratch import Scratch, fingerprint_in
 
 try:
     import fcntl
@@ -29,7 +29,7 @@ except ImportError:  # Windows
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-_LISTING = "zarr.json"
+LISTING = "zarr.json"
 _NEW, _OLD = "new.zarr", "old"  # in the scratch folder: results to come, and those they replace
 _WHOLE = "whole.json"  # written when all results to come are there
 
@@ -56,7 +56,7 @@ def check_free(sdata: SpatialData, names: Mapping[str, str], *, overwrite: bool)
     present = [(kind, name) for kind, name, _ in sdata.gen_elements()]
     if sdata.path is not None:
         path = Path(sdata.path)
-        if not (path / _LISTING).exists():
+        if not (path / LISTING).exists():
             raise StoreError(f"{path} is no store of zarr format 3: read it and `write` it to a new place first.")
         for folder in (path, path.parent):
             if not os.access(folder, os.W_OK | os.X_OK):
@@ -87,10 +87,11 @@ def locked(store: Path) -> Iterator[None]:
         return
     handle = os.open(store, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreError(f"Another run is at work on {store}: wait for its end, or stop it.") from error
         yield
-    except BlockingIOError as error:
-        raise StoreError(f"Another run is at work on {store}: wait for its end, or stop it.") from error
     finally:
         os.close(handle)
 
@@ -114,13 +115,46 @@ def _marks(store: Path) -> list[Path]:
 
 
 def finish(store: Path) -> list[str | None]:
-    """Finish what killed runs had begun to publish, and remove their scratch folders; the fingerprints of the runs."""
+    """Finish what killed runs had begun to publish, and remove their scratch folders; the fingerprints of the runs.
+
+    Raises
+    ------
+    StoreError
+        The store could not be written; it is as it was.
+    """
+    shutil.rmtree(_trash(store), ignore_errors=True)
     runs = []
     for mark in _marks(store):
-        _swap(store, mark.parent)
         runs.append(fingerprint_in(mark.parent))
-        shutil.rmtree(mark.parent)
+        with _unharmed(store):
+            _swap(store, mark.parent)
+            _retire(store, mark.parent)
     return runs
+
+
+def left_behind(store: Path) -> tuple[list[Path], list[Path]]:
+    """What lies beside a store, or as a stray file in it: scratch folders that `finish` ends, and all else of runs."""
+    unfinished = [mark.parent for mark in _marks(store)]
+    left = [*store.parent.glob(f"{escape(_prefix(store))}*"), _trash(store), store / f".{LISTING}.sslcst"]
+    return unfinished, sorted(path for path in left if path.exists() and path not in unfinished)
+
+
+@contextmanager
+def _unharmed(store: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{store} could not be written: {error}. What was in it before is unharmed.") from error
+
+
+def _trash(store: Path) -> Path:
+    return store.parent / f".{store.name}.sslcst.trash"
+
+
+def _retire(store: Path, folder: Path) -> None:
+    """Remove the scratch folder of a run whose results are published: at once for all who look."""
+    folder.rename(_trash(store))
+    shutil.rmtree(_trash(store), ignore_errors=True)
 
 
 def commit(
@@ -160,42 +194,54 @@ def add_to_object(sdata: SpatialData, elements: Mapping[str, Any], kinds: Mappin
 
 
 def _publish(store: Path, elements: Mapping[str, Any], kinds: Mapping[str, str], folder: Path) -> None:
+    """Write results, put them in their places, and remove the folder in which they were written."""
     from spatialdata import SpatialData
 
-    try:
-        finish(store)
-        shutil.rmtree(folder / _NEW, ignore_errors=True)
-        SpatialData.init_from_elements(dict(elements)).write(folder / _NEW, consolidate_metadata=False)
-        (folder / _WHOLE).write_text(json.dumps([f"{kinds[name]}/{name}" for name in elements]))
-        _swap(store, folder)
-    except OSError as error:
-        raise StoreError(f"{store} could not be written: {error}. What was in it before is unharmed.") from error
-    finally:
-        for left in (_NEW, _OLD, "undone"):
-            shutil.rmtree(folder / left, ignore_errors=True)
-        (folder / _WHOLE).unlink(missing_ok=True)
-        if folder.exists() and not any(folder.iterdir()):
-            folder.rmdir()
+    finish(store)
+    with _unharmed(store):
+        try:
+            _clear(folder)
+            SpatialData.init_from_elements(dict(elements)).write(folder / _NEW, consolidate_metadata=False)
+            Scratch(folder).write_text(_WHOLE, json.dumps([f"{kinds[name]}/{name}" for name in elements]))
+            _swap(store, folder)
+        except OSError:
+            _clear(folder)
+            raise
+        _retire(store, folder)
+
+
+def _clear(folder: Path) -> None:
+    """Make room, unless results are whole, which `finish` then needs."""
+    if (folder / _WHOLE).exists():
+        return
+    for left in (_NEW, _OLD):
+        shutil.rmtree(folder / left, ignore_errors=True)
+    if folder.exists() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _swap(store: Path, folder: Path) -> None:
-    """Put whole results in the place of those before; begun again, it goes on where it was."""
-    places = [Path(place) for place in json.loads((folder / _WHOLE).read_text())]
-    new, old = folder / _NEW, folder / _OLD
-    coming = [place for place in places if (new / place).exists()]
-    _unlist(store, places)
+    """Put whole results in the place of those before; begun again, it goes on where it was.
+
+    On an error it goes back, by renaming alone, which needs no room on the disk.
+    """
+    places = [Path(place) for place in json.loads((folder / _WHOLE).read_text(encoding="utf-8"))]
+    new, old, listing = folder / _NEW, folder / _OLD, folder / "listing.json"
+    if not listing.exists():
+        Scratch(folder).write_text(listing.name, (store / LISTING).read_text(encoding="utf-8"))
     try:
-        _move(coming, store, old)
+        _unlist(store, places, folder)
+        _move([place for place in places if (new / place).exists()], store, old)
         for place in places:
             _add_to_group(store, *place.parts)
-        _move(coming, new, store)
+        _move(places, new, store)
+        consolidate(store)
     except OSError:
-        arrived = [place for place in places if not (new / place).exists()]
-        _move(arrived, store, folder / "undone")
+        _move([place for place in places if not (new / place).exists()], store, new)
         _move(places, old, store)
+        listing.replace(store / LISTING)
+        (folder / _WHOLE).unlink()
         raise
-    finally:
-        _consolidate(store)
 
 
 def _move(places: list[Path], source: Path, target: Path) -> None:
@@ -205,17 +251,16 @@ def _move(places: list[Path], source: Path, target: Path) -> None:
             (source / place).rename(target / place)
 
 
-def _unlist(store: Path, places: list[Path]) -> None:
+def _unlist(store: Path, places: list[Path], folder: Path) -> None:
     """Take elements from the list of what is visible, so that nobody meets them half replaced."""
-    listing = json.loads((store / _LISTING).read_text()) if (store / _LISTING).exists() else {}
+    listing = json.loads((store / LISTING).read_text(encoding="utf-8"))
     listed = (listing.get("consolidated_metadata") or {}).get("metadata", {})
     hidden = [key for key in listed for place in places if key == str(place) or key.startswith(f"{place}/")]
     if hidden:
         for key in hidden:
             del listed[key]
-        new = store / f".{_LISTING}.sslcst"
-        new.write_text(json.dumps(listing))
-        new.replace(store / _LISTING)
+        Scratch(folder).write_text("unlisted.json", json.dumps(listing))
+        (folder / "unlisted.json").replace(store / LISTING)
 
 
 def _add_to_group(store: Path, kind: str, name: str) -> None:
@@ -229,7 +274,8 @@ def _add_to_group(store: Path, kind: str, name: str) -> None:
             group.attrs["ome"] = ome | {"labels": [*ome.get("labels", []), name]}
 
 
-def _consolidate(store: Path) -> None:
+def consolidate(store: Path) -> None:
+    """Make the list of what a store holds anew."""
     import warnings
 
     import zarr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -66,12 +67,15 @@ class TranscriptSource:
         Affine matrix (3, 3) from the element's own coordinates to pixels of the raster.
     params
         Which rows are kept.
+    digest
+        Hash of all rows in their order.
     """
 
     genes: pd.Index
     blocks: _Molecules | _Places
     to_pixel: np.ndarray
     params: TranscriptParams
+    digest: str
 
     @property
     def n_partitions(self) -> int:
@@ -124,11 +128,11 @@ def open_transcripts(
         blocks = _open_places(sdata, points_key, table_key)
     else:
         blocks = _open_molecules(points, points_key, gene_key, count_key, params)
-    genes, sizes = _survey(blocks, points_key, params)
+    genes, sizes, digest = _survey(blocks, points_key, params)
     if isinstance(blocks, _Molecules):
         blocks = replace(blocks, starts=tuple(np.cumsum([0, *sizes[:-1]]).tolist()))
     to_pixel = np.linalg.inv(raster.to_system) @ affine_matrix(points, raster.coordinate_system)
-    return TranscriptSource(genes, blocks, to_pixel, params)
+    return TranscriptSource(genes, blocks, to_pixel, params, digest)
 
 
 def read_transcripts(sdata: SpatialData, points_key: str, **kwargs: Any) -> Transcripts:
@@ -257,10 +261,11 @@ def _open_places(sdata, points_key, table_key) -> _Places:
     return _Places(places.to_numpy(np.float64), place, counts, genes, ends, f"X of table {table_key!r}")
 
 
-def _survey(blocks: _Molecules | _Places, points_key: str, params: TranscriptParams) -> tuple[pd.Index, list[int]]:
-    """The genes that occur, and the number of rows of each block; one pass, which also checks the values."""
-    sizes, no_gene, not_finite, n_good = [], 0, 0, Counter()
+def _survey(blocks: _Molecules | _Places, points_key: str, params: TranscriptParams) -> tuple[pd.Index, list[int], str]:
+    """The genes that occur, the rows of each block, and a hash of all; one pass, which also checks the values."""
+    sizes, no_gene, not_finite, n_good, digest = [], 0, 0, Counter(), hashlib.sha256()
     for block in map(blocks.__getitem__, range(len(blocks))):
+        digest.update(pd.util.hash_pandas_object(block.drop(columns="row"), index=False).to_numpy().tobytes())
         sizes.append(len(block))
         no_gene += block["gene"].isna().sum()
         not_finite += (~np.isfinite(block[list(YX)])).any(axis=1).sum()
@@ -287,7 +292,7 @@ def _survey(blocks: _Molecules | _Places, points_key: str, params: TranscriptPar
         )
     if dropped:
         logger.info("Dropped %s of %s transcripts of points %r: %s.", f"{n - n_kept:,}", f"{n:,}", points_key, dropped)
-    return pd.Index(genes), sizes
+    return pd.Index(genes), sizes, digest.hexdigest()
 
 
 def _good(block: pd.DataFrame, params: TranscriptParams) -> np.ndarray:

@@ -104,16 +104,15 @@ def orphan_cells(sinks: np.ndarray, grid: Grid, *, radius: float, first_id: int,
     height = np.full(sinks.shape, -1, np.int64)
     height[tuple(places.T)] = ends[tuple(places.T)] * n_bins + (n_bins - 1 - grid.keys(places + grid.corner))
     highest = ndimage.maximum_filter(height, 2 * int(np.ceil(radius)) + 1, mode="constant", cval=-1)
-    summit = np.arange(sinks.size)
+    place = np.arange(sinks.size)
     up = n_bins - 1 - highest.ravel() % n_bins
     rows, columns = np.divmod(up, grid.whole_shape[1])
-    up = np.where(ends.ravel() > 0, (rows - grid.corner[0]) * sinks.shape[1] + columns - grid.corner[1], summit)
+    up = np.where(ends.ravel() > 0, (rows - grid.corner[0]) * sinks.shape[1] + columns - grid.corner[1], place)
+    of_path = sinks[start]
     for _ in range(_CLIMBS):
-        summit = up[summit]
-    arrived = up[summit] == summit
-    of_path = summit[sinks[start]]
+        of_path = up[of_path]
     area = np.bincount(of_path, minlength=sinks.size)
-    large = arrived & (area >= min_area)
+    large = (up == place) & (area >= min_area)
     orphan = np.zeros(sinks.shape, np.uint32)
     index = np.stack(np.divmod(of_path, sinks.shape[1]), axis=1) + grid.corner
     orphan[start] = np.where(large[of_path], first_id + grid.keys(index), 0)

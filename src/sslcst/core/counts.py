@@ -39,9 +39,9 @@ def count_matrix(
     -------
     Integer csr matrix (m, n_genes): int32, or int64 where a sum needs it.
     """
-    row = np.minimum(np.searchsorted(ids, owner), len(ids) - 1)
-    owned = ids[row] == owner
-    values = np.ones(owned.sum(), np.int64) if count is None else count[owned].astype(np.int64)
-    matrix = sparse.csr_matrix((values, (row[owned], gene[owned])), shape=(len(ids), n_genes))
+    owned = np.isin(owner, ids)
+    row = np.searchsorted(ids, owner[owned])
+    values = np.ones(len(row), np.int64) if count is None else count[owned].astype(np.int64)
+    matrix = sparse.csr_matrix((values, (row, gene[owned])), shape=(len(ids), n_genes))
     fits = matrix.data.max(initial=0) <= np.iinfo(np.int32).max
     return matrix.astype(np.int32) if fits else matrix

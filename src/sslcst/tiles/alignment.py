@@ -6,7 +6,7 @@ import numpy as np
 
 from sslcst.core.alignment import Alignment, coarse_counts, coarse_mean, coarse_step, find_alignment
 from sslcst.tiles.buckets import transcripts_in
-from sslcst.tiles.chip import Chip, labels_of
+from sslcst.tiles.chip import Chip, read_nuclei
 
 _BAND = 2048  # pixels of the labels that are read at once
 
@@ -21,11 +21,12 @@ def check(chip: Chip, *, pixel_size: float) -> Alignment:
     pixel_size
         Side of a pixel in units of the coordinate system.
     """
-    labels, shape = labels_of(chip.scratch), chip.grid.raster_shape
+    shape = chip.grid.raster_shape
     across = chip.regions.diameter
     step = coarse_step(shape, across)
     band = step * -(-_BAND // step)
-    nuclei = [coarse_mean(labels[start : start + band] > 0, step) for start in range(0, shape[0], band)]
+    bands = [(slice(start, start + band), slice(0, shape[1])) for start in range(0, shape[0], band)]
+    nuclei = [coarse_mean(read_nuclei(chip.scratch, pixels) > 0, step) for pixels in bands]
     counts = np.zeros([-(-size // step) for size in shape])
     for _, ranges in chip.blocks(chip.grid.ranges):
         seen = transcripts_in(ranges, chip.grid, chip.scratch, chip.params.tiles.block)

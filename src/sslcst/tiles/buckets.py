@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from sslcst.tiles.plan import Ranges, blocks
 from sslcst.transcripts import Transcripts, TranscriptSource
 
 _RECORD = np.dtype(
-    [("row", "i4"), ("column", "i4"), ("y", "i4"), ("x", "i4"), ("gene", "i4"), ("count", "i4"), ("transcript", "i8")]
+    [("row", "i4"), ("column", "i4"), ("y", "i4"), ("x", "i4"), ("gene", "i4"), ("count", "u4"), ("transcript", "i8")]
 )
 _DONE = "transcripts/done.json"
 
@@ -31,7 +32,7 @@ class Bucketed:
     bins, pixels
         Row and column on the whole grid and on the whole raster, int32 (n, 2).
     gene, count
-        Index of the gene, and molecules, int32 (n,).
+        Index of the gene, int32 (n,), and molecules, uint32 (n,).
     transcript
         Row of the points element, int64 (n,).
     """
@@ -49,9 +50,9 @@ def fill(source: TranscriptSource, grid: Grid, scratch: Scratch, params: TilePar
     Raises
     ------
     DataError
-        No transcript lies on the raster; a count beyond 2^31.
+        No transcript lies on the raster; a count beyond 2^32.
     """
-    if scratch.has(_DONE):
+    if scratch.is_finished(_DONE):
         return
     shutil.rmtree(scratch.path(_DONE).parent)
     n, n_on = 0, 0
@@ -64,27 +65,29 @@ def fill(source: TranscriptSource, grid: Grid, scratch: Scratch, params: TilePar
         raise DataError(f"None of the {n} transcripts lies on the image: do both lie in the same coordinate system?")
     if n > n_on:
         logger.info("%d of %d transcripts lie off the image and belong to no cell.", n - n_on, n)
-    scratch.write_text(_DONE, "true")
+    scratch.finish(_DONE, [f"transcripts/{file.name}" for file in scratch.path(_DONE).parent.iterdir()])
 
 
 def _append(part: Transcripts, grid: Grid, scratch: Scratch, side: int) -> int:
     on = inside_raster(part.yx, grid.raster_shape)
+    if not on.any():
+        return 0
     records = np.empty(int(on.sum()), _RECORD)
     bins, pixels = grid.bins(part.yx[on]), np.floor(part.yx[on]).astype(np.int32)
     records["row"], records["column"] = bins.T
     records["y"], records["x"] = pixels.T
     records["gene"], records["transcript"] = part.gene[on], part.row[on]
     count = 1 if part.count is None else part.count[on]
-    if np.max(count, initial=0) > np.iinfo(np.int32).max:
-        raise DataError(f"A transcript counts {np.max(count)} molecules: more than 2^31 - 1 cannot be.")
+    if np.max(count, initial=0) > np.iinfo(np.uint32).max:
+        raise DataError(f"A transcript counts {np.max(count)} molecules: more than 2^32 - 1 cannot be.")
     records["count"] = count
     block = bins // side
     n_rows, n_columns = (-(-size // side) for size in grid.whole_shape)
     number = (block[:, 0] * n_columns + block[:, 1]).astype(np.min_scalar_type(n_rows * n_columns))  # sorts faster
     order = np.argsort(number, kind="stable")
     records, number = records[order], number[order]
-    starts = np.flatnonzero(np.r_[True, number[1:] != number[:-1]]) if len(number) else []
-    for start, stop in zip(starts, [*starts[1:], len(number)], strict=True):
+    edges = np.append(np.flatnonzero(np.diff(number, prepend=-1)), len(number))
+    for start, stop in pairwise(edges.tolist()):
         [(name, _)] = blocks(tuple((n, n + 1) for n in records[start].tolist()[:2]), side, grid.whole_shape)
         with scratch.path(bucket(name)).open("ab") as file:
             records[start:stop].tofile(file)

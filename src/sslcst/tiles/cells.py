@@ -26,7 +26,6 @@ from sslcst.tiles.execute import computing, run
 from sslcst.tiles.plan import Ranges, Tile
 
 MODEL = "model.safetensors"
-OWNER, PROBABILITY = "owner.npy", "probability.npy"  # of each row of the points element
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,12 @@ class Segmentation:
         How far a prediction speaks for, in bins.
     device
         Where torch computes.
+    sha256
+        Of the model.
     shapes
         Whether the cells are outlined.
-    n_rows
-        Rows of the points element, where the owner of each is kept, else 0.
+    owners
+        Whether the owner of each transcript is kept.
     """
 
     chip: Chip
@@ -56,8 +57,9 @@ class Segmentation:
     told: Told
     spacing: float
     device: str
+    sha256: str
     shapes: bool
-    n_rows: int
+    owners: bool
 
     @property
     def halo(self) -> int:
@@ -70,14 +72,16 @@ class Segmentation:
 
 def find(job: Segmentation, tiles: list[Tile]) -> None:
     """Predict, track and count all tiles that are not done yet."""
-    scratch = job.chip.scratch
-    for name, kind in ((OWNER, np.uint32), (PROBABILITY, np.float32)):
-        if job.n_rows and not scratch.has(name):
-            new = np.lib.format.open_memmap(scratch.folder / f".{name}", "w+", dtype=kind, shape=(job.n_rows,))
-            new.flush()
-            (scratch.folder / f".{name}").rename(scratch.folder / name)
-    run("predict", _predict_tile, job, [tile for tile in tiles if not scratch.has(f"predicted/{tile.name}.done")])
-    run("cells", _cells_of_tile, job, [tile for tile in tiles if not scratch.has(cells_file(tile))])
+    for stage, task, mark in (("predict", _predict_tile, _predicted), ("cells", _cells_of_tile, _measured)):
+        run(stage, task, job, [tile for tile in tiles if not job.chip.scratch.is_finished(mark(tile))])
+
+
+def _predicted(tile: Tile) -> str:
+    return f"predicted/{tile.name}.done"
+
+
+def _measured(tile: Tile) -> str:
+    return f"cells/{tile.name}.done"
 
 
 def cells_file(tile: Tile) -> str:
@@ -86,8 +90,8 @@ def cells_file(tile: Tile) -> str:
 
 
 @lru_cache(maxsize=1)
-def _load_model(path: Path, device: str) -> Model:
-    """The model, once in each process."""
+def _load_model(path: Path, sha256: str, device: str) -> Model:
+    """The model, once in each process; a later run may have another one in the same place."""
     model = read_model(path)
     model.encoder.to(device)
     return model
@@ -96,7 +100,7 @@ def _load_model(path: Path, device: str) -> Model:
 def _predict_tile(job: Segmentation, tile: Tile) -> None:
     chip = job.chip
     with computing:
-        model = _load_model(chip.scratch.folder / MODEL, job.device)
+        model = _load_model(chip.scratch.folder / MODEL, job.sha256, job.device)
     around = model.encoder_params.depth * model.window if model.encoder_params.kind == "field" else model.window
     spots, relations = chip.spots(tile.around(around, chip.grid.whole_shape), job.genes)
     owned = spots.within(tile.ranges)
@@ -118,12 +122,14 @@ def _predict_tile(job: Segmentation, tile: Tile) -> None:
     if weight > 0:
         inside = density_posterior(inside, membership(chip, job.told.levels, tile, index).share, weight)
     own = Spots(spots.grid, index, spots.counts[owned])
+    files = []
     for name, ranges in chip.blocks(tile.ranges):
         chosen = own.within(ranges)
         if chosen.any():
             arrays = {"index": index, "direction": direction, "inside": inside}
-            chip.scratch.save(f"predicted/{name}.npz", {key: value[chosen] for key, value in arrays.items()})
-    chip.scratch.write_text(f"predicted/{tile.name}.done", "")
+            files.append(f"predicted/{name}.npz")
+            chip.scratch.save(files[-1], {key: value[chosen] for key, value in arrays.items()})
+    chip.scratch.finish(_predicted(tile), files)
 
 
 def _predictions(chip: Chip, ranges: Ranges) -> tuple[Spots, np.ndarray, np.ndarray]:
@@ -178,17 +184,20 @@ def _cells_of_tile(job: Segmentation, tile: Tile) -> None:
         inside=inside,
         wanted=_own_ids(chip, tile, labels),
     )
+    files = [cells_file(tile)]
     if job.shapes:
-        chip.scratch.save(outlines_file(tile), _outline(labels, measured.id, corner))
-    if job.n_rows:
+        files.append(outlines_file(tile))
+        chip.scratch.save(files[-1], _outline(labels, measured.id, corner))
+    if job.owners:
         mine = tile.holds(seen.bins)
-        row, owner = seen.transcript[mine], labels[tuple((seen.pixels[mine] - corner).T)]
+        owner = labels[tuple((seen.pixels[mine] - corner).T)]
         probability = inside[np.searchsorted(spots.keys, spots.grid.keys(seen.bins[mine]))]
-        for name, values in ((OWNER, owner), (PROBABILITY, probability)):
-            np.load(chip.scratch.folder / name, mmap_mode="r+")[row] = values
+        files.append(owners_file(tile))
+        chip.scratch.save(files[-1], {"row": seen.transcript[mine], "owner": owner, "probability": probability})
     own = chip.grid.view(tile.ranges).owned_pixels()
     own = tuple(slice(part.start - start, part.stop - start) for part, start in zip(own, corner, strict=True))
     chip.scratch.save(cells_file(tile), {"labels": labels[own]} | vars(measured))
+    chip.scratch.finish(_measured(tile), files)
 
 
 def _cells_near_nuclei(job: Segmentation, ranges: Ranges, inside: np.ndarray) -> np.ndarray:
@@ -222,6 +231,11 @@ def _own_ids(chip: Chip, tile: Tile, labels: np.ndarray) -> np.ndarray:
 def outlines_file(tile: Tile) -> str:
     """Name of the file of the outlines of a tile's own cells: `id`, `corners` of all, `size`: how many each has."""
     return f"outlines/{tile.name}.npz"
+
+
+def owners_file(tile: Tile) -> str:
+    """Name of the file of the `owner` of each `row` of the points that lies in a tile, and its `probability`."""
+    return f"owners/{tile.name}.npz"
 
 
 def _outline(labels: np.ndarray, ids: np.ndarray, corner: tuple[int, int]) -> dict[str, np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from sslcst.core.model import take_genes
 from sslcst.core.relations import Relations
 from sslcst.core.spots import Grid, Spots
 from sslcst.params import Params
-from sslcst.scratch import Scratch
+from sslcst.scratch import DAMAGED, Scratch
 from sslcst.tiles.plan import Ranges, Tile, blocks, cut
 
 NUCLEI = "nuclei.zarr"
@@ -87,7 +86,7 @@ class Chip:
 
     def nuclei(self, grid: Grid) -> np.ndarray:
         """Nucleus labels of the pixels in view."""
-        return labels_of(self.scratch)[grid.pixels()]
+        return read_nuclei(self.scratch, grid.pixels())
 
     def spots(self, ranges: Ranges, genes: np.ndarray | None = None) -> tuple[Spots, Relations]:
         """The spots in these rows and columns with the counts of all genes or of some, and their relations."""
@@ -122,11 +121,9 @@ def bucket(block: str) -> str:
     return f"transcripts/{block}.bin"
 
 
-@lru_cache(maxsize=4)
-def _open(path: str) -> zarr.Array:
-    return zarr.open_array(path, mode="r")
-
-
-def labels_of(scratch: Scratch) -> zarr.Array:
-    """The nucleus labels (y, x), uint32, once they are there."""
-    return _open(str(scratch.folder / NUCLEI))
+def read_nuclei(scratch: Scratch, pixels: tuple[slice, slice]) -> np.ndarray:
+    """The nucleus labels of some pixels (rows, columns), uint32, once they are there."""
+    try:
+        return zarr.open_array(scratch.folder / NUCLEI, mode="r")[pixels]
+    except (*DAMAGED, RuntimeError) as error:  # the last is what the decompressor raises
+        raise scratch.discard(NUCLEI, error) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import dask
@@ -59,7 +60,8 @@ def run(stage: str, task: Callable[[Any, T], Any], job: Any, items: Sequence[T],
                 bar.update()
                 return result
 
-            return list(dask.compute(*(dask.delayed(one)(item) for item in items), scheduler="threads", num_workers=2))
+            with ThreadPoolExecutor(2) as pool:  # whose end waits for the task that is at work when another fails
+                return list(dask.compute(*(dask.delayed(one)(item) for item in items), scheduler="threads", pool=pool))
         from distributed import as_completed
 
         [shared] = client.scatter([job], broadcast=True, hash=False)

@@ -25,7 +25,7 @@ _CHUNK = 1024  # pixels
 _HALO = 8  # diameters of a nucleus that are seen around a tile
 _LOOK = 2**22  # pixels from which percentiles are taken, and in which diameters are measured
 _SEAM = 3  # pixels by which a nucleus' centroid may lie beyond its tile; both tiles then offer it
-_REGIONS = "regions.npz"
+_REGIONS, _DONE = "regions.npz", "nuclei.done"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Stain:
 
 def regions_of(scratch: Scratch) -> Regions | None:
     """Where the nuclei lie, if they are all there."""
-    return Regions(**scratch.load(_REGIONS)) if scratch.has(_REGIONS) else None
+    return Regions(**scratch.load(_REGIONS)) if scratch.is_finished(_DONE) else None
 
 
 def copy(source: NucleusSource, shape: tuple[int, int], scratch: Scratch, params: Params) -> Regions:
@@ -106,8 +106,8 @@ def glance(
 ) -> tuple[float, float, float]:
     """The intensities that become 0 and 1, and the diameter of nuclei in pixels.
 
-    Percentiles are of pixels on a regular grid over all of the image. The diameter is, of those that the parameters give,
-    the one with which nuclei cover most of the window of highest contrast, or else that of the nuclei found there.
+    Percentiles are of pixels on a regular grid over all of the image. The diameter is, of those that the parameters
+    give, the one with which nuclei cover most of the window of highest contrast, or else that of the nuclei found there.
     """
     step = int(np.ceil(np.sqrt(np.prod(shape) / _LOOK)))
     coarse = check_image(np.asarray(image[step // 2 :: step, step // 2 :: step]))
@@ -180,4 +180,5 @@ def _write(out: zarr.Array, ranges: Ranges, labels: np.ndarray) -> None:
 def _finish(scratch: Scratch, parts: list[Regions]) -> Regions:
     regions = Regions.join(parts)
     scratch.save(_REGIONS, vars(regions))
+    scratch.finish(_DONE, [_REGIONS, NUCLEI])
     return regions

@@ -14,12 +14,14 @@ from sslcst._logging import progress
 from sslcst.core.measure import Cells
 from sslcst.elements import YX, Raster
 from sslcst.scratch import Scratch
-from sslcst.tiles.cells import OWNER, PROBABILITY, outlines_file, read_cells
+from sslcst.tiles.cells import outlines_file, owners_file, read_cells
 from sslcst.tiles.chip import Chip
 from sslcst.tiles.plan import Tile
 
 CELLS = "cells.zarr"
+_OWNERS = {"owner": np.uint32, "probability": np.float32}  # files of all rows of the points element
 _CHUNK = 1024  # pixels
+_ROWS = 2**20  # of points, written at once
 
 
 def put_together(chip: Chip, tiles: list[Tile]) -> Cells:
@@ -67,21 +69,13 @@ def shapes_element(chip: Chip, tiles: list[Tile], raster: Raster) -> Any:
     return ShapesModel.parse(frame, transformations=dict(raster.transformations))
 
 
-def count_rows(points: Any) -> int:
-    """Rows of a points element."""
-    return int(sum(_sizes(points)))
-
-
-def _sizes(points: Any) -> list[int]:
-    return points.map_partitions(len).compute(scheduler="synchronous").tolist()
-
-
-def points_element(points: Any, scratch: Scratch, *, in_memory: bool) -> Any:
+def points_element(chip: Chip, tiles: list[Tile], points: Any, *, in_memory: bool) -> Any:
     """The points with two more columns: ``cell_id``, 0 for none, and ``probability`` of lying in a cell."""
     from spatialdata.models import PointsModel
     from spatialdata.transformations import get_transformation
 
-    ends = np.cumsum(_sizes(points)).tolist()
+    ends = np.cumsum(points.map_partitions(len).compute(scheduler="synchronous")).tolist()
+    _lay_out_owners(chip, tiles, ends[-1])
     meta = points._meta.assign(cell_id=np.zeros(0, np.uint32), probability=np.zeros(0, np.float32))
     frame = dd.from_map(
         _with_owners,
@@ -89,7 +83,7 @@ def points_element(points: Any, scratch: Scratch, *, in_memory: bool) -> Any:
         [0, *ends[:-1]],
         ends,
         points=points,
-        folder=scratch.folder,
+        folder=chip.scratch.folder,
         meta=meta,
     )
     if in_memory:
@@ -103,7 +97,22 @@ def points_element(points: Any, scratch: Scratch, *, in_memory: bool) -> Any:
     )
 
 
+def _lay_out_owners(chip: Chip, tiles: list[Tile], n_rows: int) -> None:
+    out = {}
+    for name, kind in _OWNERS.items():
+        with chip.scratch.path(name).open("wb") as file:
+            for start in range(0, n_rows, _ROWS):  # a full disk is met here: met by a map of memory, it would kill
+                np.zeros(min(_ROWS, n_rows - start), kind).tofile(file)
+        out[name] = np.memmap(chip.scratch.path(name), kind, "r+")
+    for tile in tiles:
+        part = chip.scratch.load(owners_file(tile))
+        for name, values in out.items():
+            values[part["row"]] = part[name]
+    for values in out.values():
+        values.flush()
+
+
 def _with_owners(i: int, start: int, stop: int, *, points: Any, folder: Any) -> pd.DataFrame:
     part = points.partitions[i].compute(scheduler="synchronous")
-    owner, probability = (np.load(folder / name, mmap_mode="r")[start:stop] for name in (OWNER, PROBABILITY))
-    return part.assign(cell_id=owner, probability=probability)
+    owner, probability = (np.memmap(folder / name, kind, "r")[start:stop] for name, kind in _OWNERS.items())
+    return part.assign(cell_id=np.array(owner), probability=np.array(probability))

@@ -18,7 +18,7 @@ from sslcst.core.sampling import DENSITY_BINS, Samples, Survey, choose_samples, 
 from sslcst.core.spots import GeneMoments, Grid, Spots, sum_spots
 from sslcst.elements import read_part
 from sslcst.tiles.buckets import transcripts_in
-from sslcst.tiles.chip import Chip, labels_of
+from sslcst.tiles.chip import Chip, read_nuclei
 from sslcst.tiles.density import Told, measure_density, membership
 from sslcst.tiles.execute import computing, run
 from sslcst.tiles.plan import Tile
@@ -52,8 +52,7 @@ class Surveyed:
 
 def survey_chip(chip: Chip, tiles: list[Tile]) -> Surveyed:
     """Make the spots of all tiles, and add up what is to be known of them."""
-    todo = [tile for tile in tiles if not chip.scratch.has(_name(tile))]
-    run("spots", _survey_tile, chip, todo)
+    run("spots", _survey_tile, chip, [tile for tile in tiles if not chip.scratch.is_finished(_mark(tile))])
     parts = [chip.scratch.load(_name(tile)) for tile in tiles]
     n_cores, n_small, n_irregular, n_spots = (
         sum(int(part[name]) for part in parts) for name in ("n_cores", "n_small", "n_irregular", "n_spots")
@@ -126,6 +125,10 @@ def _name(tile: Tile) -> str:
     return f"survey/{tile.name}.npz"
 
 
+def _mark(tile: Tile) -> str:
+    return f"survey/{tile.name}.done"
+
+
 def _survey_tile(chip: Chip, tile: Tile) -> None:
     margin = DENSITY_BINS // 2
     grid = chip.grid.view(tile.around(margin, chip.grid.whole_shape))
@@ -136,12 +139,14 @@ def _survey_tile(chip: Chip, tile: Tile) -> None:
         relations = relate(spots, nuclei, cores, chip.regions)
         owned = spots.within(tile.ranges)
         surveyed = survey(spots, relations, radius=chip.layout.radius, params=chip.params.sampling, owned=owned)
+    files = [_name(tile)]
     for name, ranges in chip.blocks(tile.ranges):
         chosen = np.flatnonzero(spots.within(ranges))
         if len(chosen):
             kept = {key: value[chosen] for key, value in vars(relations).items()}
             counts = spots.counts[chosen].astype(np.int32)
-            chip.scratch.save(f"spots/{name}.npz", {"index": spots.index[chosen], "counts": counts} | kept)
+            files.append(f"spots/{name}.npz")
+            chip.scratch.save(files[-1], {"index": spots.index[chosen], "counts": counts} | kept)
     own_nuclei = nuclei[tuple(slice(*r) for r in np.array(tile.ranges) - grid.corner[:, None])]
     occupancy = Occupancy.of(own_nuclei, relations.nucleus[owned])
     mine = chip.regions.ids[tile.holds(chip.centers)]
@@ -154,6 +159,7 @@ def _survey_tile(chip: Chip, tile: Tile) -> None:
         | {"n_bins": occupancy.n_bins, "n_occupied": occupancy.n_spots, "n_spots": int(owned.sum())}
         | {"n_cores": len(mine) - n_small - n_irregular, "n_small": n_small, "n_irregular": n_irregular},
     )
+    chip.scratch.finish(_mark(tile), files)
 
 
 def _cores_of(chip: Chip, grid: Grid) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
@@ -166,7 +172,7 @@ def _cores_of(chip: Chip, grid: Grid) -> tuple[np.ndarray, np.ndarray, tuple[np.
         slice(max(part.start - more, 0), min(part.stop + more, size))
         for part, more, size in zip(grid.pixels(), extent.tolist(), grid.raster_shape, strict=True)
     )
-    labels = labels_of(chip.scratch)[rows, columns]
+    labels = read_nuclei(chip.scratch, (rows, columns))
     image = None if chip.image is None else read_part(chip.image, rows, columns)
     cores, report = erode_and_report(labels, image=image, params=chip.params.erosion, seed=chip.seed)
     inner = tuple(

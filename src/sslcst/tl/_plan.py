@@ -71,11 +71,13 @@ class Plan:
     seconds: float
 
     def __str__(self) -> str:
-        skipped = f"; {len(self.skipped)} without any are skipped: {', '.join(self.skipped)}" if self.skipped else ""
+        tiles = f"{self.n_tiles} with {self.n_transcripts:,} transcripts, at most {self.largest:,} in one"
+        if self.skipped:
+            tiles += f"; {len(self.skipped)} without any are skipped: {', '.join(self.skipped)}"
         return "\n".join(
             [
                 f"grid:    {self.bins[0]:,} x {self.bins[1]:,} bins of {self.bin_size:.3g}",
-                f"tiles:   {self.n_tiles} with {self.n_transcripts:,} transcripts, at most {self.largest:,} in one{skipped}",
+                f"tiles:   {tiles}",
                 f"memory:  about {self.memory:.1f} GiB, and {self.gpu_memory:.1f} GiB of a GPU if there is one",
                 f"disk:    about {self.disk:.1f} GiB beside the store until the run ends",
                 f"time:    about {np.ceil(self.seconds / 60):.0f} min on two cores without a GPU",

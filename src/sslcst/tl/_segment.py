@@ -44,7 +44,6 @@ from sslcst.tiles.nuclei import regions_of
 from sslcst.tiles.nuclei import segment as segment_stain
 from sslcst.tiles.results import (
     CELLS,
-    count_rows,
     labels_element,
     points_element,
     put_together,
@@ -177,7 +176,8 @@ def segment(
         "versions": _versions(),
         "seed": seed,
         "model": None if model is None else model.sha256(),
-        "sources": [gene_key, count_key, sources.nuclei_key, str(channel), sources.raster.coordinate_system],
+        "device": device,
+        "sources": sources.about,
         "results": results,
     }
     with ExitStack() as stack:
@@ -194,25 +194,23 @@ def segment(
                 return
             check_free(sdata, results, overwrite=overwrite)
             folder = scratch_folder(store, key_added)
-        scratch, resumed = Scratch.open(folder, run_id)
-        if resumed:
-            logger.info("Going on with a run that was stopped, from what lies in %s.", folder)
+        scratch = Scratch(folder)
         stages = stack.enter_context(collect_stages())
         try:
+            if scratch.open(run_id):
+                logger.info("Going on with a run that was stopped, from what lies in %s.", folder)
             elements = _run(sdata, sources, params, scratch, results, model=model, device=device, seed=seed)
             elements[f"{key_added}_table"].uns["sslcst"] |= {"run": run_id}
             with progress("write"):
                 commit(sdata, elements, results, folder=folder)
         except OSError as error:
-            raise StoreError(
-                f"{error}. The store is as it was. What was done lies in {folder}: the same call goes on from there."
-            ) from error
+            where = f"What was done lies in {folder}: the same call goes on from there." if sdata.path else ""
+            raise StoreError(f"{error}. The data are as they were. {where}") from error
         except StoreError:
             raise
         except SslcstError:  # to be called again with other input or other parameters
             scratch.remove()
             raise
-        scratch.remove()
         logger.info("%s", stages)
 
 
@@ -262,15 +260,15 @@ def _run(
     if model is not None:
         check_scale(model, chip.grid)
     model = _model_of(chip, tiles, surveyed, genes, model, device)
-    points = sdata.points[sources.points_key]
     job = Segmentation(
         chip,
         model.places(genes),
         surveyed.told,
         surveyed.occupancy.spacing,
         device,
+        model.sha256(),
         shapes="outlines" in kinds,
-        n_rows=count_rows(points) if "transcripts" in kinds else 0,
+        owners="transcripts" in kinds,
     )
     find(job, tiles)
     cells = put_together(chip, tiles)
@@ -283,7 +281,7 @@ def _run(
         "nuclei": lambda: labels_element(scratch, NUCLEI, raster, in_memory=in_memory),
         "cells": lambda: labels_element(scratch, CELLS, raster, in_memory=in_memory),
         "outlines": lambda: shapes_element(chip, tiles, raster),
-        "transcripts": lambda: points_element(points, scratch, in_memory=in_memory),
+        "transcripts": lambda: points_element(chip, tiles, sdata.points[sources.points_key], in_memory=in_memory),
         "table": lambda: table,
     }
     return {name: made[kind]() for kind, name in kinds.items()}
@@ -313,7 +311,10 @@ def _model_of(chip: Chip, tiles, surveyed: Surveyed, genes, model: Model | None,
     """The model, in the scratch folder where all workers find it; trained, unless there is one."""
     file = chip.scratch.folder / MODEL
     if file.exists():
-        return read_model(file)
+        try:
+            return read_model(file)
+        except (DataError, StoreError) as error:
+            raise chip.scratch.discard(MODEL, error) from error
     params = chip.params
     if model is None:
         samples, *lessons = choose_lessons(chip, tiles, surveyed)

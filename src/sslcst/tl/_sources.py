@@ -30,7 +30,9 @@ class Sources:
     Parameters
     ----------
     keys
-        The elements.
+        The raster, or the shapes, that are read.
+    points_key
+        The transcripts.
     nuclei_key
         Nuclei that are given, or None.
     image
@@ -47,6 +49,17 @@ class Sources:
     image: Any | None
     raster: Raster
     transcripts: TranscriptSource
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the result depends on beside the elements of `keys`, in plain values."""
+        raster, transcripts = self.raster, self.transcripts
+        return {
+            "image": str(getattr(self.image, "name", None)),
+            "raster": [raster.shape, raster.to_system.tolist(), raster.coordinate_system],
+            "systems": {name: str(system) for name, system in raster.transformations.items()},
+            "transcripts": [self.points_key, transcripts.digest, transcripts.to_pixel.tolist()],
+        }
 
 
 def choose_sources(
@@ -74,14 +87,14 @@ def choose_sources(
         image_key = choose_image(sdata, image_key)
         coordinate_system = choose_coordinate_system(sdata, [image_key, points_key], coordinate_system)
         raster = raster_of(sdata, image_key, coordinate_system)
-        image, keys = channel_of(sdata, image_key, channel).data, (image_key, points_key)
+        image, keys = channel_of(sdata, image_key, channel).data, (image_key,)
     else:
         choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
         coordinate_system = choose_coordinate_system(sdata, [nuclei_key, points_key], coordinate_system)
         raster = raster_of_nuclei(
             sdata, nuclei_key, image_key=image_key, points_key=points_key, coordinate_system=coordinate_system
         )
-        image, keys = None, (nuclei_key, points_key)
+        image, keys = None, (nuclei_key,)
     transcripts = open_transcripts(
         sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster, params=params.transcripts
     )

@@ -1,0 +1,52 @@
+"""Runs in processes of their own, which may be killed; forked from one that has imported all and run nothing."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from importlib import import_module
+from pathlib import Path
+
+import spatialdata as sd
+from tiny_chips import params_of, segment
+
+PARAMS = params_of({"tiles": {"size": 64}})
+
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["stopped_runs", "sslcst.tl", "sslcst.datasets"])
+
+
+def start(path: Path, killed_at: tuple[str, str, int] | None = None, **kwargs) -> multiprocessing.Process:
+    """Segment a store; at the n-th call of a module's function the process kills itself."""
+    child = _SERVER.Process(target=_work, args=(path, killed_at, kwargs))
+    child.start()
+    return child
+
+
+def exit_code(path: Path, *killed_at, **kwargs) -> int:
+    """How such a process ended."""
+    child = start(path, killed_at or None, **kwargs)
+    child.join(120)
+    return child.exitcode
+
+
+def _work(path: Path, killed_at: tuple[str, str, int] | None, kwargs: dict) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # bars of progress
+    if killed_at is not None:
+        module, name, call = killed_at
+        before(import_module(module), name, call, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    segment(sd.read_zarr(path), PARAMS, **kwargs)
+
+
+def before(module, name: str, call: int, action, patch=setattr) -> None:
+    """Before the n-th call of a function something else happens."""
+    function, calls = getattr(module, name), []
+
+    def hooked(*args, **kwargs):
+        calls.append(None)
+        if len(calls) == call:
+            action()
+        return function(*args, **kwargs)
+
+    patch(module, name, hooked)
