@@ -83,9 +83,9 @@ def segment(
 ) -> None:
     """Segment the cells of a tissue from its stain and its transcripts, by the method of SSL-CST.
 
-    Nuclei are segmented in the stain and eroded; a transformer learns, from the spots in nuclei and those far from any,
-    in which direction the nucleus of a spot lies and whether the spot lies in a cell; cells are what flows to one
-    nucleus. The same in steps, with all in memory: `sslcst.pp.segment_nuclei` (or `sslcst.pp.import_nuclei`),
+    Nuclei are segmented in the stain; how the density of transcripts falls around them tells how far cells reach, and
+    from that a transformer learns whether a spot lies in a cell, and in which direction its nucleus lies; each bin in a
+    cell goes to one of the nuclei near it, by distance and by its transcripts. The same in steps, with all in memory: `sslcst.pp.segment_nuclei` (or `sslcst.pp.import_nuclei`),
     `sslcst.pp.erode_nuclei`, `sslcst.pp.bin_spots`, `sslcst.tl.train`, `sslcst.tl.predict`, `sslcst.tl.track` and
     `sslcst.tl.aggregate`.
 
@@ -117,7 +117,7 @@ def segment(
         only one they share.
     params
         `sslcst.params.Params`; or nested mappings of what differs from the defaults, ``{"training": {"max_epochs":
-        20}}``; or ``"paper"`` for the paper's own encoder, training and smoothing.
+        20}}``; or ``"paper"`` for the paper's own samples, encoder, training, smoothing and tracking.
     model
         A model from `sslcst.tl.train`, to be used as it is instead of training one.
     device
