@@ -35,12 +35,14 @@ from spatialdata.models import Image2DModel, PointsModel
 
 import sslcst
 from sslcst.core.counts import owners
-from sslcst.elements import labels_on, raster_of, read_nuclei, read_transcripts
+from sslcst.elements import labels_on, raster_of, read_nuclei
 from sslcst.metrics import correlation, f1, fraction_right, mean_best_iou, n_cells
+from sslcst.transcripts import read_transcripts
 
 ADAPTERS = Path(__file__).parent / "peers"
 DISTANCES = ("0.5", "1", "1.5", "2", "2.5", "3", "3.5", "4", "5", "6")  # microns
 MIN_COUNTS = 50  # in each part that is correlated
+MIN_PAIRS = 10  # of which a mean is worth printing
 SLOW = {"scs": ("simulated, small",)}  # run there alone: it takes most of an hour for 200 cells
 ABSENT = {
     "Baysor": "could not be had here; SSL-CST's paper: mean IoU 0.495 on seqFISH+",
@@ -50,6 +52,9 @@ ABSENT = {
 HEADER = (
     "| tissue | method | cells | mean best IoU | F1 at 0.5 | transcripts right | correlation with nuclei (pairs) "
     "| CPU, s | peak, GiB |\n|---|---|---|---|---|---|---|---|---|"
+)
+PAIR_HEADER = (
+    "| tissue | method | pairs | what sslcst alone has of a cell | what the method alone has |\n|---|---|---|---|---|"
 )
 
 
@@ -130,9 +135,8 @@ def run(adapter: Path, python: str, tissue: Tissue, settings: tuple[str, ...], f
 
 def score(tissue: Tissue, cells: np.ndarray) -> Score:
     """Labels are scored as they are; owners by themselves and, where area counts, as `pp.import_cells` draws them."""
-    by_transcript = cells.ndim == 1
-    labels = drawn(tissue, cells) if by_transcript else cells.astype(np.int64)
-    owner = cells.astype(np.int64) if by_transcript else owners(tissue.yx, labels)
+    owner = owner_of(tissue, cells)
+    labels = drawn(tissue, owner) if cells.ndim == 1 else cells.astype(np.int64)
     with_nuclei = correlation(owners(tissue.yx, tissue.nuclei), owner, tissue.gene, min_counts=MIN_COUNTS)
     added = with_nuclei.pairs["correlation_b"].dropna()
     return Score(
@@ -155,62 +159,81 @@ def drawn(tissue: Tissue, owner: np.ndarray) -> np.ndarray:
     return sdata.labels["imported_cells"].to_numpy()
 
 
+def owner_of(tissue: Tissue, cells: np.ndarray) -> np.ndarray:
+    return cells.astype(np.int64) if cells.ndim == 1 else owners(tissue.yx, cells.astype(np.int64))
+
+
+def run_all(tissue: Tissue, peers: dict[str, tuple[str, ...]], folder: Path) -> dict[str, Result]:
+    """What each method finds; of a peer that is not installed, how to name it."""
+    own = (sys.executable,)
+    calls = {"nuclei alone": ("grown", (*own, "distance=0"))}
+    calls |= {f"grown by {by} um": ("grown", (*own, f"distance={by}")) for by in DISTANCES}
+    calls["watershed on density"] = ("watershed", own)
+    for name, label in (("comseg", "ComSeg"), ("pciseq", "pciSeq"), ("scs", "SCS")):
+        if tissue.name in SLOW.get(name, (tissue.name,)):
+            calls[label] = (name, peers.get(name))
+    calls["sslcst"] = ("sslcst", own)
+    return {
+        method: Result(failure=f"not installed here: give --peer {name}=PYTHON")
+        if call is None
+        else run(ADAPTERS / f"run_{name}.py", call[0], tissue, call[1:], folder)
+        for method, (name, call) in calls.items()
+    }
+
+
+def rows(tissue: Tissue, results: dict[str, Result]) -> list[str]:
+    """One row for each method and two for the reference; that of a peer without result says why."""
+    scores = {method: score(tissue, result.cells) for method, result in results.items() if not result.failure}
+    grown = {method: scores.pop(method) for method in list(scores) if method.startswith("grown by")}
+    known = {"the reference itself": tissue.reference, "its transcripts, drawn as cells": tissue.reference_owner}
+    lines = [row(tissue.name, method, score(tissue, cells), Result()) for method, cells in known.items()]
+    for method, result in results.items():
+        if method in scores:
+            lines.append(row(tissue.name, method, scores[method], result))
+        elif method not in grown:
+            lines.append(remark(tissue.name, method, result.failure))
+    if grown:
+        lines.insert(len(known) + 1, best_row(tissue.name, grown, [results[method] for method in grown]))
+    return lines
+
+
 def row(tissue: str, method: str, score: Score, result: Result) -> str:
     figures = f"{score.n_cells} | {score.iou:.3f} | {score.f1:.3f} | {score.right:.3f}"
     corr = f"{score.correlation:.3f} ({score.n_correlated})" if score.n_correlated else "-"
-    return f"| {tissue} | {method} | {figures} | {corr} | {result.cpu_seconds:.1f} | {result.peak_gib:.2f} |"
+    cost = f"{result.cpu_seconds:.1f} | {result.peak_gib:.2f}" if result.cpu_seconds > 0 else "- | -"
+    return f"| {tissue} | {method} | {figures} | {corr} | {cost} |"
 
 
 def remark(tissue: str, method: str, why: str) -> str:
     return f"| {tissue} | {method} | {why} | | | | | | |"
 
 
-def grown_row(tissue: Tissue, folder: Path) -> str:
-    """The best of ten distances, for each figure by itself."""
-    results = {
-        by: run(ADAPTERS / "run_grown.py", sys.executable, tissue, (f"distance={by}",), folder) for by in DISTANCES
-    }
-    failures = [result.failure for result in results.values() if result.failure]
-    if failures:
-        return remark(tissue.name, "nuclei grown", failures[0])
-    scores = {by: score(tissue, result.cells) for by, result in results.items()}
+def best_row(tissue: str, grown: dict[str, Score], results: list[Result]) -> str:
+    """Nuclei grown by the best of all distances, for each figure by itself."""
 
     def best(figure: str) -> str:
-        by = max(scores, key=lambda by: np.nan_to_num(getattr(scores[by], figure), nan=-1))
-        value = f"{getattr(scores[by], figure):.3f} ({by} um)"
-        return value if np.isfinite(getattr(scores[by], figure)) else "-"
+        values = {method: getattr(score, figure) for method, score in grown.items()}
+        method = max(values, key=lambda method: np.nan_to_num(values[method], nan=-1))
+        return f"{values[method]:.3f} ({method.removeprefix('grown by ')})" if np.isfinite(values[method]) else "-"
 
-    cpu, peak = (max(getattr(result, what) for result in results.values()) for what in ("cpu_seconds", "peak_gib"))
     figures = " | ".join(best(figure) for figure in ("iou", "f1", "right", "correlation"))
-    cells = next(iter(scores.values())).n_cells
-    return f"| {tissue.name} | nuclei grown by the best distance | {cells} | {figures} | {cpu:.1f} | {peak:.2f} |"
+    cpu, peak = (max(getattr(result, what) for result in results) for what in ("cpu_seconds", "peak_gib"))
+    cells = next(iter(grown.values())).n_cells
+    return f"| {tissue} | nuclei grown by the best distance | {cells} | {figures} | {cpu:.1f} | {peak:.2f} |"
 
 
-def rows(tissue: Tissue, peers: dict[str, tuple[str, ...]], folder: Path) -> list[str]:
-    """One row for each method; a peer that is not installed or fails gets one that says so."""
-    own = (sys.executable,)
-    methods = {
-        "nuclei alone": (ADAPTERS / "run_grown.py", (*own, "distance=0")),
-        "watershed on density": (ADAPTERS / "run_watershed.py", own),
-        **{
-            label: (ADAPTERS / f"run_{name}.py", peers.get(name))
-            for name, label in (("comseg", "ComSeg"), ("pciseq", "pciSeq"), ("scs", "SCS"))
-            if tissue.name in SLOW.get(name, (tissue.name,))
-        },
-        "sslcst": (ADAPTERS / "run_sslcst.py", own),
-    }
-    out = []
-    for method, (adapter, call) in methods.items():
-        if call is None:
-            name = adapter.stem.removeprefix("run_")
-            out.append(remark(tissue.name, method, f"not installed here: give --peer {name}=PYTHON"))
-            continue
-        result = run(adapter, call[0], tissue, call[1:], folder)
-        if result.failure:
-            out.append(remark(tissue.name, method, result.failure))
-        else:
-            out.append(row(tissue.name, method, score(tissue, result.cells), result))
-    return [out[0], grown_row(tissue, folder), *out[1:]]
+def pair_rows(tissue: Tissue, results: dict[str, Result]) -> list[str]:
+    """Correlation of what sslcst and another method each have alone of a cell with what they share (paper: fig. 8)."""
+    found = {method: result.cells for method, result in results.items() if not result.failure}
+    if "sslcst" not in found:
+        return []
+    ours = owner_of(tissue, found.pop("sslcst"))
+    lines = []
+    for method, cells in found.items():
+        pair = correlation(ours, owner_of(tissue, cells), tissue.gene, min_counts=MIN_COUNTS)
+        if pair.n_pairs >= MIN_PAIRS:
+            lines.append(f"| {tissue.name} | {method} | {pair.n_pairs} | {pair.a:.3f} | {pair.b:.3f} |")
+    return lines
 
 
 def in_memory(store: Path) -> sd.SpatialData:
@@ -239,14 +262,19 @@ def main() -> None:
         ),
     }
     print(HEADER)
+    pairs = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         for name in args.only or tissues:
-            for line in rows(tissues[name](name), peers, folder):
+            tissue = tissues[name](name)
+            results = run_all(tissue, peers, folder)
+            for line in rows(tissue, results):
                 print(line, flush=True)
+            pairs += pair_rows(tissue, results)
     for method, why in ABSENT.items():
         print(remark("-", method, why))
+    print("", PAIR_HEADER, *pairs, sep="\n")
 
 
 if __name__ == "__main__":

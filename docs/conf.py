@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from datetime import datetime
 from importlib.metadata import metadata
+from pathlib import Path
 from typing import Any
 
 from docutils.nodes import literal
@@ -31,6 +33,9 @@ extensions = [
 ]
 source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}  # generated pages take the first
 templates_path = ["_templates"]
+DOCS = Path(__file__).parent
+shutil.rmtree(DOCS / "tutorials", ignore_errors=True)
+shutil.copytree(DOCS.parent / "tutorials", DOCS / "tutorials")  # Sphinx reads nothing outside its own folder
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 
 myst_enable_extensions = ["amsmath", "deflist", "dollarmath"]
@@ -78,7 +83,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(collections|dataclasses|datetime|os|pathlib|typing)\..*"),
     (r"py:.*", r"numba\..*"),
     (r"py:data", r"Ellipsis"),
-    (r"py:class", r"NDArray|(np|sparse)\..*"),  # of NamedTuples, whose annotations stay as they are written
+    (r"py:class", r"NDArray|(np|pd|sparse)\..*"),  # of NamedTuples, whose annotations stay as they are written
 ]
 
 
@@ -118,5 +123,6 @@ def setup(app: Any) -> None:
     """Connect what is above; docstrings are read here before napoleon reads them (at 500)."""
     app.connect("autodoc-process-docstring", _names_of_errors, priority=100)
     NumpyDocstring._parse_returns_section = _returns
+    NumpyDocstring._parse_attribute_docstring = NumpyDocstring._consume_to_end  # what precedes a colon is no type
     app.connect("source-read", _links_to_code)
     app.add_role("code-or-link", CodeOrLink())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,10 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import sparse
 
-from sslcst.core.cells import fill_holes, find_cells, keep_attached, orphan_cells, spot_spacing, to_pixels
+from sslcst.core.cells import Occupancy, fill_holes, find_cells, keep_attached, orphan_cells, to_pixels
 from sslcst.core.flow import Field, track
 from sslcst.core.sampling import direction_class, direction_vectors
 from sslcst.core.spots import Grid, Spots
+from sslcst.errors import DataError
 from sslcst.metrics import mean_best_iou
 from sslcst.params import FlowParams
 
@@ -80,20 +83,100 @@ def test_ids_beyond_16_and_31_bits_are_kept() -> None:
         assert np.array_equal(cleaned, cells)
 
 
-def test_paths_that_end_together_are_one_orphan() -> None:
-    """Sinks that touch, by a corner too, are one; those apart are others; the small are dropped; ids follow on."""
+def grid_of(shape: tuple[int, int]) -> Grid:
+    return Grid(shape, (1.0, 1.0), 1.0)
+
+
+def test_paths_whose_ends_lie_together_are_one_orphan() -> None:
+    """Ends within the radius, across a corner too, are one; those apart are others; the small are dropped; the id is
+    that of the place where most paths end.
+    """
     sinks = np.full((4, 10), -1)
     sinks[0, :3], sinks[1, :2] = 0, 11  # end in (0, 0) and (1, 1), which touch by a corner
     sinks[3, 0:4] = 38  # ends in (3, 8)
     sinks[3, 9] = 5  # one bin
-    orphans = orphan_cells(sinks, first_id=50, min_area=4)
-    assert set(np.unique(orphans)) == {0, 50, 51}
-    assert np.argwhere(orphans == orphans[0, 0]).tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1]]
-    assert np.argwhere(orphans == orphans[3, 0]).tolist() == [[3, 0], [3, 1], [3, 2], [3, 3]]
+    orphans = orphan_cells(sinks, grid_of((4, 10)), radius=1, first_id=50, min_area=4)
+    assert set(np.unique(orphans)) == {0, 50, 88}
+    assert np.argwhere(orphans == 50).tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1]]
+    assert np.argwhere(orphans == 88).tolist() == [[3, 0], [3, 1], [3, 2], [3, 3]]
+
+
+def orphans_by_climbing(sinks: np.ndarray, *, radius: int, first_id: int, min_area: int) -> np.ndarray:
+    """Each path's end climbs at most four times to where most paths end; that must be a summit."""
+    width = sinks.shape[1]
+    ends = Counter(divmod(end, width) for end in sinks[sinks >= 0].tolist())
+
+    def up(place: tuple[int, int]) -> tuple[int, int]:
+        near = (other for other in ends if max(abs(a - b) for a, b in zip(place, other, strict=True)) <= radius)
+        return min(near, key=lambda other: (-ends[other], other))
+
+    summits = {}
+    for start in map(tuple, np.argwhere(sinks >= 0).tolist()):
+        place = divmod(int(sinks[start]), width)
+        for _ in range(4):
+            place = up(place)
+        summits[start] = place
+    area = Counter(summits.values())
+    out = np.zeros(sinks.shape, np.uint32)
+    for start, (row, column) in summits.items():
+        if up((row, column)) == (row, column) and area[row, column] >= min_area:
+            out[start] = first_id + row * width + column
+    return out
+
+
+@given(
+    sinks=arrays(np.int64, (6, 9), elements=st.sampled_from([-1, *range(0, 54, 3)])),
+    radius=st.integers(1, 3),
+    min_area=st.integers(1, 12),
+)
+@settings(max_examples=80)
+def test_orphans_are_those_of_climbing_from_each_end(sinks: np.ndarray, radius: int, min_area: int) -> None:
+    settings_ = {"radius": radius, "first_id": 7, "min_area": min_area}
+    assert np.array_equal(orphan_cells(sinks, grid_of((6, 9)), **settings_), orphans_by_climbing(sinks, **settings_))
+
+
+def test_what_does_not_come_to_a_summit_is_no_orphan() -> None:
+    """Six ends in a row, each a little higher than the last: from the first four, four steps lead to the summit."""
+    sinks = np.full((8, 12), -1)
+    for number in range(6):
+        sinks[: 2 + number, 2 * number] = 2 * number  # ends in (0, 2 x number)
+    orphans = orphan_cells(sinks, grid_of((8, 12)), radius=2, first_id=1, min_area=1)
+    assert np.unique(orphans[0, ::2]).tolist() == [0, 11]
+    assert orphans[0, ::2].tolist() == [0, 11, 11, 11, 11, 11]
+
+
+@given(sinks=arrays(np.int64, (6, 9), elements=st.sampled_from([-1, *range(0, 54, 4)])))
+@settings(max_examples=30)
+def test_an_orphans_id_does_not_depend_on_the_window(sinks: np.ndarray) -> None:
+    """The same paths, seen as a window that begins elsewhere, or as all there is of a grid."""
+    grid = Grid((40, 30), (1.0, 1.0), 1.0)
+    whole = np.full(grid.shape, -1, np.int64)
+    rows, columns = np.divmod(sinks, 9)
+    settings_ = {"radius": 2, "first_id": 100, "min_area": 3}
+    found = []
+    for top, left in ((0, 0), (5, 4), (12, 11)):
+        view = grid.view(((12 - top, 12 - top + 6 + 2 * top), (11 - left, 11 - left + 9 + 2 * left)))
+        seen = np.full(view.shape, -1, np.int64)
+        place = np.s_[top : top + 6, left : left + 9]
+        seen[place] = np.where(sinks < 0, -1, (rows + top) * view.shape[1] + columns + left)
+        found.append(orphan_cells(seen, view, **settings_)[place])
+    whole[12:18, 11:20] = np.where(sinks < 0, -1, (rows + 12) * 30 + columns + 11)
+    found.append(orphan_cells(whole, grid, **settings_)[12:18, 11:20])
+    for other in found[1:]:
+        assert np.array_equal(found[0], other)
 
 
 def test_without_sinks_there_are_no_orphans() -> None:
-    assert not orphan_cells(np.full((3, 4), -1), first_id=1, min_area=1).any()
+    assert not orphan_cells(np.full((3, 4), -1), grid_of((3, 4)), radius=3, first_id=1, min_area=1).any()
+
+
+def test_orphans_that_cannot_be_numbered_are_an_error() -> None:
+    """An id is that of a bin behind those of the nuclei, in 32 bits."""
+    sinks = np.zeros((2, 2), np.int64)
+    view = Grid((60_000, 60_000), (1.0, 1.0), 1.0).view(((0, 2), (0, 2)))
+    assert orphan_cells(sinks, view, radius=1, first_id=600_000_000, min_area=1)[0, 0] == 600_000_000
+    with pytest.raises(DataError, match=r"numbered on a grid of 3600000000 bins.*flow.orphans=False"):
+        orphan_cells(sinks, view, radius=1, first_id=700_000_000, min_area=1)
 
 
 def test_pixels_take_their_bins_cell_and_nuclei_stay_as_they_are() -> None:
@@ -125,8 +208,9 @@ def test_spacing_is_that_of_the_spots_in_nuclei() -> None:
     nuclei[:10] = 1
     occupied = np.zeros((20, 20), bool)
     occupied[::5, ::5] = True  # 8 spots on the 200 bins of nuclei
-    assert spot_spacing(spots_at(occupied), nuclei) == pytest.approx(0.5 * (200 / 8) ** 0.5)
-    assert spot_spacing(spots_at(np.ones((20, 20), bool)), nuclei) == 1
+    assert Occupancy.of(nuclei, nuclei[occupied]).spacing == pytest.approx(0.5 * (200 / 8) ** 0.5)
+    assert Occupancy.of(nuclei, nuclei.ravel()).spacing == 1
+    assert Occupancy(200, 0).spacing == pytest.approx(0.5 * 200**0.5)
 
 
 # --- Perfect predictions ---------------------------------------------------------------------------------------------
@@ -160,8 +244,9 @@ def found_from(spots: Spots, direction: np.ndarray, inside: np.ndarray, nuclei: 
         inside=inside,
         nuclei=nuclei,
         reach=14,
+        spacing=Occupancy.of(nuclei, nuclei[spots.place]).spacing,
         first_orphan=FIRST_ORPHAN,
-        params=FlowParams(**params),
+        params=FlowParams(decoding="flow", **params),
     )
 
 
@@ -241,7 +326,10 @@ def test_a_cell_without_a_nucleus_is_kept_on_request(layout: dict[str, float]) -
     without = np.where(cells == 13, 0, cells)
     assert np.array_equal(cells_of(truth, 1.0), without)
     kept = cells_of(truth, 1.0, orphans=True)
-    assert np.array_equal(kept, np.where(cells == 13, FIRST_ORPHAN, cells))
+    (number,) = np.unique(kept[cells == 13])
+    assert number >= FIRST_ORPHAN
+    assert cells.ravel()[number - FIRST_ORPHAN] == 13  # named after one of its own bins
+    assert np.array_equal(kept, np.where(cells == 13, number, cells))
     assert np.array_equal(cells_of(truth, 1.0, orphans=True, min_orphan_area=1000), without)
 
 
@@ -272,8 +360,9 @@ def test_an_orphan_never_takes_a_nucleus_id() -> None:
         inside=(index < 9).all(axis=1).astype(float),
         nuclei=grid.from_raster(nuclei),
         reach=14,
+        spacing=1.0,
         first_orphan=int(nuclei.max()) + 1,
-        params=FlowParams(orphans=True, min_orphan_area=20),
+        params=FlowParams(decoding="flow", orphans=True, min_orphan_area=20),
     )
-    assert cells[5, 5] == 3
+    assert cells[5, 5] >= 3
     assert cells[5, 5] not in nuclei

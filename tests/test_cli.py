@@ -50,10 +50,10 @@ def test_version() -> None:
 def test_help_names_commands_and_exit_codes() -> None:
     """Someone who types only `sslcst` sees where to go on."""
     for result in (run(), run("--help")):
-        assert all(word in result.output for word in ("segment", "demo", "Exit codes"))
+        assert all(word in result.output for word in ("segment", "report", "demo", "Exit codes"))
 
 
-@pytest.mark.parametrize("command", ["segment", "demo"])
+@pytest.mark.parametrize("command", ["segment", "report", "demo"])
 def test_help_shows_an_example_and_explains_every_option(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
@@ -159,6 +159,27 @@ def test_log_goes_to_stderr_and_the_logger_is_left_as_it_was(store: Path, monkey
     assert "looking for nuclei" in result.stderr
     assert "looking for nuclei" not in result.stdout
     assert (logger.level, logger.handlers) == before
+
+
+def test_every_option_reaches_the_report(store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By default that of "sslcst", to report.html where one stands."""
+    given = []
+    monkeypatch.setattr(sslcst.report, "write_report", lambda sdata, path, **options: given.append((path, options)))
+    result = run("report", store)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"report.html: the report of {store}.\n"
+    run("report", store, "--out", tmp_path / "a.html", "--key", "mine", "--image-key", "dapi")
+    assert given == [
+        (Path("report.html"), {"key": "sslcst", "image_key": None}),
+        (tmp_path / "a.html", {"key": "mine", "image_key": "dapi"}),
+    ]
+
+
+def test_report_of_a_store_without_results(store: Path, tmp_path: Path) -> None:
+    result = run("report", store, "--out", tmp_path / "a.html")
+    assert result.exit_code == 1
+    assert "no table 'sslcst_table' to report of: run sslcst.tl.segment" in result.stderr
+    assert not (tmp_path / "a.html").exists()
 
 
 def test_demo_runs_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

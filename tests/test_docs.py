@@ -16,6 +16,7 @@ import inspect
 import re
 import shlex
 import shutil
+import tomllib
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -161,11 +162,22 @@ def test_blocks_are_read_with_what_stands_before_them() -> None:
 
 def test_api_pages_name_everything_public() -> None:
     """A function that nobody can find in the documentation is not public."""
-    index, sections = (DOCS / "api" / f"{name}.md" for name in ("index", "params"))
-    listed = index.read_text().split()
-    assert {f"sslcst.{name}" for name in subpackages} <= set(listed)
+    listed = (DOCS / "api" / "index.md").read_text(encoding="utf-8").split()
+    assert {f"sslcst.{name}" for name in [*subpackages, "params"]} <= set(listed)
     for name in subpackages:  # the pages of a package list what stands in its __all__
         module = import_module(f"sslcst.{name}")
         assert all(inspect.getdoc(getattr(module, item)) for item in module.__all__)
-    public = {name for name, item in vars(params).items() if inspect.isclass(item) and name.endswith("Params")}
-    assert public <= set(sections.read_text().split())
+
+
+def test_every_command_has_its_section() -> None:
+    """A command that the page of the command line lacks."""
+    page = (DOCS / "api" / "cli.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\S+)$", page, re.MULTILINE) == list(typer.main.get_command(cli.app).commands)
+
+
+def test_citation_is_of_this_version() -> None:
+    """Two files hold the version; a release that forgets one would be cited wrongly."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r"^version: (.+)$", cited, re.MULTILINE)[1] == project["version"]
+    assert re.search(r"^license: (.+)$", cited, re.MULTILINE)[1] == project["license"]

@@ -14,6 +14,7 @@ from scipy.special import erf
 from sslcst.core.encoder import SpotEncoder, Tokens
 from sslcst.core.encoder.parts import RMLP, Dropout, ReparameterizedLinear
 from sslcst.core.encoder.spot import SpotBlock
+from sslcst.core.features import Features
 from sslcst.core.inputs import GeneCounts, SpotInputs
 from sslcst.core.spots import Grid, Spots
 from sslcst.core.training import forward
@@ -271,7 +272,8 @@ def inputs_of(
 ) -> SpotInputs:
     spots = Spots(Grid((30, 30), (1.0, 1.0), 1.0), np.array(index, np.int32), counts)
     distance = np.linspace(0, 12, len(index))
-    return SpotInputs(spots, counts=counts, distance=distance, radius=RADIUS, n_neighbors=n_neighbors, window=window)
+    features = Features.of(spots, counts=counts, distance=distance, n_neighbors=n_neighbors, window=window)
+    return SpotInputs(features, radius=RADIUS)
 
 
 def logits(encoder: SpotEncoder, inputs: SpotInputs, spots: list[int]) -> tuple[torch.Tensor, torch.Tensor]:

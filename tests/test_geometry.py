@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from itertools import pairwise
 from math import dist, exp
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import sparse
 
-from sslcst.core.geometry import centroids, nearest_centroid, nearest_spots, normalize_distance, normalize_position
+from sslcst.core.geometry import (
+    Regions,
+    centroids,
+    nearest_centroid,
+    nearest_spots,
+    normalize_distance,
+    normalize_position,
+)
+from sslcst.core.spots import Grid, Spots
 from sslcst.errors import DataError
 
 POINTS = arrays(float, st.tuples(st.integers(1, 12), st.just(2)), elements=st.integers(-20, 20).map(float))
@@ -50,6 +61,55 @@ def test_no_nuclei_is_an_error() -> None:
         centroids(np.zeros((3, 3), np.uint32))
 
 
+LABELS = arrays(np.uint32, (9, 11), elements=st.sampled_from([0, 0, 1, 1, 5, 70_000, 4_000_000_000]))
+
+
+def same(one: Regions, other: Regions) -> bool:
+    return all(np.array_equal(getattr(one, each.name), getattr(other, each.name)) for each in fields(Regions))
+
+
+@given(labels=LABELS, corner=st.tuples(st.integers(0, 50_000), st.integers(0, 50_000)))
+@settings(max_examples=60)
+def test_regions_are_those_of_a_loop_over_pixels(labels: np.ndarray, corner: tuple[int, int]) -> None:
+    """Where the label image begins on the whole counts too."""
+    regions = Regions.of(labels, corner)
+    assert regions.ids.tolist() == sorted(set(labels.ravel().tolist()) - {0})
+    assert len(regions) == len(regions.ids)
+    for i, name in enumerate(regions.ids):
+        y, x = (axis + start for axis, start in zip(np.nonzero(labels == name), corner, strict=True))
+        assert regions.areas[i] == len(y)
+        assert regions.sums[i].tolist() == [y.sum(), x.sum()]
+        assert regions.low[i].tolist() == [y.min(), x.min()]
+        assert regions.high[i].tolist() == [y.max() + 1, x.max() + 1]
+        assert regions.centers[i] == pytest.approx([y.mean() + 0.5, x.mean() + 0.5], rel=1e-12)
+
+
+@given(labels=LABELS, rows=st.sets(st.integers(1, 8)), columns=st.sets(st.integers(1, 10)))
+@settings(max_examples=60)
+def test_regions_of_parts_join_to_those_of_the_whole(labels: np.ndarray, rows: set, columns: set) -> None:
+    """However it is cut, and in whatever order the parts come."""
+    rows, columns = ([0, *sorted(cuts), size] for cuts, size in zip((rows, columns), labels.shape, strict=True))
+    parts = [
+        Regions.of(labels[top:bottom, left:right], (top, left))
+        for top, bottom in pairwise(rows)
+        for left, right in pairwise(columns)
+    ]
+    assert same(Regions.join(parts), Regions.of(labels))
+    assert same(Regions.join(parts[::-1]), Regions.of(labels))
+
+
+def test_some_regions_are_taken() -> None:
+    regions = Regions.of(np.array([[1, 2, 2, 0, 3]], np.uint32))
+    taken = regions.take(np.array([True, False, True]))
+    assert taken.ids.tolist() == [1, 3]
+    assert taken.centers.tolist() == [[0.5, 0.5], [0.5, 4.5]]
+
+
+def test_the_regions_of_background_join() -> None:
+    empty = Regions.of(np.zeros((3, 4), np.uint32))
+    assert len(Regions.join([empty, empty])) == 0
+
+
 @given(spots=POINTS, centers=POINTS)
 @settings(max_examples=50)
 def test_the_distance_is_the_least_over_all_centroids(spots: np.ndarray, centers: np.ndarray) -> None:
@@ -58,6 +118,33 @@ def test_the_distance_is_the_least_over_all_centroids(spots: np.ndarray, centers
     for spot, i, d in zip(spots, index, distance, strict=True):
         assert d == pytest.approx(min(dist(spot, center) for center in centers), abs=1e-12)
         assert dist(spot, centers[i]) == pytest.approx(d, abs=1e-12)
+
+
+WHOLE = st.integers(-6, 6).map(float)
+
+
+@given(
+    spots=arrays(float, st.tuples(st.integers(1, 12), st.just(2)), elements=WHOLE),
+    centers=st.lists(st.tuples(WHOLE, WHOLE), min_size=1, max_size=60, unique=True).map(np.array),
+    far=st.sampled_from([0.0, 40.0, 4000.0]),
+)
+@settings(max_examples=200)
+def test_of_equally_near_centroids_the_first_is_taken(spots: np.ndarray, centers: np.ndarray, far: float) -> None:
+    """So that the nucleus of a spot depends on no search tree; on whole places ties are exact (more than four do
+    not occur). Nor does it matter how far the centroids lie, of which only those around the spots are looked at.
+    """
+    centers[len(centers) // 2 :] += far
+    squares = ((spots[:, None] - centers) ** 2).sum(axis=-1)
+    assume((squares == squares.min(axis=1, keepdims=True)).sum(axis=1).max() <= 4)
+    index, distance = nearest_centroid(spots, centers)
+    assert index.tolist() == squares.argmin(axis=1).tolist()
+    assert distance == pytest.approx(np.sqrt(squares.min(axis=1)), rel=1e-12)
+
+
+def test_no_spots_have_no_nearest_centroid() -> None:
+    """A tile may hold none."""
+    index, distance = nearest_centroid(np.zeros((0, 2)), np.ones((3, 2)))
+    assert len(index) == len(distance) == 0
 
 
 def test_distance_falls_exponentially_from_one() -> None:
@@ -78,20 +165,25 @@ def test_position_is_scaled_by_the_range_of_the_expected_cell(radius: float, off
         assert -1 <= normal_x <= 1
 
 
+def spots_at(index: list | np.ndarray, shape: tuple[int, int]) -> Spots:
+    index = np.array(index, np.int32)
+    return Spots(Grid(shape, (1.0, 1.0), 1.0), index, sparse.csr_matrix((len(index), 1)))
+
+
 @st.composite
-def occupied(draw: st.DrawFn) -> tuple[np.ndarray, tuple[int, int]]:
+def occupied(draw: st.DrawFn) -> Spots:
     shape = draw(st.tuples(st.integers(1, 11), st.integers(1, 11)))
     bins = draw(arrays(bool, shape))
     bins[draw(st.integers(0, shape[0] - 1)), draw(st.integers(0, shape[1] - 1))] = True
-    return np.argwhere(bins).astype(np.int32), shape
+    return spots_at(np.argwhere(bins), shape)
 
 
-@given(data=occupied(), n_neighbors=st.integers(1, 9), window=st.integers(1, 5))
+@given(spots=occupied(), n_neighbors=st.integers(1, 9), window=st.integers(1, 5))
 @settings(max_examples=80)
-def test_nearest_spots_are_those_of_a_sort(data: tuple, n_neighbors: int, window: int) -> None:
+def test_nearest_spots_are_those_of_a_sort(spots: Spots, n_neighbors: int, window: int) -> None:
     """All spots in the window by (distance, dy, dx), cut after the last that is wanted; -1 where there are no more."""
-    index, shape = data
-    found = nearest_spots(index, shape, n_neighbors=n_neighbors, window=window)
+    index = spots.index
+    found = nearest_spots(spots, n_neighbors=n_neighbors, window=window)
     assert found.shape == (len(index), 1 + n_neighbors)
     for spot, row in enumerate(found.tolist()):
         y, x = index[spot].tolist()
@@ -104,19 +196,26 @@ def test_nearest_spots_are_those_of_a_sort(data: tuple, n_neighbors: int, window
         assert row == expected + [-1] * (1 + n_neighbors - len(expected))
 
 
-@given(data=occupied(), shift=st.tuples(st.integers(0, 30), st.integers(0, 30)))
+@given(spots=occupied(), shift=st.tuples(st.integers(0, 30), st.integers(0, 30)))
 @settings(max_examples=20)
-def test_neighbours_do_not_depend_on_where_the_tissue_lies(data: tuple, shift: tuple[int, int]) -> None:
-    index, shape = data
-    here = nearest_spots(index, shape, n_neighbors=6, window=4)
-    there = nearest_spots(index + np.int32(shift), tuple(np.add(shape, 40)), n_neighbors=6, window=4)
+def test_neighbours_do_not_depend_on_where_the_tissue_lies(spots: Spots, shift: tuple[int, int]) -> None:
+    shifted = spots_at(spots.index + np.int32(shift), tuple(np.add(spots.grid.shape, 40)))
+    here, there = (nearest_spots(each, n_neighbors=6, window=4) for each in (spots, shifted))
     assert np.array_equal(here, there)
 
 
+@given(spots=occupied(), data=st.data())
+@settings(max_examples=20)
+def test_neighbours_of_some_spots_are_those_among_all(spots: Spots, data: st.DataObject) -> None:
+    wanted = np.array(data.draw(st.lists(st.integers(0, len(spots) - 1), max_size=5)), int)
+    every = nearest_spots(spots, n_neighbors=5, window=3)
+    assert np.array_equal(nearest_spots(spots, n_neighbors=5, window=3, wanted=wanted), every[wanted])
+
+
 def test_equally_near_spots_come_by_row_then_column() -> None:
-    index = np.array([[0, 1], [1, 0], [1, 1], [1, 2], [2, 1]], np.int32)
-    assert nearest_spots(index, (3, 3), n_neighbors=4, window=1)[2].tolist() == [2, 0, 1, 3, 4]
+    spots = spots_at([[0, 1], [1, 0], [1, 1], [1, 2], [2, 1]], (3, 3))
+    assert nearest_spots(spots, n_neighbors=4, window=1)[2].tolist() == [2, 0, 1, 3, 4]
 
 
 def test_a_lone_spot_is_its_own_and_only_neighbour() -> None:
-    assert nearest_spots(np.array([[4, 4]], np.int32), (9, 9), n_neighbors=3, window=2).tolist() == [[0, -1, -1, -1]]
+    assert nearest_spots(spots_at([[4, 4]], (9, 9)), n_neighbors=3, window=2).tolist() == [[0, -1, -1, -1]]

@@ -25,9 +25,9 @@ LAYERS = [
     {"params"},
     {"core", "metrics"},
     {"scratch"},
-    {"device", "elements", "fingerprint", "io", "store", "tiles", "transcripts"},
-    {"pp", "tl", "pl", "datasets"},
-    {"_demo"},
+    {"device", "elements", "fingerprint", "model_file", "repair", "store", "tiles", "transcripts"},
+    {"pp", "tl", "pl", "io", "datasets"},
+    {"_demo", "report"},
     {"cli"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}

@@ -176,5 +176,5 @@ def test_table_of_other_cells(sdata: SpatialData, tmp_path: Path) -> None:
 
 
 def test_folder_that_is_not_there(sdata: SpatialData, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"no/a\.geojson could not be written"):
+    with pytest.raises(StoreError, match=r"no/a\.geojson could not be written: there is no folder"):
         write_geojson(sdata, tmp_path / "no" / "a.geojson")

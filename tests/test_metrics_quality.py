@@ -46,6 +46,17 @@ def test_exclusive_pairs_pair_by_pair(counts: np.ndarray, min_expected: float, m
     assert found.tolist() == expected
 
 
+def test_exclusive_pairs_of_many_genes_in_blocks() -> None:
+    """Every gene of one kind of nucleus with every one of the other, across blocks; of too many, the surest."""
+    kind = np.arange(40) % 2
+    counts = (kind[:, None] == np.arange(1200) % 2).astype(int)
+    counts[:20, 2:] = 0  # all but genes 0 and 1 are in half of the nuclei of their kind
+    found = exclusive_pairs(sparse.csr_array(counts), min_expected=2, max_pairs=10**6)
+    assert len(found) == 600**2
+    assert ((found[:, 0] < found[:, 1]) & (found.sum(axis=1) % 2 == 1)).all()
+    assert exclusive_pairs(sparse.csr_array(counts), min_expected=2, max_pairs=1).tolist() == [[0, 1]]
+
+
 @given(COUNTS, st.data())
 def test_contamination_cell_by_cell(counts: np.ndarray, data: st.DataObject) -> None:
     pairs = data.draw(st.sets(st.sampled_from(list(combinations(range(counts.shape[1]), 2)))))
@@ -137,7 +148,8 @@ def test_refuses_what_is_wrong(change: dict, error: type[Exception], message: st
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"min_expected": 0}, "min_expected=0"), ({"max_ratio": 1}, "max_ratio")]
+    ("change", "message"),
+    [({"min_expected": 0}, "min_expected=0"), ({"max_ratio": 1}, "max_ratio"), ({"max_pairs": 0}, "max_pairs=0")],
 )
 def test_exclusive_pairs_refuses_bounds(change: dict, message: str) -> None:
     with pytest.raises(ParameterError, match=message):

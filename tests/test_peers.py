@@ -96,9 +96,10 @@ def test_a_row_for_each_method(peers, tissue, tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(peers, "run", quick)
     monkeypatch.setattr(peers, "DISTANCES", ("1", "2.5"))
-    lines = peers.rows(tissue, {}, tmp_path)
-    methods = [line.split(" | ")[1] for line in lines]
-    assert methods == [
+    lines = peers.rows(tissue, peers.run_all(tissue, {}, tmp_path))
+    assert [line.split(" | ")[1] for line in lines] == [
+        "the reference itself",
+        "its transcripts, drawn as cells",
         "nuclei alone",
         "nuclei grown by the best distance",
         "watershed on density",
@@ -107,8 +108,20 @@ def test_a_row_for_each_method(peers, tissue, tmp_path: Path, monkeypatch: pytes
         "sslcst",
     ]
     assert {line.count("|") for line in [*lines, peers.HEADER.splitlines()[0]]} == {10}
-    assert "not installed here: give --peer comseg=PYTHON" in lines[3]
-    assert "2.5 um" in lines[1]  # of five pixels that a square's border is away from its nucleus
+    assert "| 4 | 1.000 | 1.000 | 1.000 |" in lines[0]
+    assert "not installed here: give --peer comseg=PYTHON" in lines[5]
+    assert "2.5 um" in lines[3]  # of five pixels that a square's border is away from its nucleus
+
+
+def test_pairs_with_sslcst(peers, tissue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is added rightly correlates with what is shared, what is added wrongly less; failures are left out."""
+    monkeypatch.setattr(peers, "MIN_PAIRS", 1)
+    right, wrong = tissue.reference, np.roll(tissue.reference, 8, axis=1)
+    results = {"wrong": peers.Result(wrong), "none": peers.Result(failure="failed"), "sslcst": peers.Result(right)}
+    [line] = peers.pair_rows(tissue, results)
+    method, n, ours, theirs = line.strip("| ").split(" | ")[1:]
+    assert (method, n) == ("wrong", "4")
+    assert float(ours) > float(theirs) + 0.3
 
 
 @pytest.mark.parametrize("path", sorted((BENCHMARKS / "peers").glob("run_*.py")), ids=lambda path: path.stem)

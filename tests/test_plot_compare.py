@@ -30,7 +30,7 @@ def close_figures() -> Iterator[None]:
 def sdata() -> SpatialData:
     """A cell that both have, of which b has two rows less, and one of a alone; b on pixels half as large."""
     a, b = np.zeros((20, 30), np.uint32), np.zeros((40, 60), np.uint32)
-    a[4:10, 5:12], a[14:18, 20:26] = 3, 8
+    a[4:10, 5:12], a[14:18, 20:26] = 3, 2**32 - 1
     b[8:16, 10:24] = 1
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from math import atan, floor, inf, pi
 
 import numpy as np
@@ -13,8 +14,17 @@ from scipy import sparse
 from scipy.stats import chisquare
 from skimage.draw import disk
 
-from sslcst.core.geometry import centroids, nearest_centroid
-from sslcst.core.sampling import Samples, choose_samples, direction_class, direction_vectors, hash_uniform
+from sslcst.core.geometry import Regions
+from sslcst.core.relations import relate
+from sslcst.core.sampling import (
+    Samples,
+    choose_samples,
+    direction_class,
+    direction_vectors,
+    hash_uniform,
+    set_apart,
+    survey,
+)
 from sslcst.core.spots import Grid, Spots
 from sslcst.errors import DataError
 from sslcst.params import SamplingParams
@@ -123,26 +133,21 @@ class Tissue:
             self.nuclei[disk(center, 4.5, shape=self.nuclei.shape)] = 10 + 3 * number
             self.cores[disk(center, 3.5, shape=self.cores.shape)] = 10 + 3 * number
         index = np.argwhere((rng.random((size, size)) < share) | (self.cores > 0)).astype(np.int32)
-        middle = index + 0.5
-        ids, centers, _ = centroids(self.nuclei)
-        nearest, self.distance = nearest_centroid(middle, centers)
-        self.nucleus, self.core = self.nuclei[tuple(index.T)], self.cores[tuple(index.T)]
-        self.nearest, self.offset = ids[nearest], centers[nearest] - middle
-        total = rng.poisson(np.where(self.distance < RADIUS, 5, 1)) + 1
-        self.spots = Spots(Grid((size, size), (1.0, 1.0), 1.0), index, sparse.csr_matrix(total[:, None]))
+        spots = Spots(Grid((size, size), (1.0, 1.0), 1.0), index, sparse.csr_matrix((len(index), 1)))
+        self.relations = relate(spots, self.nuclei, self.cores, Regions.of(self.nuclei))
+        total = rng.poisson(np.where(self.relations.distance < RADIUS, 5, 1)) + 1
+        self.spots = replace(spots, counts=sparse.csr_matrix(total[:, None]))
 
-    def sample(self, *, seed: int = 0, **params) -> Samples:
-        return choose_samples(
-            self.spots,
-            nucleus=self.nucleus,
-            core=self.core,
-            nearest=self.nearest,
-            distance=self.distance,
-            offset=self.offset,
-            radius=RADIUS,
-            params=SamplingParams(**params),
-            seed=seed,
-        )
+    def sample(self, *, seed: int = 0, square: int = 1, **params) -> Samples:
+        settings = {"radius": RADIUS, "params": SamplingParams(**params)}
+        surveyed = survey(self.spots, self.relations, **settings)
+        samples = choose_samples(self.spots, self.relations, surveyed, square=square, seed=seed, **settings)
+        return set_apart(samples, params=settings["params"], whole_squares=square > 1, seed=seed)
+
+    def spot_of(self, samples: Samples) -> np.ndarray:
+        """Index of each sample's spot."""
+        assert np.isin(samples.key, self.spots.keys).all()
+        return np.searchsorted(self.spots.keys, samples.key)
 
 
 NINE = [(y, x) for y in (10, 30, 50) for x in (10, 30, 50)]
@@ -152,10 +157,10 @@ CROWDED = [(y, x) for y in range(4, 56, 8) for x in range(4, 56, 8)]  # no spot 
 def test_positives_are_the_spots_in_cores_with_their_direction() -> None:
     tissue = Tissue(NINE)
     samples = tissue.sample()
-    positive = samples.spot[samples.inside]
-    assert sorted(positive) == np.flatnonzero(tissue.core).tolist()
-    for spot, direction in zip(positive, samples.direction[samples.inside], strict=True):
-        dy, dx = tissue.offset[spot]
+    positive = tissue.spot_of(samples)[samples.positive]
+    assert sorted(positive) == np.flatnonzero(tissue.relations.core).tolist()
+    for spot, direction in zip(positive, samples.direction[samples.positive], strict=True):
+        dy, dx = tissue.relations.offset[spot]
         assert direction == (eq_12(dy, dx) if dy or dx else -1)
 
 
@@ -166,35 +171,48 @@ def test_negatives_are_far_from_all_nuclei_where_little_is_expressed(share: floa
     samples = tissue.sample(negative_distance=1.25, negative_density=0.5)
     counts = np.pad(tissue.spots.on_grid(tissue.spots.counts.toarray()[:, 0], 0), 3, mode="edge")
     density = np.array([counts[y : y + 7, x : x + 7].sum() for y, x in tissue.spots.index])  # in whole numbers
-    little = 0.5 * np.median(density[tissue.core > 0])
+    little = 0.5 * np.median(density[tissue.relations.core > 0])
     expected = [
         spot
         for spot in range(len(tissue.spots))
-        if not tissue.nucleus[spot] and tissue.distance[spot] > 1.25 * RADIUS and density[spot] <= little
+        if not tissue.relations.nucleus[spot]
+        and tissue.relations.distance[spot] > 1.25 * RADIUS
+        and density[spot] <= little
     ]
-    assert 0 < len(expected) < (tissue.nucleus == 0).sum()
-    assert sorted(samples.spot[~samples.inside]) == expected
-    assert (samples.direction[~samples.inside] == -1).all()
+    assert 0 < len(expected) < (tissue.relations.nucleus == 0).sum()
+    assert sorted(tissue.spot_of(samples)[~samples.positive]) == expected
+    assert (samples.direction[~samples.positive] == -1).all()
 
 
 def test_a_crowded_tissue_gives_its_farthest_spots(caplog: pytest.LogCaptureFixture) -> None:
     tissue = Tissue(CROWDED, size=56)
     with caplog.at_level(logging.INFO, "sslcst"):
         samples = tissue.sample(farthest=0.05)
-    negative = samples.spot[~samples.inside]
-    rest = np.setdiff1d(np.flatnonzero(tissue.nucleus == 0), negative)
-    assert len(negative) == np.ceil(0.05 * (tissue.nucleus == 0).sum())
-    assert tissue.distance[negative].min() >= tissue.distance[rest].max()
-    assert not tissue.nucleus[negative].any()
+    negative = tissue.spot_of(samples)[~samples.positive]
+    outside = np.flatnonzero(tissue.relations.nucleus == 0)
+    rest = np.setdiff1d(outside, negative)
+    distance = tissue.relations.distance
+    assert distance[negative].min() > distance[rest].max()
+    assert not tissue.relations.nucleus[negative].any()
+    # Distances are told apart to 1/256 of the radius; of the spots at the last distance all are taken or none.
+    part = np.floor(distance * 256 / RADIUS)
+    assert (part[negative] > part[negative].min()).sum() < np.ceil(0.05 * len(outside)) <= len(negative)
     assert "farthest 5%" in caplog.text
+
+
+def crowded_with_a_farthest_spot() -> Tissue:
+    tissue = Tissue(CROWDED, size=56)
+    outside = tissue.relations.nucleus == 0
+    tissue.relations.distance[np.argmax(tissue.relations.distance * outside)] += 0.01 * RADIUS
+    return tissue
 
 
 def test_there_are_always_negatives() -> None:
     """However small the share of the farthest, a crowded tissue has one."""
-    tissue = Tissue(CROWDED, size=56)
+    tissue = crowded_with_a_farthest_spot()
     samples = tissue.sample(farthest=1e-9)
-    (negative,) = samples.spot[~samples.inside]
-    assert tissue.distance[negative] == tissue.distance[tissue.nucleus == 0].max()
+    (negative,) = tissue.spot_of(samples)[~samples.positive]
+    assert tissue.relations.distance[negative] == tissue.relations.distance[tissue.relations.nucleus == 0].max()
 
 
 def test_at_most_so_many_of_each_kind_are_drawn_by_their_hash() -> None:
@@ -203,7 +221,7 @@ def test_at_most_so_many_of_each_kind_are_drawn_by_their_hash() -> None:
     every, few = tissue.sample(seed=5), tissue.sample(seed=5, max_samples=30)
     place = tissue.spots.index[:, 0].astype(int) * 60 + tissue.spots.index[:, 1]
     for inside in (True, False):
-        candidates, drawn = (set(s.spot[s.inside == inside].tolist()) for s in (every, few))
+        candidates, drawn = (set(tissue.spot_of(s)[s.inside == inside].tolist()) for s in (every, few))
         rank = sorted(candidates, key=lambda spot: hash_uniform(place[[spot]], 5)[0])
         assert drawn == set(rank[:30])
 
@@ -211,19 +229,40 @@ def test_at_most_so_many_of_each_kind_are_drawn_by_their_hash() -> None:
 def test_the_seed_fixes_the_samples() -> None:
     tissue = Tissue(NINE)
     a, b, c = (tissue.sample(seed=seed, max_samples=50) for seed in (1, 1, 2))
-    for field in ("spot", "inside", "direction", "validation"):
+    for field in ("key", "inside", "direction", "validation"):
         assert np.array_equal(getattr(a, field), getattr(b, field))
-    assert set(a.spot) != set(c.spot)
+    assert set(a.key) != set(c.key)
 
 
 def test_whole_nuclei_are_set_apart() -> None:
     """A nucleus, with the negatives around it, is either learned from or tested on."""
     tissue = Tissue(NINE)
     samples = tissue.sample(validation=0.3, seed=1)
-    held = {name: set(samples.validation[tissue.nearest[samples.spot] == name]) for name in set(tissue.nearest)}
+    assert np.array_equal(samples.nearest, tissue.relations.nearest[tissue.spot_of(samples)])
+    held = {name: set(samples.validation[samples.nearest == name]) for name in set(tissue.relations.nearest)}
     assert all(len(sides) == 1 for sides in held.values())
-    for kind in (samples.inside, ~samples.inside):
+    for kind in (samples.positive, ~samples.positive):
         assert set(samples.validation[kind]) == {True, False}
+
+
+def test_whole_squares_are_drawn_and_set_apart() -> None:
+    """For a network that reads fields: a square of tissue is drawn as a whole, and learned from or tested on."""
+    tissue = Tissue(NINE)
+    samples = tissue.sample(validation=0.3, seed=1, square=15, max_samples=300)
+    row, column = tissue.spots.index[tissue.spot_of(samples)].T
+    squares = list(zip(row // 15, column // 15, strict=True))
+    held: dict[tuple, set] = {}
+    for square, validation in zip(squares, samples.validation, strict=True):
+        held.setdefault(square, set()).add(bool(validation))
+    assert all(len(sides) == 1 for sides in held.values())
+    assert len(set(zip(squares, samples.square, strict=True))) == len(set(samples.square)) == len(held)
+    for kind in (samples.positive, ~samples.positive):
+        assert set(samples.validation[kind]) == {True, False}
+    every = tissue.sample(seed=1, square=15)
+    for kind in (True, False):  # all of the drawn squares but the last, which is cut off
+        of_kind, drawn = (s.square[s.inside == kind] for s in (every, samples))
+        whole = [square for square in set(drawn) if (drawn == square).sum() == (of_kind == square).sum()]
+        assert len(whole) >= len(set(drawn)) - 1
 
 
 @given(
@@ -233,16 +272,16 @@ def test_whole_nuclei_are_set_apart() -> None:
 def test_validation_is_never_empty_nor_everything(n_nuclei: int, share: float, seed: int, max_samples: int) -> None:
     """Of either kind."""
     samples = TISSUES[n_nuclei].sample(validation=share, seed=seed, max_samples=max_samples)
-    for kind in (samples.inside, ~samples.inside):
+    for kind in (samples.positive, ~samples.positive):
         assert 0 < samples.validation[kind].sum() < kind.sum()
 
 
 # Bug reported: a kind of one sample is set apart as a whole, so that the encoder learns from the other kind alone.
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_a_lone_sample_of_its_kind_is_learnt_from(share: float) -> None:
-    samples = Tissue(CROWDED, size=56).sample(farthest=1e-9, validation=share)
-    assert (~samples.inside).sum() == 1
-    assert not samples.validation[~samples.inside].any()
+    samples = crowded_with_a_farthest_spot().sample(farthest=1e-9, validation=share)
+    assert (~samples.positive).sum() == 1
+    assert not samples.validation[~samples.positive].any()
 
 
 # Bug reported: with one sample of each kind both are set apart, and nothing is left to learn from.
@@ -258,13 +297,13 @@ TISSUES = {n: Tissue(NINE[:n], size=32) for n in range(1, 5)}
 
 def test_no_spot_in_a_core_is_an_error() -> None:
     tissue = Tissue(NINE)
-    tissue.core[:] = 0
+    tissue.relations.core[:] = 0
     with pytest.raises(DataError, match="core of a nucleus"):
         tissue.sample()
 
 
 def test_no_spot_outside_the_nuclei_is_an_error() -> None:
     tissue = Tissue(NINE)
-    tissue.nucleus[:] = 1
+    tissue.relations.nucleus[:] = 1
     with pytest.raises(DataError, match="no negative sample"):
         tissue.sample()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from sslcst.core.spots import Grid, Spots, bin_transcripts, inside_raster, variable_genes
+from sslcst.core.spots import GeneMoments, Grid, Spots, bin_transcripts, inside_raster
 from sslcst.errors import DataError
 
 STEPS = [1.0, 1.3, 2.0, 2.5, 3.2, 0.4]
@@ -161,12 +161,17 @@ def strewn(n_genes: int, seed: int = 0) -> Spots:
     return Spots(Grid((40, 50), (1.0, 1.0), 1.0), index.astype(np.int32), counts)
 
 
+def variable_genes(spots: Spots, n_genes: int) -> list[int]:
+    return GeneMoments.of(spots).variable(n_genes).tolist()
+
+
 def test_genes_that_depend_on_the_place_vary() -> None:
-    assert variable_genes(strewn(12), 6).tolist() == [1, 3, 5, 7, 9, 11]
+    assert variable_genes(strewn(12), 6) == [1, 3, 5, 7, 9, 11]
 
 
 @pytest.mark.parametrize("block", [7, 16])
-def test_variable_genes_are_those_of_a_dense_computation(block: int) -> None:
+def test_variable_genes_are_those_of_a_dense_computation(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sslcst.core.spots.GENE_BLOCK", block)
     spots = strewn(20, seed=1)
     sums: dict[tuple[int, int], np.ndarray] = {}
     for (row, column), counts in zip(spots.index.tolist(), spots.counts.toarray(), strict=True):
@@ -174,18 +179,18 @@ def test_variable_genes_are_those_of_a_dense_computation(block: int) -> None:
         sums[place] = sums.get(place, 0) + counts
     per_block = np.array(list(sums.values()))
     dispersion = per_block.var(axis=0) / per_block.mean(axis=0)
-    assert variable_genes(spots, 5, block=block).tolist() == sorted(np.argsort(dispersion)[-5:])
+    assert variable_genes(spots, 5) == sorted(np.argsort(dispersion)[-5:])
 
 
 def test_all_present_genes_are_taken_where_there_are_not_more() -> None:
     spots = strewn(4)
     counts = sparse.csr_matrix(spots.counts.toarray() * [1, 0, 1, 1])
     spots = Spots(spots.grid, spots.index, counts)
-    assert variable_genes(spots, 10).tolist() == [0, 2, 3]
+    assert variable_genes(spots, 10) == [0, 2, 3]
     assert 1 not in variable_genes(spots, 2)
 
 
 def test_equal_genes_are_taken_in_order() -> None:
     spots = strewn(2)
     twins = sparse.hstack([spots.counts[:, [1]]] * 4).tocsr()
-    assert variable_genes(Spots(spots.grid, spots.index, twins), 2).tolist() == [0, 1]
+    assert variable_genes(Spots(spots.grid, spots.index, twins), 2) == [0, 1]

@@ -98,7 +98,7 @@ store.commit(sd.read_zarr(path), labels, dict.fromkeys(labels, "labels"))
 
 
 @pytest.mark.parametrize("had_results", [False, True])
-@pytest.mark.parametrize(("step", "call"), [("_unlist", 1), ("_move", 1), ("_add_to_group", 2), ("_consolidate", 1)])
+@pytest.mark.parametrize(("step", "call"), [("_unlist", 1), ("_move", 1), ("_add_to_group", 2), ("consolidate", 1)])
 def test_a_killed_write_leaves_a_store_that_opens_and_that_the_next_run_cleans(sdata, had_results, step, call):
     """A process that ends at the step runs no handler, as with kill -9."""
     if had_results:

@@ -9,15 +9,20 @@ from math import exp, log
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy import sparse
 from skimage.draw import disk
 
 from sslcst.core.encoder import Encoder, Tokens, make_encoder
-from sslcst.core.geometry import centroids, nearest_centroid
+from sslcst.core.features import Features
+from sslcst.core.geometry import Regions
 from sslcst.core.inference import predict_spots
 from sslcst.core.inputs import Inputs, SpotInputs, make_inputs
-from sslcst.core.model import Model
-from sslcst.core.sampling import Samples, choose_samples
+from sslcst.core.model import Model, take_genes
+from sslcst.core.relations import relate
+from sslcst.core.sampling import Samples, choose_samples, set_apart, survey
 from sslcst.core.spots import Grid, Spots
 from sslcst.core.training import Epoch, forward, losses, train_encoder
 from sslcst.errors import DataError, TrainingError
@@ -42,34 +47,31 @@ def tissue(kind: str, *, told_by: str = "gene", n_neighbors: int = 6, window: in
 
     What a spot's class is can be told by its one gene, of which there is one for each direction and one for outside;
     or, where all spots hold the same gene, by the distances of its neighbours; or by nothing: the genes are drawn.
+    Where each bin is a spot, a spot's key is its index.
     """
     nuclei = np.zeros((56, 56), np.uint32)
     for number in range(16):
         nuclei[disk((7 + 14 * (number // 4), 7 + 14 * (number % 4)), 4.5)] = 1 + number
-    grid = Grid(nuclei.shape, (1.0, 1.0), 1.0)
     index = np.argwhere(np.ones(nuclei.shape)).astype(np.int32)
-    ids, centers, _ = centroids(nuclei)
-    nearest, distance = nearest_centroid(index + 0.5, centers)
-    nucleus = nuclei.ravel()
-    samples = choose_samples(
-        Spots(grid, index, sparse.csr_matrix(np.where(nucleus, 9, 1)[:, None])),
-        nucleus=nucleus,
-        core=nucleus,
-        nearest=ids[nearest],
-        distance=distance,
-        offset=centers[nearest] - index - 0.5,
-        radius=6.0,
-        params=SamplingParams(validation=0.25),
-    )
+    total = sparse.csr_matrix(np.where(nuclei.ravel(), 9, 1)[:, None])
+    spots = Spots(Grid(nuclei.shape, (1.0, 1.0), 1.0), index, total)
+    relations = relate(spots, nuclei, nuclei, Regions.of(nuclei))
+    sampling = SamplingParams(validation=0.25)
+    surveyed = survey(spots, relations, radius=6.0, params=sampling)
+    samples = choose_samples(spots, relations, surveyed, radius=6.0, params=sampling)
+    samples = set_apart(samples, params=sampling, whole_squares=False, seed=0)
     gene = np.full(len(index), 16)
     if told_by == "gene":
-        gene[samples.spot] = np.where(samples.direction < 0, 16, samples.direction)
+        gene[samples.key] = np.where(samples.direction < 0, 16, samples.direction)
     elif told_by == "nothing":
         gene = np.random.default_rng(0).integers(0, N_GENES, len(index))
     counts = sparse.csr_matrix((np.full(len(gene), 3), (np.arange(len(gene)), gene)), shape=(len(gene), N_GENES))
-    spots = Spots(grid, index, counts)
-    features = {"counts": counts, "distance": distance, "n_neighbors": n_neighbors, "window": window}
-    return make_inputs(TINY[kind], spots, radius=6.0, **features), samples
+    return inputs_of(kind, spots, counts, relations.distance, n_neighbors=n_neighbors, window=window), samples
+
+
+def inputs_of(kind: str, spots: Spots, counts: sparse.csr_matrix, distance: np.ndarray, **neighbors: int) -> Inputs:
+    features = Features.of(spots, counts=counts, distance=distance, **neighbors)
+    return make_inputs(TINY[kind], features, radius=6.0)
 
 
 @pytest.fixture(scope="module", params=TINY)
@@ -87,17 +89,20 @@ def logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "sslcst")
 
 
-def train(data: tuple[Inputs, Samples], **settings) -> tuple[Encoder, list[Epoch]]:
+def train(data: tuple[Inputs, Samples], **changes) -> tuple[Encoder, list[Epoch]]:
     kind = "spot" if isinstance(data[0], SpotInputs) else "field"
-    settings = {"n_genes": N_GENES, "encoder_params": TINY[kind], "params": FAST, **settings}
-    return train_encoder(*data, **settings)
+    changes = {"n_genes": N_GENES, "encoder_params": TINY[kind], "params": FAST, **changes}
+    inputs, samples = data
+    return train_encoder(inputs, samples.key, samples, **changes)
 
 
 def everything(encoder: Encoder, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits of all spots, read in one batch."""
-    ((batch, places),) = inputs.cover(torch.arange(len(inputs)), len(inputs))
-    assert torch.equal(places, torch.arange(len(inputs)))
-    return forward(encoder, inputs.counts, batch)
+    """Logits of all spots, where a field is read in one batch."""
+    every = torch.arange(len(inputs))
+    parts = [(*forward(encoder, inputs.counts, batch), places) for batch, places in inputs.cover(every, 56)]
+    direction, inside, places = (torch.cat(part) for part in zip(*parts, strict=True))
+    assert torch.equal(places, every)
+    return direction, inside
 
 
 def same(a: Encoder, b: Encoder) -> bool:
@@ -153,7 +158,7 @@ def test_training_stops_early_and_keeps_the_best_state(kind: str) -> None:
     assert seen == history
     assert [epoch.epoch for epoch in history] == list(range(len(history)))
 
-    held = torch.from_numpy(samples.spot[samples.validation])
+    held = torch.from_numpy(samples.key[samples.validation])
     truth = (
         torch.from_numpy(samples.direction[samples.validation]),
         torch.from_numpy(samples.inside[samples.validation]),
@@ -190,10 +195,9 @@ def test_training_goes_without_neighbours_and_directions(kind: str) -> None:
     """Single spots far from one another, and positives that all lie on their centroid."""
     counts = sparse.csr_matrix(np.eye(8, N_GENES))
     spots = Spots(Grid((80, 80), (1.0, 1.0), 1.0), np.stack([10 * np.arange(8)] * 2, axis=1).astype(np.int32), counts)
-    features = {"counts": counts, "distance": np.arange(8.0), "n_neighbors": 4, "window": 2}
-    inputs = make_inputs(TINY[kind], spots, radius=3.0, **features)
-    kind = np.arange(8) % 2 == 0
-    samples = Samples(np.arange(8), kind, np.full(8, -1), np.arange(8) >= 6)
+    inputs = inputs_of(kind, spots, counts, np.arange(8.0), n_neighbors=4, window=2)
+    each = np.arange(8)
+    samples = Samples(each, each % 2 == 0, np.full(8, -1), square=each, nearest=each, validation=each >= 6)
     _, history = train((inputs, samples), params=replace(FAST, max_epochs=2))
     assert np.isfinite([epoch.validation_loss for epoch in history]).all()
     assert np.isnan(history[0].direction_accuracy)
@@ -239,19 +243,18 @@ def test_prediction_is_that_of_the_network(toy: tuple[Inputs, Samples], trained:
     assert inside == pytest.approx(1 / (1 + np.exp(-own)), abs=1e-5)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 10_000])
-def test_the_batch_size_does_not_change_the_prediction(kind: str, trained: Encoder, batch_size: int) -> None:
+@pytest.mark.parametrize("block", [1, 5, 16])
+def test_the_size_of_blocks_does_not_change_the_prediction(kind: str, trained: Encoder, block: int) -> None:
     index = np.argwhere(np.random.default_rng(0).random((16, 16)) < 0.3).astype(np.int32)
     counts = sparse.csr_matrix(np.random.default_rng(0).poisson(0.3, (len(index), N_GENES)))
     spots = Spots(Grid((16, 16), (1.0, 1.0), 1.0), index, counts)
-    features = {"counts": counts, "distance": np.ones(len(index)), "n_neighbors": 6, "window": 2}
-    inputs = make_inputs(TINY[kind], spots, radius=6.0, **features)
+    inputs = inputs_of(kind, spots, counts, np.ones(len(index)), n_neighbors=6, window=2)
     done: list[int] = []
-    found = predict_spots(trained, inputs, batch_size=batch_size, on_batch=done.append)
+    found = predict_spots(trained, inputs, block=block, on_batch=done.append)
     for a, b in zip(found, predict_spots(trained, inputs), strict=True):
         assert a == pytest.approx(b, abs=1e-5)
     assert sum(done) == len(inputs)
-    assert max(done) <= 2 * batch_size  # a square of the field may hold more than the mean
+    assert max(done) <= block**2
 
 
 class OutOfMemory:
@@ -266,16 +269,16 @@ class OutOfMemory:
         return self.encoder(batch, expression)
 
 
-def test_a_batch_too_large_is_halved(
+def test_blocks_too_large_are_halved(
     toy: tuple[Inputs, Samples], trained: Encoder, caplog: pytest.LogCaptureFixture
 ) -> None:
     done: list[int] = []
-    found = predict_spots(OutOfMemory(trained, 300), toy[0], batch_size=1024, on_batch=done.append)
+    found = predict_spots(OutOfMemory(trained, 50), toy[0], block=56, on_batch=done.append)
     for a, b in zip(found, predict_spots(trained, toy[0]), strict=True):
         assert a == pytest.approx(b, abs=1e-5)
     assert sum(done) == len(toy[0])
-    assert 128 < max(done) <= 300
-    assert caplog.text.count("Not enough memory") == 2
+    assert 32 < max(done) <= 50
+    assert caplog.text.count("Not enough memory") == 3  # 28, 14, 7
 
 
 def test_a_device_that_does_not_hold_one_spot_is_an_error(toy: tuple[Inputs, Samples], trained: Encoder) -> None:
@@ -302,27 +305,46 @@ def model_of(*genes: str, encoder: Encoder | None = None) -> Model:
     )
 
 
+def read(model: Model, counts: sparse.csr_matrix, genes: list[str]) -> sparse.csr_matrix:
+    return take_genes(counts, model.places(genes))
+
+
 def test_counts_are_read_in_the_models_order(caplog: pytest.LogCaptureFixture) -> None:
-    counts = sparse.csr_matrix(np.arange(8).reshape(2, 4))
-    read = model_of("d", "a", "c").read_counts(counts, ["a", "b", "c", "d"])
-    assert read.toarray().tolist() == [[3, 0, 2], [7, 4, 6]]
-    assert sparse.isspmatrix_csr(read)
+    model, genes = model_of("d", "a", "c"), ["a", "b", "c", "d"]
+    assert model.places(genes).tolist() == [3, 0, 2]
+    found = read(model, sparse.csr_matrix(np.arange(8).reshape(2, 4)), genes)
+    assert found.toarray().tolist() == [[3, 0, 2], [7, 4, 6]]
+    assert sparse.isspmatrix_csr(found)
     assert not caplog.text
 
 
 def test_a_missing_gene_counts_0_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    model = model_of("x", "b", "a")
+    assert model.places(["a", "b"]).tolist() == [-1, 1, 0]
     counts = sparse.csr_matrix(np.array([[1, 70_000]]))
-    assert model_of("x", "b", "a").read_counts(counts, ["a", "b"]).toarray().tolist() == [[0, 70_000, 1]]
+    assert read(model, counts, ["a", "b"]).toarray().tolist() == [[0, 70_000, 1]]
     assert "1 of the model's 3 genes" in caplog.text
 
 
 def test_data_with_half_the_genes_are_read_and_with_fewer_are_an_error() -> None:
     counts = sparse.csr_matrix(np.ones((1, 2)))
-    assert model_of("a", "b", "x", "y").read_counts(counts, ["a", "b"]).shape == (1, 4)
+    assert read(model_of("a", "b", "x", "y"), counts, ["a", "b"]).shape == (1, 4)
     with pytest.raises(DataError, match="Only 2 of the 5 genes"):
-        model_of("a", "b", "x", "y", "z").read_counts(counts, ["a", "b"])
+        model_of("a", "b", "x", "y", "z").places(["a", "b"])
     with pytest.raises(DataError, match="Only 0 of the 1 genes"):
-        model_of("a").read_counts(counts, ["b", "c"])
+        model_of("a").places(["b", "c"])
+
+
+@given(
+    counts=arrays(np.int64, (5, 6), elements=st.integers(0, 3)),
+    places=st.lists(st.integers(-1, 5), min_size=1, max_size=9),
+)
+@settings(max_examples=40)
+def test_taken_genes_are_columns_of_the_dense_counts(counts: np.ndarray, places: list[int]) -> None:
+    """A part of a chip may hold no spot, and the same gene may be asked for twice."""
+    dense = np.append(counts, np.zeros((5, 1), int), axis=1)
+    assert np.array_equal(take_genes(sparse.csr_matrix(counts), np.array(places)).toarray(), dense[:, places])
+    assert take_genes(sparse.csr_matrix((0, 6)), np.array(places)).shape == (0, len(places))
 
 
 def test_the_hash_names_the_weights() -> None:

@@ -1,4 +1,4 @@
-"""The command line: `sslcst segment` and `sslcst demo`."""
+"""The command line: `sslcst segment`, `plan`, `repair`, `report` and `demo`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import sslcst
 from sslcst._logging import logger
 from sslcst.errors import SslcstError, StoreError
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -79,6 +82,16 @@ def _parse_value(text: str) -> Any:
         return text
 
 
+def _read_store(store: Path) -> SpatialData:
+    import spatialdata
+    from zarr.errors import GroupNotFoundError
+
+    try:
+        return spatialdata.read_zarr(store)
+    except GroupNotFoundError as error:
+        raise StoreError(f"{store} is not a zarr store: give the folder that `sdata.write(...)` made.") from error
+
+
 def _show_version(asked: bool) -> None:
     if asked:
         typer.echo(sslcst.__version__)
@@ -133,13 +146,7 @@ def segment(
     """
     chosen = _read_params(params, set_ or [])
     with _console():
-        import spatialdata
-        from zarr.errors import GroupNotFoundError
-
-        try:
-            sdata = spatialdata.read_zarr(store)
-        except GroupNotFoundError as error:
-            raise StoreError(f"{store} is not a zarr store: give the folder that `sdata.write(...)` made.") from error
+        sdata = _read_store(store)
         sslcst.tl.segment(
             sdata,
             image_key=image_key,
@@ -156,6 +163,91 @@ def segment(
             overwrite=overwrite,
         )
     typer.echo(f"{store}: {sdata.tables[f'{key_added}_table'].n_obs} cells in {key_added}_cells and {key_added}_table.")
+
+
+@app.command()
+def plan(
+    store: Annotated[
+        Path, typer.Argument(help="A SpatialData zarr store.", exists=True, file_okay=False, show_default=False)
+    ],
+    image_key: Annotated[str | None, typer.Option(help="The stain image.")] = None,
+    channel: Annotated[str | None, typer.Option(help="The channel of the image that shows nuclei.")] = None,
+    points_key: Annotated[str | None, typer.Option(help="The transcripts.")] = None,
+    nuclei_key: Annotated[str | None, typer.Option(help="Labels or shapes to take as the nuclei.")] = None,
+    coordinate_system: Annotated[str | None, typer.Option(help="Where image and transcripts meet.")] = None,
+    params: Annotated[
+        Path | None, typer.Option(help="TOML or JSON file of parameters.", exists=True, dir_okay=False)
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="One parameter. Repeatable.")
+    ] = None,
+) -> None:
+    """Say what `segment` will take: tiles, memory, disk and time.
+
+    The transcripts are read, and a part of the stain; nothing is written.
+
+    ```
+    sslcst plan run.zarr --image-key dapi
+    ```
+    """
+    with _console():
+        result = sslcst.tl.plan(
+            _read_store(store),
+            image_key=image_key,
+            channel=channel,
+            points_key=points_key,
+            nuclei_key=nuclei_key,
+            coordinate_system=coordinate_system,
+            params=_read_params(params, set_ or []),
+        )
+    typer.echo(result)
+
+
+@app.command()
+def repair(
+    store: Annotated[
+        Path, typer.Argument(help="A SpatialData zarr store.", exists=True, file_okay=False, show_default=False)
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+) -> None:
+    """Clean a store of what killed runs and failed writes left in it and beside it, and say what was done.
+
+    Nothing else is touched. A run that was killed need not be repaired: the same `segment` goes on with it.
+
+    ```
+    sslcst repair run.zarr --dry-run
+    ```
+    """
+    with _console():
+        from sslcst.repair import repair as clean
+
+        done = clean(store, dry_run=dry_run)
+    typer.echo("\n".join(done) or f"{store}: nothing to repair.")
+
+
+@app.command()
+def report(
+    store: Annotated[
+        Path, typer.Argument(help="A SpatialData zarr store.", exists=True, file_okay=False, show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="File to write; one of that name is replaced.", dir_okay=False)] = Path(
+        "report.html"
+    ),
+    key: Annotated[str, typer.Option(help="Prefix of the results' names: the --key-added of `segment`.")] = "sslcst",
+    image_key: Annotated[str | None, typer.Option(help="The stain image of the pictures.")] = None,
+) -> None:
+    """Write what one should know of a segmentation as one HTML page.
+
+    It warns of what is conspicuous, and shows counts, sizes, quality, training, parameters and pictures. The page needs
+    no other file and no network, and is light enough to mail.
+
+    ```
+    sslcst report run.zarr --out run.html
+    ```
+    """
+    with _console():
+        sslcst.report.write_report(_read_store(store), out, key=key, image_key=image_key)
+    typer.echo(f"{out}: the report of {store}.")
 
 
 @app.command()

@@ -208,6 +208,9 @@ class SamplingParams(Section):
 
     Parameters
     ----------
+    labels
+        What tells which spots lie in a cell. ``"density"``: the density of transcripts around each, as a probability,
+        for spots anywhere. ``"nuclei"``: the paper's, cores of nuclei and spots far from all nuclei.
     negative_distance
         Negative samples lie farther than this many expected cell radii from every nucleus centroid.
     negative_density
@@ -221,6 +224,7 @@ class SamplingParams(Section):
         Share of the nuclei whose samples, with the negatives nearest to them, are set apart for validation.
     """
 
+    labels: Literal["density", "nuclei"] = "density"
     negative_distance: float = 1.25
     negative_density: float = 0.5
     farthest: float = 0.05
@@ -228,6 +232,7 @@ class SamplingParams(Section):
     validation: float = 0.1
 
     def _check_bounds(self) -> None:
+        _check(self.labels in ("density", "nuclei"), "labels", self.labels, "must be 'density' or 'nuclei'")
         _check_positive(self, "negative_distance", "max_samples")
         _check_share(self, "negative_density", "farthest")
         _check_positive(self, "farthest")
@@ -331,35 +336,44 @@ class PriorParams(Section):
         Expected cell radius r. ``None``: twice the median radius of the nuclei.
     sigma
         Tolerance, in units of r (paper: a quarter).
+    density
+        Weight, beside the network's, of what the density of transcripts tells of a spot's probability to lie in a
+        cell. 0: the paper's, the network alone.
     """
 
     radius: float | None = None
     sigma: float = 0.25
+    density: float = 0.5
 
     def _check_bounds(self) -> None:
         _check_positive(self, "radius")
         _check(self.sigma >= 0, "sigma", self.sigma, "must not be negative")
+        _check_share(self, "density")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlowParams(Section):
-    """Smoothing and gradient flow tracking, and cells from it.
+    """From predictions to cells: by the nuclei near each bin, or by smoothing and gradient flow tracking.
 
     Parameters
     ----------
+    decoding
+        ``"nuclei"``: each bin in a cell goes to one of the nuclei near it, by distance and by its transcripts.
+        ``"flow"``: the paper's, the predicted directions are followed to a nucleus.
     smoothing
-        ``"confidence"``: a spot's prediction gives way to its neighbours' as far as it is unsure. ``"mean"``: the
-        paper's mean over the 3 x 3 bins around.
+        Of the flow. ``"confidence"``: a spot's prediction gives way to its neighbours' as far as it is unsure.
+        ``"mean"``: the paper's mean over the 3 x 3 bins around.
     threshold
         Spots with at least this probability belong to a cell.
     step
         Bins that one step of the tracking goes.
     orphans
-        Keep cells that the flow forms around no nucleus, under ids of their own.
+        Keep cells that the flow forms around no nucleus, under ids of their own; only with ``decoding="flow"``.
     min_orphan_area
         Orphans of fewer bins are dropped.
     """
 
+    decoding: Literal["nuclei", "flow"] = "nuclei"
     smoothing: Literal["confidence", "mean"] = "confidence"
     threshold: float = 0.5
     step: float = 2.0
@@ -367,6 +381,8 @@ class FlowParams(Section):
     min_orphan_area: int = 50
 
     def _check_bounds(self) -> None:
+        _check(self.decoding in ("nuclei", "flow"), "decoding", self.decoding, "must be 'nuclei' or 'flow'")
+        _check(self.decoding == "flow" or not self.orphans, "orphans", self.orphans, 'needs flow.decoding="flow"')
         _check(self.smoothing in ("confidence", "mean"), "smoothing", self.smoothing, "must be 'confidence' or 'mean'")
         _check_share(self, "threshold")
         _check(self.step >= 1, "step", self.step, "must be at least 1")
@@ -452,7 +468,9 @@ class Params:
 
 
 _PAPER = {
+    "sampling": {"labels": "nuclei"},
     "encoder": {"kind": "spot"},
     "training": {"learning_rate": 1e-4, "schedule": "constant", "warm_up": 1, "max_epochs": 200, "min_steps": 1},
-    "flow": {"smoothing": "mean", "step": 1.0},
+    "prior": {"density": 0.0},
+    "flow": {"decoding": "flow", "smoothing": "mean", "step": 1.0},
 }

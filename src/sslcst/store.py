@@ -29,7 +29,7 @@ except ImportError:  # Windows
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-_LISTING = "zarr.json"
+LISTING = "zarr.json"
 _NEW, _OLD = "new.zarr", "old"  # in the scratch folder: results to come, and those they replace
 _WHOLE = "whole.json"  # written when all results to come are there
 
@@ -56,7 +56,7 @@ def check_free(sdata: SpatialData, names: Mapping[str, str], *, overwrite: bool)
     present = [(kind, name) for kind, name, _ in sdata.gen_elements()]
     if sdata.path is not None:
         path = Path(sdata.path)
-        if not (path / _LISTING).exists():
+        if not (path / LISTING).exists():
             raise StoreError(f"{path} is no store of zarr format 3: read it and `write` it to a new place first.")
         for folder in (path, path.parent):
             if not os.access(folder, os.W_OK | os.X_OK):
@@ -130,6 +130,13 @@ def finish(store: Path) -> list[str | None]:
             _swap(store, mark.parent)
             _retire(store, mark.parent)
     return runs
+
+
+def left_behind(store: Path) -> tuple[list[Path], list[Path]]:
+    """What lies beside a store, or as a stray file in it: scratch folders that `finish` ends, and all else of runs."""
+    unfinished = [mark.parent for mark in _marks(store)]
+    left = [*store.parent.glob(f"{escape(_prefix(store))}*"), _trash(store), store / f".{LISTING}.sslcst"]
+    return unfinished, sorted(path for path in left if path.exists() and path not in unfinished)
 
 
 @contextmanager
@@ -221,18 +228,18 @@ def _swap(store: Path, folder: Path) -> None:
     places = [Path(place) for place in json.loads((folder / _WHOLE).read_text(encoding="utf-8"))]
     new, old, listing = folder / _NEW, folder / _OLD, folder / "listing.json"
     if not listing.exists():
-        Scratch(folder).write_text(listing.name, (store / _LISTING).read_text(encoding="utf-8"))
+        Scratch(folder).write_text(listing.name, (store / LISTING).read_text(encoding="utf-8"))
     try:
         _unlist(store, places, folder)
         _move([place for place in places if (new / place).exists()], store, old)
         for place in places:
             _add_to_group(store, *place.parts)
         _move(places, new, store)
-        _consolidate(store)
+        consolidate(store)
     except OSError:
         _move([place for place in places if not (new / place).exists()], store, new)
         _move(places, old, store)
-        listing.replace(store / _LISTING)
+        listing.replace(store / LISTING)
         (folder / _WHOLE).unlink()
         raise
 
@@ -246,14 +253,14 @@ def _move(places: list[Path], source: Path, target: Path) -> None:
 
 def _unlist(store: Path, places: list[Path], folder: Path) -> None:
     """Take elements from the list of what is visible, so that nobody meets them half replaced."""
-    listing = json.loads((store / _LISTING).read_text(encoding="utf-8"))
+    listing = json.loads((store / LISTING).read_text(encoding="utf-8"))
     listed = (listing.get("consolidated_metadata") or {}).get("metadata", {})
     hidden = [key for key in listed for place in places if key == str(place) or key.startswith(f"{place}/")]
     if hidden:
         for key in hidden:
             del listed[key]
         Scratch(folder).write_text("unlisted.json", json.dumps(listing))
-        (folder / "unlisted.json").replace(store / _LISTING)
+        (folder / "unlisted.json").replace(store / LISTING)
 
 
 def _add_to_group(store: Path, kind: str, name: str) -> None:
@@ -267,7 +274,8 @@ def _add_to_group(store: Path, kind: str, name: str) -> None:
             group.attrs["ome"] = ome | {"labels": [*ome.get("labels", []), name]}
 
 
-def _consolidate(store: Path) -> None:
+def consolidate(store: Path) -> None:
+    """Make the list of what a store holds anew."""
     import warnings
 
     import zarr
@@ -280,7 +288,12 @@ def _consolidate(store: Path) -> None:
 
 def read_back(store: Path, kinds: Mapping[str, str]) -> dict[str, Any]:
     """Results as they lie on disk, so that computed arrays can be let go."""
+    import warnings
+
     from spatialdata import read_zarr
 
-    on_disk = read_zarr(store, selection=tuple(sorted(set(kinds.values()))))
+    with warnings.catch_warnings():
+        # Tables that were there may annotate elements of a kind that is not read here.
+        warnings.filterwarnings("ignore", "The table is annotating", UserWarning)
+        on_disk = read_zarr(store, selection=tuple(sorted(set(kinds.values()))))
     return {name: on_disk[name] for name in kinds}

@@ -8,6 +8,9 @@ import numpy as np
 from scipy import ndimage
 from skimage.measure import label
 
+from sslcst.core import composition
+from sslcst.core.composition import assign_bins, compare_mixes
+from sslcst.core.density import Surroundings
 from sslcst.core.flow import confidence_field, mean_field, track
 from sslcst.core.spots import Grid, Spots
 from sslcst.errors import DataError
@@ -101,16 +104,15 @@ def orphan_cells(sinks: np.ndarray, grid: Grid, *, radius: float, first_id: int,
     height = np.full(sinks.shape, -1, np.int64)
     height[tuple(places.T)] = ends[tuple(places.T)] * n_bins + (n_bins - 1 - grid.keys(places + grid.corner))
     highest = ndimage.maximum_filter(height, 2 * int(np.ceil(radius)) + 1, mode="constant", cval=-1)
-    summit = np.arange(sinks.size)
+    place = np.arange(sinks.size)
     up = n_bins - 1 - highest.ravel() % n_bins
     rows, columns = np.divmod(up, grid.whole_shape[1])
-    up = np.where(ends.ravel() > 0, (rows - grid.corner[0]) * sinks.shape[1] + columns - grid.corner[1], summit)
+    up = np.where(ends.ravel() > 0, (rows - grid.corner[0]) * sinks.shape[1] + columns - grid.corner[1], place)
+    of_path = sinks[start]
     for _ in range(_CLIMBS):
-        summit = up[summit]
-    arrived = up[summit] == summit
-    of_path = summit[sinks[start]]
+        of_path = up[of_path]
     area = np.bincount(of_path, minlength=sinks.size)
-    large = arrived & (area >= min_area)
+    large = (up == place) & (area >= min_area)
     orphan = np.zeros(sinks.shape, np.uint32)
     index = np.stack(np.divmod(of_path, sinks.shape[1]), axis=1) + grid.corner
     orphan[start] = np.where(large[of_path], first_id + grid.keys(index), 0)
@@ -182,6 +184,51 @@ def find_cells(
     return cells
 
 
+def cells_near_nuclei(
+    around: Surroundings,
+    spots: Spots,
+    *,
+    share: np.ndarray,
+    predicted: np.ndarray,
+    gene_total: np.ndarray,
+    trust: float,
+    radius: float,
+    threshold: float = 0.5,
+) -> np.ndarray:
+    """Predictions to cells: each bin that lies in a cell goes to one of the nuclei near it.
+
+    Parameters
+    ----------
+    around
+        The surroundings of all bins.
+    spots
+        The n occupied spots, with the counts of the genes by which cells are told apart.
+    share
+        Probability of lying in a cell that the density tells, for bins without a spot (rows, columns).
+    predicted
+        That of the spots (n,).
+    gene_total
+        Counts of the genes in the tissue (n_genes,).
+    trust
+        See `sslcst.core.composition.trust_of`.
+    radius
+        Expected cell radius in bins.
+    threshold
+        Bins with a lower probability are outside every cell, unless they lie in a nucleus.
+
+    Returns
+    -------
+    Labels on the grid (rows, columns), each with the id of its nucleus.
+    """
+    in_nucleus = around.distance[0] == 0
+    probability = share.copy()
+    probability[spots.place] = predicted
+    inside = (probability >= threshold) | in_nucleus
+    likelihood = compare_mixes(around, spots, inside, gene_total=gene_total, radius=radius)
+    owner = assign_bins(around, likelihood, trust, radius=radius)
+    return fill_holes(keep_attached(np.where(inside, owner, 0), np.where(in_nucleus, owner, 0)))
+
+
 def halo(extent: int, *, reach: float, spacing: float, orphans: bool) -> int:
     """Bins around a window beyond which nothing bears on the cells that reach into the window.
 
@@ -203,3 +250,16 @@ def halo(extent: int, *, reach: float, spacing: float, orphans: bool) -> int:
         radius = np.ceil(reach / 2)
         span = max(span, 2 * (reach + _CLIMBS * radius) + reach + (_CLIMBS + 1) * radius)
     return int(np.ceil(span + reach + 4 * spacing)) + 2
+
+
+def halo_near_nuclei(extent: int, *, radius: float, reach: float) -> int:
+    """Bins around a window beyond which nothing bears on the cells of `cells_near_nuclei` that reach into the window.
+
+    Parameters
+    ----------
+    extent
+        Longest side of a nucleus' bounding box in bins.
+    radius, reach
+        Expected cell radius, and how far a cell may reach from its nucleus, in bins.
+    """
+    return int(np.ceil(extent + 2 * reach)) + composition.halo(extent, radius=radius, reach=reach) + 1

@@ -76,7 +76,7 @@ def fit(
         "Trained %d epochs on %d samples (%d positive); best epoch %d: %.2f of directions, %.3f of in or out right.",
         len(history),
         len(samples),
-        samples.inside.sum(),
+        samples.positive.sum(),
         best.epoch + 1,
         best.direction_accuracy,
         best.inside_accuracy,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numba
@@ -44,11 +45,11 @@ def mean_field(spots: Spots, direction: np.ndarray, inside: np.ndarray) -> Field
     """
     vector = spots.on_grid(direction_vectors()[direction.argmax(axis=1)], 0.0)
     occupied = spots.on_grid(np.ones(len(spots)), 0.0)
-    around = ndimage.uniform_filter(occupied, 3, mode="constant")
+    around = _mean_of_nine(occupied)
     known = around > 1 / 18  # at least one of nine
     share = np.where(known, around, 1)
-    probability = ndimage.uniform_filter(spots.on_grid(inside.astype(np.float64), 0.0), 3, mode="constant")
-    return Field(_unit(_each(vector, ndimage.uniform_filter, 3)), np.where(known, probability / share, 0))
+    probability = _mean_of_nine(spots.on_grid(inside.astype(np.float64), 0.0))
+    return Field(_unit(_each(vector, _mean_of_nine)), np.where(known, probability / share, 0))
 
 
 def confidence_field(spots: Spots, direction: np.ndarray, inside: np.ndarray, *, sigma: float) -> Field:
@@ -65,24 +66,33 @@ def confidence_field(spots: Spots, direction: np.ndarray, inside: np.ndarray, *,
     sigma
         Standard deviation of the Gaussian in bins.
     """
-    vector = spots.on_grid(direction.astype(np.float64) @ direction_vectors(), 0.0)
+    # A matrix product would round a row by its place among the others, and so by where a window begins.
+    vector = spots.on_grid(np.einsum("nd,dc->nc", direction.astype(np.float64), direction_vectors()), 0.0)
     occupied = spots.on_grid(np.ones(len(spots)), 0.0)
     probability = spots.on_grid(inside.astype(np.float64), 0.0)
     sure = np.abs(2 * probability - 1) * occupied
 
+    def smooth(values: np.ndarray) -> np.ndarray:
+        return ndimage.gaussian_filter(values, sigma, mode="constant")
+
     # The least weight keeps a lone spot from filling all that the Gaussian's tail reaches.
     faint = _FAINT / (2 * np.pi * sigma**2)
-    around = ndimage.gaussian_filter(occupied, sigma, mode="constant")[..., None] + faint
-    vector += (
-        (1 - np.linalg.norm(vector, axis=-1, keepdims=True)) * _each(vector, ndimage.gaussian_filter, sigma) / around
-    )
-    around = ndimage.gaussian_filter(sure, sigma, mode="constant") + faint
-    mean = ndimage.gaussian_filter(sure * probability, sigma, mode="constant") / around
+    around = smooth(occupied)[..., None] + faint
+    vector += (1 - np.linalg.norm(vector, axis=-1, keepdims=True)) * _each(vector, smooth) / around
+    around = smooth(sure) + faint
+    mean = smooth(sure * probability) / around
     return Field(_unit(vector), sure * probability + (1 - sure) * mean)
 
 
-def _each(vector: np.ndarray, smooth, size: float) -> np.ndarray:
-    return np.stack([smooth(vector[..., axis], size, mode="constant") for axis in range(2)], axis=-1)
+def _each(vector: np.ndarray, smooth: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    return np.stack([smooth(vector[..., axis]) for axis in range(2)], axis=-1)
+
+
+def _mean_of_nine(values: np.ndarray) -> np.ndarray:
+    """Mean over 3 x 3 bins; `ndimage.uniform_filter` keeps running sums, which round by where a window begins."""
+    for axis in (0, 1):
+        values = ndimage.correlate1d(values, np.full(3, 1 / 3), axis, mode="constant")
+    return values
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

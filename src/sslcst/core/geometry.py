@@ -45,6 +45,11 @@ class Regions:
         """Eq. 1: the mean position (n, 2) of each region's pixels, where pixel i reaches from i to i + 1."""
         return (self.sums + 0.5 * self.areas[:, None]) / self.areas[:, None]
 
+    @property
+    def diameter(self) -> float:
+        """That of the disc as large as the median region, in pixels."""
+        return 2 * float(np.sqrt(np.median(self.areas) / np.pi))
+
     def take(self, chosen: np.ndarray) -> Regions:
         """Some of the regions."""
         return Regions(**{name: getattr(self, name)[chosen] for name in _FIELDS})
@@ -200,3 +205,65 @@ def _search_rings(index, lookup, rows, columns, n):  # pragma: no cover (compile
                 if found == n:
                     break
     return out
+
+
+def nearest_nuclei(nuclei: np.ndarray, reach: float, *, n_nearest: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest nuclei of each bin, by the distance to their nearest bin.
+
+    Parameters
+    ----------
+    nuclei
+        Nucleus labels on the grid (rows, columns).
+    reach
+        Bins beyond which a nucleus is not sought.
+    n_nearest
+        How many.
+
+    Returns
+    -------
+    labels
+        Like `nuclei`, (n_nearest, rows, columns); nearest first and of several as near the least label, 0 where there
+        is none. A bin in a nucleus has that one alone.
+    distance
+        In bins, float64 (n_nearest, rows, columns): 0 in a nucleus, infinite where there is none.
+    """
+    padded = np.pad(nuclei, 1)
+    inner = np.ones(nuclei.shape, bool)
+    for dy, dx in ((0, 1), (2, 1), (1, 0), (1, 2)):
+        inner &= padded[dy : dy + nuclei.shape[0], dx : dx + nuclei.shape[1]] == nuclei
+    rows, columns = np.nonzero((nuclei > 0) & ~inner)
+    order = np.argsort(nuclei[rows, columns], kind="stable")
+    rows, columns = rows[order], columns[order]
+    ids, start = np.unique(nuclei[rows, columns], return_index=True)
+    labels, squared = _stamp(nuclei, ids, np.append(start, len(rows)), rows, columns, reach, n_nearest)
+    return labels, np.where(labels > 0, np.sqrt(squared), np.inf)
+
+
+@numba.njit(cache=True)
+def _stamp(nuclei, ids, start, rows, columns, reach, n_nearest):  # pragma: no cover (compiled)
+    """Each nucleus, in rising order, enters the lists of the bins around it."""
+    height, width = nuclei.shape
+    labels = np.zeros((n_nearest, height, width), nuclei.dtype)
+    squared = np.full((n_nearest, height, width), np.iinfo(np.int64).max)
+    far = int(reach)
+    for i in range(len(ids)):
+        edge_rows, edge_columns = rows[start[i] : start[i + 1]], columns[start[i] : start[i + 1]]
+        for y in range(max(0, edge_rows.min() - far), min(height, edge_rows.max() + far + 1)):
+            for x in range(max(0, edge_columns.min() - far), min(width, edge_columns.max() + far + 1)):
+                if nuclei[y, x] > 0:
+                    if nuclei[y, x] == ids[i]:
+                        labels[0, y, x], squared[0, y, x] = ids[i], 0
+                    continue
+                least = np.iinfo(np.int64).max
+                for k in range(len(edge_rows)):
+                    least = min(least, (edge_rows[k] - y) ** 2 + (edge_columns[k] - x) ** 2)
+                if least > reach**2:
+                    continue
+                place = n_nearest
+                while place > 0 and least < squared[place - 1, y, x]:
+                    place -= 1
+                for k in range(n_nearest - 1, place, -1):
+                    labels[k, y, x], squared[k, y, x] = labels[k - 1, y, x], squared[k - 1, y, x]
+                if place < n_nearest:
+                    labels[place, y, x], squared[place, y, x] = ids[i], least
+    return labels, squared

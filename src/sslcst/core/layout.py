@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sslcst.core.geometry import Regions
 from sslcst.core.spots import Grid
-from sslcst.errors import DataError
 from sslcst.params import Params
 
 _BINS_ACROSS = 16  # a nucleus of median diameter
@@ -27,29 +25,21 @@ class Layout:
 
 
 def lay_out(
-    regions: Regions, raster_shape: tuple[int, int], *, pixel_size: float, pixel_sides: np.ndarray, params: Params
+    diameter: float, raster_shape: tuple[int, int], *, pixel_size: float, pixel_sides: np.ndarray, params: Params
 ) -> Layout:
     """Lay a grid of bins over a raster of nuclei.
 
     Parameters
     ----------
-    regions
-        The nuclei, in pixels.
+    diameter
+        Of the median nucleus, in pixels.
     raster_shape
         Pixels (height, width).
     pixel_size, pixel_sides
         Side of a square of a pixel's area, and sides of a pixel along y and x, in units of the coordinate system.
     params
         ``spots.bin_size`` and ``prior.radius``, where they are given.
-
-    Raises
-    ------
-    DataError
-        There are no nuclei.
     """
-    if not len(regions):
-        raise DataError("There are no nuclei: all labels are 0.")
-    diameter = 2 * float(np.sqrt(np.median(regions.areas) / np.pi))  # pixels
     bin_size = params.spots.bin_size or max(1, round(diameter / _BINS_ACROSS)) * pixel_size
     height, width = bin_size / pixel_sides
     grid = Grid(raster_shape, (float(height), float(width)), bin_size)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from scipy import ndimage
 
+from sslcst.core.density import Membership
 from sslcst.core.relations import Relations
 from sslcst.core.spots import Spots
 from sslcst.errors import DataError
@@ -23,6 +24,7 @@ logger = logging.getLogger("sslcst")
 
 N_DIRECTIONS = 16
 DENSITY_BINS = 7  # side of the square over which counts are summed to tell "little or no expression"
+_SURE = 0.8  # probability to lie in a cell from which on the direction to its nucleus is taught
 _FINE = 256  # parts of an expected cell radius to which distances are told apart when the farthest spots are sought
 
 
@@ -68,7 +70,7 @@ class Samples:
     key
         Key of each sample's spot (`Spots.keys`), int64 (m,).
     inside
-        Whether it lies in a cell (positive) or not (negative), bool (m,).
+        Whether it lies in a cell (positive, 1) or not (negative, 0), or the probability that it does, (m,).
     direction
         Class of the direction to its nucleus' centroid, int64 (m,); -1 where there is none.
     square
@@ -88,6 +90,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.key)
+
+    @property
+    def positive(self) -> np.ndarray:
+        """Which more likely lie in a cell than not, bool (m,)."""
+        return self.inside >= 0.5
 
     def take(self, chosen: np.ndarray) -> Samples:
         """Some of the samples."""
@@ -149,6 +156,7 @@ def choose_samples(
     square: int = 1,
     seed: int = 0,
     owned: np.ndarray | slice = np.s_[:],
+    membership: Membership | None = None,
 ) -> Samples:
     """Positive and negative samples among the spots.
 
@@ -166,6 +174,8 @@ def choose_samples(
         Side in bins of the squares of tissue in which samples are drawn together; 1 draws each spot by itself.
     owned
         The spots that may be chosen; those around them count for their density.
+    membership
+        What the density of transcripts tells of all spots: then each is a sample, with the probability that it tells.
 
     Returns
     -------
@@ -181,6 +191,20 @@ def choose_samples(
         values[owned]
         for values in (spots.index, relations.nucleus, relations.core, relations.nearest, relations.distance)
     )
+    squares = (index // square).astype(np.int64) @ (spots.grid.whole_shape[1], 1)
+    direction = direction_class(relations.offset[owned])
+    if membership is not None:
+        share = membership.share[owned]
+        taught = (share >= _SURE) & (membership.owner[owned] == np.where(nucleus > 0, nucleus, nearest))
+        found = Samples(
+            spots.grid.keys(index),
+            share,
+            np.where(taught, direction, -1),
+            squares,
+            nearest.astype(np.int64),
+            np.zeros(len(index), bool),
+        )
+        return draw([found], params=params, seed=seed)
     outside = nucleus == 0
     if (nearest_negative := _farthest(surveyed, params)) is None:
         little = params.negative_density * _median(surveyed.positive)
@@ -190,10 +214,13 @@ def choose_samples(
     kinds = [np.flatnonzero(core), np.flatnonzero(negative)]
     spot = np.concatenate(kinds)
     inside = np.arange(len(spot)) < len(kinds[0])
-    squares = (index[spot] // square).astype(np.int64) @ (spots.grid.whole_shape[1], 1)
-    direction = np.where(inside, direction_class(relations.offset[owned][spot]), -1)
     found = Samples(
-        spots.grid.keys(index[spot]), inside, direction, squares, nearest[spot].astype(np.int64), np.zeros_like(inside)
+        spots.grid.keys(index[spot]),
+        inside.astype(np.float64),
+        np.where(inside, direction[spot], -1),
+        squares[spot],
+        nearest[spot].astype(np.int64),
+        np.zeros_like(inside),
     )
     return draw([found], params=params, seed=seed)
 
@@ -202,7 +229,7 @@ def draw(parts: Sequence[Samples], *, params: SamplingParams, seed: int) -> Samp
     """As many samples of either kind as are wanted, square by square, from those that the parts of a chip offer."""
     found = Samples(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(Samples)))
     order = np.lexsort((hash_uniform(found.key, seed), hash_uniform(found.square, seed)))
-    kinds = [order[found.inside[order] == kind][: params.max_samples] for kind in (True, False)]
+    kinds = [order[found.positive[order] == kind][: params.max_samples] for kind in (True, False)]
     return found.take(np.concatenate(kinds))
 
 
@@ -213,7 +240,7 @@ def set_apart(samples: Samples, *, params: SamplingParams, whole_squares: bool, 
     square of tissue, or of one nucleus. Of these ways, the first is taken that leaves both kinds on both sides.
     """
     together = [samples.square, samples.nearest, samples.key] if whole_squares else [samples.nearest, samples.key]
-    inside = samples.inside
+    inside = samples.positive
     for group in together:
         validation = hash_uniform(group, seed + 1) < params.validation
         if all(_both(validation[kind]) for kind in (inside, ~inside)):

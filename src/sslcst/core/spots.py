@@ -64,7 +64,10 @@ class Grid:
     def pixels(self, ranges: tuple[tuple[int, int], tuple[int, int]] | None = None) -> tuple[slice, slice]:
         """Pixels (rows, columns) of the whole raster that any of the bins in view, or in these ranges, touches."""
         low, high = zip(*(ranges or self.ranges), strict=True)
-        starts = (int(np.floor(start * step)) for start, step in zip(low, self.step, strict=True))
+        starts = (  # where the size divided by the step is rounded up, a last bin begins at the raster's far edge
+            min(int(np.floor(start * step)), size - 1)
+            for start, step, size in zip(low, self.step, self.raster_shape, strict=True)
+        )
         stops = (
             min(int(np.ceil(stop * step)), size)
             for stop, step, size in zip(high, self.step, self.raster_shape, strict=True)
@@ -154,6 +157,10 @@ class Spots:
         out = np.full((*self.grid.shape, *values.shape[1:]), fill, values.dtype)
         out[self.place] = values
         return out
+
+    def totals(self) -> np.ndarray:
+        """Transcripts in each bin, int64 (rows, columns)."""
+        return self.on_grid(np.asarray(self.counts.sum(axis=1), np.int64).ravel(), 0)
 
     def within(self, ranges: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:
         """Which spots lie in these rows and columns (start, stop): bool (n,)."""

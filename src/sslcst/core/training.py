@@ -148,6 +148,6 @@ def _validate(encoder, inputs, targets) -> tuple[float, float, float]:
     right = direction.argmax(dim=1) == direction_class
     return (
         float(losses(direction, inside, direction_class, is_inside)),
-        float(((inside > 0) == (is_inside > 0)).float().mean()),
+        float(((inside > 0) == (is_inside >= 0.5)).float().mean()),
         float(right[known].float().mean()) if known.any() else float("nan"),
     )

@@ -133,7 +133,7 @@ def _names(path: Path, genes: np.ndarray, gene_column: str | None) -> tuple[pd.I
 
 
 class _Rows:
-    """Reads partitions of `size` rows; `ends` and `codes` are those of the file's genes, of which some may share one."""
+    """Reads partitions of `size` rows; `ends` and `codes` are of the genes of the file, which may share a code."""
 
     def __init__(self, path: Path, size: int, ends: np.ndarray, codes: np.ndarray, genes: pd.Index) -> None:
         self.path, self.size, self.ends, self.codes, self.genes = path, size, ends, codes, genes

@@ -70,6 +70,9 @@ def write_geojson(
     StoreError
         The file cannot be written.
     """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise StoreError(f"{path} could not be written: there is no folder {path.parent}.")
     cells_key, nuclei_key, table_key = (f"{key}_{name}" for name in ("cells", "nuclei", "table"))
     for name in (cells_key, nuclei_key):
         choose_key(sdata.labels, name, kind="labels element", argument="key")
@@ -90,7 +93,7 @@ def write_geojson(
             namespace=cells_key,
         )
         try:
-            with Path(path).open("w", encoding="utf-8") as file:
+            with path.open("w", encoding="utf-8") as file:
                 file.write('{"type": "FeatureCollection", "features": [\n')
                 for i, feature in enumerate(features):
                     file.write((",\n" if i else "") + json.dumps(feature))

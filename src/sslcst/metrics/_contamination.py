@@ -8,8 +8,12 @@ from scipy import sparse
 
 from sslcst.errors import DataError, ParameterError
 
+_BLOCK = 500  # genes that are paired with all at once
 
-def exclusive_pairs(nuclear: sparse.sparray, *, min_expected: float = 5.0, max_ratio: float = 0.2) -> NDArray[np.intp]:
+
+def exclusive_pairs(
+    nuclear: sparse.sparray, *, min_expected: float = 5.0, max_ratio: float = 0.2, max_pairs: int = 10_000
+) -> NDArray[np.intp]:
     """Pairs of genes that exclude each other in nuclei, where there is next to no spill from neighbours.
 
     Of m nuclei let n_g hold gene g and n_gh both g and h. Were the genes independent, one would expect
@@ -24,10 +28,12 @@ def exclusive_pairs(nuclear: sparse.sparray, *, min_expected: float = 5.0, max_r
         Nuclei with both genes that independence would give, at least; above 0.
     max_ratio
         Share of these that may be there, in [0, 1).
+    max_pairs
+        Of more pairs, those with the largest e_gh are taken; at least 1.
 
     Returns
     -------
-    (k, 2) genes, g < h. None where there are too few nuclei or counts to tell.
+    (k, 2) genes, g < h, in rising order. None where there are too few nuclei or counts to tell.
 
     Raises
     ------
@@ -38,14 +44,23 @@ def exclusive_pairs(nuclear: sparse.sparray, *, min_expected: float = 5.0, max_r
         raise ParameterError(f"min_expected={min_expected!r}: must be above 0.")
     if not 0 <= max_ratio < 1:
         raise ParameterError(f"max_ratio={max_ratio!r}: must lie in [0, 1).")
+    if max_pairs < 1:
+        raise ParameterError(f"max_pairs={max_pairs!r}: must be at least 1.")
     present = _presence(nuclear)
     holding = present.sum(axis=0)
     kept = np.flatnonzero(holding * holding.max(initial=0) >= min_expected * present.shape[0])  # the others cannot
-    present, holding = present[:, kept], holding[kept].astype(float)
-    expected = np.outer(holding, holding) / max(present.shape[0], 1)
-    observed = (present.T @ present).toarray()
-    g, h = np.nonzero(np.triu((expected >= min_expected) & (observed <= max_ratio * expected), k=1))
-    return np.stack([kept[g], kept[h]], axis=1)
+    present, holding = present[:, kept].tocsc(), holding[kept].astype(float)
+    pairs, surety = [np.empty((0, 2), np.intp)], [np.empty(0)]
+    for start in range(0, len(kept), _BLOCK):  # a dense table of all genes by all would outgrow memory
+        block = slice(start, start + _BLOCK)
+        expected = np.outer(holding[block], holding) / present.shape[0]
+        observed = (present[:, block].T @ present).toarray()
+        later = np.arange(len(kept)) > np.arange(len(kept))[block, None]
+        g, h = np.nonzero(later & (expected >= min_expected) & (observed <= max_ratio * expected))
+        pairs.append(np.stack([kept[start + g], kept[h]], axis=1))
+        surety.append(expected[g, h])
+    surest = np.argsort(-np.concatenate(surety), kind="stable")[:max_pairs]
+    return np.concatenate(pairs)[np.sort(surest)]
 
 
 def contamination(counts: sparse.sparray, pairs: NDArray[np.integer]) -> NDArray[np.float64]:

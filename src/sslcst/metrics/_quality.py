@@ -8,9 +8,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from skimage.segmentation import expand_labels
 
+from sslcst.core.counts import count_matrix, owners
 from sslcst.errors import DataError, ParameterError
 from sslcst.metrics._contamination import contamination, exclusive_pairs
 from sslcst.metrics._overlap import check_ids
+from sslcst.metrics._sizes import diameters
 
 
 def quality(
@@ -73,28 +75,25 @@ def quality(
     yx = np.asarray(yx, float)
     count = np.ones(gene.shape, np.int64) if count is None else check_ids("count", count).astype(np.int64)
     _check(cells, nuclei, yx, gene, count, pixel_size, ring)
-    ids, area = np.unique(cells[cells > 0], return_counts=True)
-    if ring is None:
-        ring = (
-            0.5 * pixel_size * float(np.sqrt(np.median(np.unique(nuclei[nuclei > 0], return_counts=True)[1]) / np.pi))
-        )
-    around = np.where(cells == 0, expand_labels(cells, ring / pixel_size), 0)
-    cytoplasm = np.where(nuclei == 0, cells, 0)
-
-    inside = _counts(_owner(yx, cells), gene, count, ids)
+    ring = float(np.median(diameters(nuclei, pixel_size=pixel_size))) / 4 if ring is None else ring
+    ids, n_genes = np.unique(cells[cells > 0]), int(gene.max()) + 1
+    inside = sparse.csr_array(count_matrix(owners(yx, cells), gene, count, ids=ids, n_genes=n_genes))
     if pairs is None:
         nuclear_ids = np.unique(nuclei[nuclei > 0])
-        pairs = exclusive_pairs(_counts(_owner(yx, nuclei), gene, count, nuclear_ids))
-    density = [_density(_owner(yx, part), part, count, ids) for part in (cytoplasm, around)]
+        pairs = exclusive_pairs(count_matrix(owners(yx, nuclei), gene, count, ids=nuclear_ids, n_genes=n_genes))
+
+    cytoplasm = np.where(nuclei == 0, cells, 0)
+    around = np.where(cells == 0, expand_labels(cells, ring / pixel_size), 0)
+    density = [_density(owners(yx, part), part, count, ids) for part in (cytoplasm, around)]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = density[0] / density[1]
     n_counts = inside.sum(axis=1)
     return pd.DataFrame(
         {
             "n_counts": n_counts,
-            "n_genes": np.diff(inside.indptr),
+            "n_genes": (inside > 0).sum(axis=1),
             "share": n_counts / count.sum(),
-            "diameter": 2 * pixel_size * np.sqrt(area / np.pi),
+            "diameter": diameters(cells, pixel_size=pixel_size),
             "contamination": contamination(inside, pairs),
             "density_ratio": ratio,
         },
@@ -115,24 +114,6 @@ def _check(cells, nuclei, yx, gene, count, pixel_size, ring) -> None:
     for name, length in (("pixel_size", pixel_size), ("ring", ring)):
         if length is not None and not 0 < length < np.inf:
             raise ParameterError(f"{name}={length!r}: must be a positive number.")
-
-
-def _owner(yx: NDArray[np.float64], labels: NDArray[np.integer]) -> NDArray[np.integer]:
-    """Label at each position, 0 off the raster."""
-    place = np.floor(yx)
-    on = ((place >= 0) & (place < labels.shape)).all(axis=1)
-    owner = np.zeros(len(yx), labels.dtype)
-    owner[on] = labels[tuple(place[on].astype(np.intp).T)]
-    return owner
-
-
-def _counts(owner, gene, count, ids) -> sparse.csr_array:
-    """Counts (cells, genes) of the transcripts that have an owner."""
-    owned = owner > 0
-    entries = (count[owned], (np.searchsorted(ids, owner[owned]), gene[owned].astype(np.int64)))
-    counts = sparse.coo_array(entries, shape=(len(ids), int(gene.max()) + 1)).tocsr()
-    counts.eliminate_zeros()
-    return counts
 
 
 def _density(owner, labels, count, ids) -> NDArray[np.float64]:

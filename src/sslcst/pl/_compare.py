@@ -136,12 +136,12 @@ def compare(
 def _disagreement(a: Raster, b: Raster) -> NDArray[np.float64]:
     """Colour (y, x, 4) of each of a's pixels, clear where its cell is the partner of b's or both have none."""
     others = labels_on(b.pixels, _grid(b), _grid(a))
-    partner = np.zeros(int(a.pixels.max()) + 1, np.int64) - 1
-    partner[0] = 0
+    ids, place = np.unique(a.pixels, return_inverse=True)
+    partner = np.where(ids == 0, 0, -1)
     if a.pixels.any():
-        pairs = match(a.pixels, others).astype(np.int64)
-        partner[pairs[:, 0]] = pairs[:, 1]
-    differ = partner[a.pixels] != others
+        pairs = match(a.pixels, others)
+        partner[np.searchsorted(ids, pairs[:, 0])] = pairs[:, 1]
+    differ = partner[place].reshape(others.shape) != others
     return differ[..., None] * np.array(to_rgba(TRANSCRIPTS, 0.6))
 
 

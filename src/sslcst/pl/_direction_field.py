@@ -31,7 +31,7 @@ from sslcst.pl._canvas import (
     read_raster,
     show,
 )
-from sslcst.pp import as_spots
+from sslcst.pp._spots import as_spots
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -62,7 +62,7 @@ def direction_field(
 
     An arrow points along the mean direction of the posterior (eq. 15) and is the longer, the surer the prediction.
     Spots that more probably lie outside of all cells have none. Where arrows would be too many to be told apart, each
-    stands for the spots of a square block, and the legend says so.
+    stands for the spots of a square block, and the legend says so: best seen in a region of some cells.
 
     Parameters
     ----------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import pandas as pd
 
 from sslcst._logging import logger
 from sslcst.core.cells import Occupancy
+from sslcst.core.composition import compare_mixes, tally_ratios, trust_of
+from sslcst.core.density import Levels, Membership, cell_share, look_around, measure_levels
 from sslcst.core.geometry import Regions
 from sslcst.core.layout import lay_out
 from sslcst.core.relations import Relations, relate
@@ -61,10 +64,11 @@ def bin_spots(
         Sections ``transcripts``, ``spots`` and ``prior``.
     key_added
         Name of the table of n spots x genes. ``X`` holds counts (csr); ``obs`` row and column on the grid, the labels
-        of nucleus and core (0 outside), the nearest nucleus and the distance to its centroid (in bins);
-        ``obsm["spatial"]`` the position (x, y) in the coordinate system; ``obsm["to_nucleus"]`` the vector (dy, dx), in
-        bins, to the centroid of the spot's own nucleus or else of the nearest. It is added to the object; a store on
-        disk is not touched.
+        of nucleus and core (0 outside), the nearest nucleus and the distance to its centroid (in bins), the nucleus
+        whose edge is nearest as ``owner`` (0 beyond reach), and as ``share`` the probability to lie in its cell that
+        the density of transcripts tells; ``obsm["spatial"]`` the position (x, y) in the coordinate system;
+        ``obsm["to_nucleus"]`` the vector (dy, dx), in bins, to the centroid of the spot's own nucleus or else of the
+        nearest. It is added to the object; a store on disk is not touched.
 
     Raises
     ------
@@ -90,13 +94,24 @@ def bin_spots(
 
     nuclei = read_nuclei(sdata, nuclei_key, raster)
     regions = Regions.of(nuclei)
-    layout = lay_out(regions, raster.shape, pixel_size=raster.pixel_size, pixel_sides=raster.pixel_sides, params=params)
+    layout = lay_out(
+        regions.diameter, raster.shape, pixel_size=raster.pixel_size, pixel_sides=raster.pixel_sides, params=params
+    )
     grid = layout.grid
     spots = bin_transcripts(
         transcripts.yx, transcripts.gene, transcripts.count, n_genes=len(transcripts.genes), grid=grid
     )
     on_grid = grid.from_raster(nuclei)
     relations = relate(spots, on_grid, grid.from_raster(np.asarray(sdata.labels[cores_key])), regions)
+    lengths = {"radius": layout.radius, "reach": layout.reach(params.prior.sigma)}
+    around = look_around(spots.totals(), on_grid, **lengths)
+    levels = measure_levels(around, **lengths)
+    share = cell_share(around, levels, radius=layout.radius)
+    moments = GeneMoments.of(spots)
+    variable = moments.variable(params.spots.n_genes)
+    told = replace(spots, counts=spots.counts[:, variable])
+    inside = (share >= params.flow.threshold) | (on_grid > 0)
+    likelihood = compare_mixes(around, told, inside, gene_total=moments.total[variable], radius=layout.radius)
     obs = pd.DataFrame(
         {
             "row": spots.index[:, 0],
@@ -105,11 +120,12 @@ def bin_spots(
             "core": relations.core,
             "nearest": relations.nearest,
             "distance": relations.distance,
+            "owner": around.nuclei[0][spots.place],
+            "share": share[spots.place],
         },
         index=pd.RangeIndex(len(spots)).astype(str),
     )
     table = anndata.AnnData(spots.counts, obs=obs, var=pd.DataFrame(index=transcripts.genes))
-    variable = GeneMoments.of(spots).variable(params.spots.n_genes)
     table.var["variable"] = np.isin(np.arange(table.n_vars), variable)
     table.obsm["spatial"] = apply_affine(raster.to_system, grid.centers(spots.index))[:, ::-1]
     table.obsm["to_nucleus"] = relations.offset
@@ -120,10 +136,12 @@ def bin_spots(
         "radius": layout.radius,
         "spacing": Occupancy.of(on_grid, relations.nucleus).spacing,
         "centroids": regions.centers / grid.step,
+        "levels": {name: np.array(value) for name, value in asdict(levels).items()},
+        "trust": trust_of(tally_ratios(around, likelihood, inside, radius=layout.radius)),
         "coordinate_system": coordinate_system,
     }
     logger.info(
-        "%d spots of %.3g, expected cell radius %.3g, in units of coordinate system %r, where a pixel is %.4g.",
+        "%d spots of %.3g, expected cell radius %.3g, in coordinate system %r, a pixel being %.4g.",
         len(spots),
         grid.bin_size,
         layout.radius * grid.bin_size,
@@ -141,3 +159,13 @@ def as_spots(table: AnnData) -> tuple[Spots, Relations]:
         *(obs[name].to_numpy() for name in ("nucleus", "core", "nearest", "distance")), table.obsm["to_nucleus"]
     )
     return Spots(grid, obs[["row", "column"]].to_numpy(np.int32), table.X), relations
+
+
+def as_membership(table: AnnData) -> Membership:
+    """What the density of transcripts tells of each spot of a table that `bin_spots` made."""
+    return Membership(table.obs["owner"].to_numpy(), table.obs["share"].to_numpy())
+
+
+def as_levels(table: AnnData) -> Levels:
+    """What the density of transcripts tells of the tissue of a table that `bin_spots` made."""
+    return Levels(**{name: np.asarray(value).tolist() for name, value in table.uns["sslcst"]["levels"].items()})

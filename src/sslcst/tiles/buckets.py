@@ -18,7 +18,7 @@ from sslcst.tiles.plan import Ranges, blocks
 from sslcst.transcripts import Transcripts, TranscriptSource
 
 _RECORD = np.dtype(
-    [("row", "i4"), ("column", "i4"), ("y", "i4"), ("x", "i4"), ("gene", "i4"), ("count", "i4"), ("transcript", "i8")]
+    [("row", "i4"), ("column", "i4"), ("y", "i4"), ("x", "i4"), ("gene", "i4"), ("count", "u4"), ("transcript", "i8")]
 )
 _DONE = "transcripts/done.json"
 
@@ -32,7 +32,7 @@ class Bucketed:
     bins, pixels
         Row and column on the whole grid and on the whole raster, int32 (n, 2).
     gene, count
-        Index of the gene, and molecules, int32 (n,).
+        Index of the gene, int32 (n,), and molecules, uint32 (n,).
     transcript
         Row of the points element, int64 (n,).
     """
@@ -50,7 +50,7 @@ def fill(source: TranscriptSource, grid: Grid, scratch: Scratch, params: TilePar
     Raises
     ------
     DataError
-        No transcript lies on the raster; a count beyond 2^31.
+        No transcript lies on the raster; a count beyond 2^32.
     """
     if scratch.is_finished(_DONE):
         return
@@ -70,18 +70,22 @@ def fill(source: TranscriptSource, grid: Grid, scratch: Scratch, params: TilePar
 
 def _append(part: Transcripts, grid: Grid, scratch: Scratch, side: int) -> int:
     on = inside_raster(part.yx, grid.raster_shape)
+    if not on.any():
+        return 0
     records = np.empty(int(on.sum()), _RECORD)
     bins, pixels = grid.bins(part.yx[on]), np.floor(part.yx[on]).astype(np.int32)
     records["row"], records["column"] = bins.T
     records["y"], records["x"] = pixels.T
     records["gene"], records["transcript"] = part.gene[on], part.row[on]
     count = 1 if part.count is None else part.count[on]
-    if np.max(count, initial=0) > np.iinfo(np.int32).max:
-        raise DataError(f"A transcript counts {np.max(count)} molecules: more than 2^31 - 1 cannot be.")
+    if np.max(count, initial=0) > np.iinfo(np.uint32).max:
+        raise DataError(f"A transcript counts {np.max(count)} molecules: more than 2^32 - 1 cannot be.")
     records["count"] = count
     block = bins // side
-    number = block[:, 0] * -(-grid.whole_shape[1] // side) + block[:, 1]
-    records, number = (values[np.argsort(number, kind="stable")] for values in (records, number))
+    n_rows, n_columns = (-(-size // side) for size in grid.whole_shape)
+    number = (block[:, 0] * n_columns + block[:, 1]).astype(np.min_scalar_type(n_rows * n_columns))  # sorts faster
+    order = np.argsort(number, kind="stable")
+    records, number = records[order], number[order]
     edges = np.append(np.flatnonzero(np.diff(number, prepend=-1)), len(number))
     for start, stop in pairwise(edges.tolist()):
         [(name, _)] = blocks(tuple((n, n + 1) for n in records[start].tolist()[:2]), side, grid.whole_shape)

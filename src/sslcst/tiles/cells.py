@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from sslcst.core.cells import find_cells, halo, to_pixels
+from sslcst.core.cells import cells_near_nuclei, find_cells, halo, halo_near_nuclei, to_pixels
+from sslcst.core.density import cell_share
 from sslcst.core.features import Features
 from sslcst.core.inference import predict_spots
 from sslcst.core.inputs import make_inputs
 from sslcst.core.measure import Cells, measure
-from sslcst.core.model import Model
+from sslcst.core.model import Model, take_genes
 from sslcst.core.polygons import polygons
-from sslcst.core.prior import direction_posterior, direction_prior
+from sslcst.core.prior import density_posterior, direction_posterior, direction_prior
 from sslcst.core.spots import Spots
-from sslcst.io import read_model
+from sslcst.model_file import read_model
 from sslcst.tiles.buckets import transcripts_in
 from sslcst.tiles.chip import Chip
+from sslcst.tiles.density import Told, membership, surroundings
 from sslcst.tiles.execute import computing, run
 from sslcst.tiles.plan import Ranges, Tile
 
@@ -36,6 +38,8 @@ class Segmentation:
         The chip, in whose scratch folder the model lies.
     genes
         Indices of the model's genes among those of the chip, in the model's order; -1 for one that is not there.
+    told
+        What densities tell.
     spacing
         How far a prediction speaks for, in bins.
     device
@@ -50,6 +54,7 @@ class Segmentation:
 
     chip: Chip
     genes: np.ndarray
+    told: Told
     spacing: float
     device: str
     sha256: str
@@ -60,6 +65,8 @@ class Segmentation:
     def halo(self) -> int:
         """Bins around a tile beyond which nothing bears on its cells."""
         chip = self.chip
+        if chip.params.flow.decoding == "nuclei":
+            return halo_near_nuclei(chip.extent, radius=chip.layout.radius, reach=chip.reach)
         return halo(chip.extent, reach=chip.reach, spacing=self.spacing, orphans=chip.params.flow.orphans)
 
 
@@ -111,6 +118,9 @@ def _predict_tile(job: Segmentation, tile: Tile) -> None:
     low, high = np.array(tile.ranges).T
     near = ((chip.centers >= low - chip.reach - 1) & (chip.centers < high + chip.reach + 1)).all(axis=1)
     direction = direction_posterior(predicted, direction_prior(index + 0.5, chip.centers[near], chip.reach))
+    weight = chip.params.prior.density
+    if weight > 0:
+        inside = density_posterior(inside, membership(chip, job.told.levels, tile, index).share, weight)
     own = Spots(spots.grid, index, spots.counts[owned])
     files = []
     for name, ranges in chip.blocks(tile.ranges):
@@ -143,17 +153,21 @@ def _cells_of_tile(job: Segmentation, tile: Tile) -> None:
     spots, direction, inside = _predictions(chip, ranges)
     seen = transcripts_in(ranges, chip.grid, chip.scratch, chip.params.tiles.block)
     nuclei = chip.nuclei(spots.grid)
+    if chip.params.flow.decoding == "nuclei":
+        on_grid = _cells_near_nuclei(job, ranges, inside)
+    else:
+        with computing:
+            on_grid = find_cells(
+                spots,
+                direction=direction,
+                inside=inside,
+                nuclei=spots.grid.from_raster(nuclei),
+                reach=chip.reach,
+                spacing=job.spacing,
+                first_orphan=int(chip.regions.ids[-1]) + 1,
+                params=chip.params.flow,
+            )
     with computing:
-        on_grid = find_cells(
-            spots,
-            direction=direction,
-            inside=inside,
-            nuclei=spots.grid.from_raster(nuclei),
-            reach=chip.reach,
-            spacing=job.spacing,
-            first_orphan=int(chip.regions.ids[-1]) + 1,
-            params=chip.params.flow,
-        )
         labels = to_pixels(on_grid, spots.grid, nuclei)
     pixels = spots.grid.pixels()
     corner = (pixels[0].start, pixels[1].start)
@@ -184,6 +198,22 @@ def _cells_of_tile(job: Segmentation, tile: Tile) -> None:
     own = tuple(slice(part.start - start, part.stop - start) for part, start in zip(own, corner, strict=True))
     chip.scratch.save(cells_file(tile), {"labels": labels[own]} | vars(measured))
     chip.scratch.finish(_measured(tile), files)
+
+
+def _cells_near_nuclei(job: Segmentation, ranges: Ranges, inside: np.ndarray) -> np.ndarray:
+    chip, told = job.chip, job.told
+    around, spots = surroundings(chip, ranges)
+    with computing:
+        return cells_near_nuclei(
+            around,
+            replace(spots, counts=take_genes(spots.counts, told.genes)),
+            share=cell_share(around, told.levels, radius=chip.layout.radius),
+            predicted=inside,
+            gene_total=told.gene_total,
+            trust=told.trust,
+            radius=chip.layout.radius,
+            threshold=chip.params.flow.threshold,
+        )
 
 
 def _own_ids(chip: Chip, tile: Tile, labels: np.ndarray) -> np.ndarray:

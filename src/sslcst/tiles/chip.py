@@ -70,13 +70,13 @@ class Chip:
         return int(np.ceil(((self.regions.high - self.regions.low) / self.grid.step).max()))
 
     def tiles(self) -> list[Tile]:
-        """The tiles that hold a transcript or a part of a nucleus, row by row."""
-        low, high = self.regions.low / self.grid.step, self.regions.high / self.grid.step
+        """The tiles that hold a transcript, or that a cell may reach into, row by row."""
+        low, high = (self.regions.low / self.grid.step - self.reach, self.regions.high / self.grid.step + self.reach)
 
         def is_empty(tile: Tile) -> bool:
             start, stop = np.array(tile.ranges).T
-            has_nucleus = ((low < stop) & (high > start)).all(axis=1).any()
-            return not has_nucleus and not any(self.scratch.has(bucket(name)) for name, _ in self.blocks(tile.ranges))
+            near_nucleus = ((low < stop) & (high > start)).all(axis=1).any()
+            return not near_nucleus and not any(self.scratch.has(bucket(name)) for name, _ in self.blocks(tile.ranges))
 
         return [tile for tile in cut(self.grid, self.params.tiles) if not is_empty(tile)]
 

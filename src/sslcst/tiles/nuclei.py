@@ -13,7 +13,7 @@ from sslcst._logging import progress
 from sslcst.core.geometry import Regions
 from sslcst.core.nuclei import load_backend, segment_nuclei
 from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_intensity
-from sslcst.core.nuclei.sslcst import typical_diameter
+from sslcst.core.nuclei.sslcst import DIAMETER, typical_diameter
 from sslcst.elements import NucleusSource, read_part
 from sslcst.params import Params
 from sslcst.scratch import Scratch
@@ -81,9 +81,9 @@ def segment(
 ) -> Regions:
     """Find the nuclei in a stain, and where they lie.
 
-    An image of one tile is segmented as one. Of a larger one, percentiles are taken from pixels on a regular grid over
-    all of it, and the diameter is measured where contrast is highest; each tile then sees some nuclei beyond its
-    border, and gives those whose centroid it holds. Of two that overlap by half, the later one is dropped.
+    An image of one tile is segmented as one. Of a larger one, intensities and the diameter are told by a glance at it;
+    each tile then sees some nuclei beyond its border, and gives those whose centroid it holds. Of two that overlap by
+    half, the later one is dropped.
     """
     out = _create(scratch, shape)
     side = params.tiles.image_size
@@ -94,34 +94,37 @@ def segment(
         _write(out, tuple((0, size) for size in shape), labels)
         return _finish(scratch, [Regions.of(labels)])
 
-    step = int(np.ceil(np.sqrt(np.prod(shape) / _LOOK)))
-    glance = check_image(np.asarray(image[step // 2 :: step, step // 2 :: step]))
-    low, high = intensity_range(glance, params.nuclei.percentiles)
-    diameter = _measure(image, shape, glance, step, low, high, pixel_size, params, device)
+    low, high, diameter = glance(image, shape, pixel_size=pixel_size, params=params, device=device)
     stain = Stain(image, scratch, low, high, diameter, params, device)
     tiles = [(f"nuclei/{row:03}-{column:03}.npz", ranges) for row, column, ranges in squares(shape, side)]
     run("nuclei", _segment_tile, stain, [tile for tile in tiles if not scratch.has(tile[0])])
     return _merge(stain, tiles, out)
 
 
-def _measure(image, shape, glance, step, low, high, pixel_size, params, device) -> float:
-    """The diameter in pixels with which nuclei cover most of the window of highest contrast, or the one found there."""
-    side = int(np.sqrt(_LOOK))
-    coarse = np.clip(scale_intensity(glance, low, high), 0, 1)
-    windows = list(squares(shape, side))
+def glance(
+    image: Any, shape: tuple[int, int], *, pixel_size: float, params: Params, device: str
+) -> tuple[float, float, float]:
+    """The intensities that become 0 and 1, and the diameter of nuclei in pixels.
+
+    Percentiles are of pixels on a regular grid over all of the image. The diameter is, of those that the parameters
+    give, the one with which nuclei cover most of the window of highest contrast, or else that of the nuclei found
+    there.
+    """
+    step = int(np.ceil(np.sqrt(np.prod(shape) / _LOOK)))
+    coarse = check_image(np.asarray(image[step // 2 :: step, step // 2 :: step]))
+    low, high = intensity_range(coarse, params.nuclei.percentiles)
+    coarse = np.clip(scale_intensity(coarse, low, high), 0, 1)
 
     def contrast(ranges: Ranges) -> float:
-        return float(
-            coarse[tuple(slice(start // step, max(stop // step, start // step + 1)) for start, stop in ranges)].std()
-        )
+        return float(coarse[tuple(slice(start // step, -(-stop // step)) for start, stop in ranges)].std())
 
-    best = max((ranges for _, _, ranges in windows), key=contrast)
+    best = max((ranges for _, _, ranges in squares(shape, int(np.sqrt(_LOOK)))), key=contrast)
     window = scale_intensity(read_part(image, *(slice(*r) for r in best)), low, high)
     segment = load_backend(params.nuclei, device=device)
     with computing:
         tried = {d: segment(window, d) for d in [d / pixel_size for d in params.nuclei.diameters] or [None]}
     diameter = max(tried, key=lambda d: np.count_nonzero(tried[d]))
-    return diameter or typical_diameter(relabel_sequential(tried[None])[0]) or 20.0
+    return low, high, diameter or typical_diameter(relabel_sequential(tried[None])[0]) or DIAMETER
 
 
 def _segment_tile(stain: Stain, tile: tuple[str, Ranges]) -> None:

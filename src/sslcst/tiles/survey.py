@@ -19,6 +19,7 @@ from sslcst.core.spots import GeneMoments, Grid, Spots, sum_spots
 from sslcst.elements import read_part
 from sslcst.tiles.buckets import transcripts_in
 from sslcst.tiles.chip import Chip, read_nuclei
+from sslcst.tiles.density import Told, measure_density, membership
 from sslcst.tiles.execute import computing, run
 from sslcst.tiles.plan import Tile
 
@@ -33,18 +34,20 @@ class Surveyed:
     ----------
     samples
         See `sslcst.core.sampling.Survey`.
-    genes
-        Indices of the genes that are read.
+    told
+        What densities tell, and the genes that are read.
     occupancy
         How densely spots lie in nuclei.
-    n_spots
-        Number of spots.
+    n_spots, n_counts, n_cores
+        Numbers of spots, of molecules in them, and of nuclei that have a core.
     """
 
     samples: Survey
-    genes: np.ndarray
+    told: Told
     occupancy: Occupancy
     n_spots: int
+    n_counts: int
+    n_cores: int
 
 
 def survey_chip(chip: Chip, tiles: list[Tile]) -> Surveyed:
@@ -62,11 +65,14 @@ def survey_chip(chip: Chip, tiles: list[Tile]) -> Surveyed:
         n_irregular,
     )
     moments = reduce(add, (GeneMoments(int(p["n_blocks"]), p["total"], p["squares"]) for p in parts))
+    genes = moments.variable(chip.params.spots.n_genes)
     return Surveyed(
         samples=reduce(add, (Survey(p["positive"], p["far"], p["outside"]) for p in parts)),
-        genes=moments.variable(chip.params.spots.n_genes),
+        told=measure_density(chip, tiles, genes, moments.total[genes]),
         occupancy=reduce(add, (Occupancy(int(p["n_bins"]), int(p["n_occupied"])) for p in parts)),
         n_spots=n_spots,
+        n_counts=int(moments.total.sum()),
+        n_cores=n_cores,
     )
 
 
@@ -78,23 +84,25 @@ def choose_lessons(chip: Chip, tiles: list[Tile], surveyed: Surveyed) -> tuple[S
     DataError
         As `sslcst.core.sampling.choose_samples`.
     """
-    offers = run("samples", _offer, (chip, surveyed.samples), tiles)
+    offers = run("samples", _offer, (chip, surveyed), tiles)
     samples = draw(offers, params=chip.params.sampling, seed=chip.seed)
-    return samples, *join(run("lessons", _gather, (chip, surveyed.genes, samples), tiles))
+    return samples, *join(run("lessons", _gather, (chip, surveyed.told.genes, samples), tiles))
 
 
-def _offer(job: tuple[Chip, Survey], tile: Tile) -> Samples:
+def _offer(job: tuple[Chip, Surveyed], tile: Tile) -> Samples:
     chip, surveyed = job
-    spots, relations = chip.spots(tile.around(DENSITY_BINS // 2, chip.grid.whole_shape))
+    by_density = chip.params.sampling.labels == "density"
+    spots, relations = chip.spots(tile.ranges if by_density else tile.around(DENSITY_BINS // 2, chip.grid.whole_shape))
     return choose_samples(
         spots,
         relations,
-        surveyed,
+        surveyed.samples,
         radius=chip.layout.radius,
         params=chip.params.sampling,
         square=square_side(chip.params, chip.layout.radius),
         seed=chip.seed,
         owned=spots.within(tile.ranges),
+        membership=membership(chip, surveyed.told.levels, tile, spots.index) if by_density else None,
     )
 
 

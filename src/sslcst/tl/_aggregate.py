@@ -21,7 +21,7 @@ from sslcst.elements import (
     read_nuclei,
 )
 from sslcst.params import Params
-from sslcst.pp import as_spots
+from sslcst.pp._spots import as_spots
 from sslcst.transcripts import read_transcripts
 
 if TYPE_CHECKING:

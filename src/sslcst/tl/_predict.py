@@ -10,11 +10,11 @@ from sslcst.core.features import Features
 from sslcst.core.inference import predict_spots
 from sslcst.core.inputs import make_inputs
 from sslcst.core.model import Model, check_scale, take_genes
-from sslcst.core.prior import direction_posterior, direction_prior
+from sslcst.core.prior import density_posterior, direction_posterior, direction_prior
 from sslcst.device import choose_device
 from sslcst.elements import choose_key
 from sslcst.params import Params
-from sslcst.pp import as_spots
+from sslcst.pp._spots import as_spots
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -38,7 +38,8 @@ def predict(
         A trained model.
     spots_key
         The table that `sslcst.pp.bin_spots` made. ``obsm["direction"]``, float32 (n, 16), gets the posterior of the
-        directions, class 0 from the x axis and on towards +y; ``obs["inside"]`` the probability of lying in a cell.
+        directions, class 0 from the x axis and on towards +y; ``obs["inside"]`` the probability of lying in a cell, of
+        the network and of the density of transcripts together.
     params
         Section ``prior``.
     device
@@ -75,4 +76,4 @@ def predict(
     layout = table.uns["sslcst"]
     prior = direction_prior(spots.index + 0.5, layout["centroids"], (1 + params.prior.sigma) * layout["radius"])
     table.obsm["direction"] = direction_posterior(direction, prior)
-    table.obs["inside"] = inside
+    table.obs["inside"] = density_posterior(inside, table.obs["share"].to_numpy(), params.prior.density)

@@ -22,7 +22,7 @@ from sslcst.device import choose_device
 from sslcst.elements import Raster, open_nuclei
 from sslcst.errors import DataError, SslcstError, StoreError
 from sslcst.fingerprint import fingerprint
-from sslcst.io import read_model, write_model
+from sslcst.model_file import read_model, write_model
 from sslcst.params import Params, check_seed
 from sslcst.scratch import Scratch
 from sslcst.store import (
@@ -35,6 +35,7 @@ from sslcst.store import (
     read_back,
     scratch_folder,
 )
+from sslcst.tiles.alignment import check as check_alignment
 from sslcst.tiles.buckets import fill
 from sslcst.tiles.cells import MODEL, Segmentation, find
 from sslcst.tiles.chip import NUCLEI, Chip
@@ -82,9 +83,9 @@ def segment(
 ) -> None:
     """Segment the cells of a tissue from its stain and its transcripts, by the method of SSL-CST.
 
-    Nuclei are segmented in the stain and eroded; a transformer learns, from the spots in nuclei and those far from any,
-    in which direction the nucleus of a spot lies and whether the spot lies in a cell; cells are what flows to one
-    nucleus. The same in steps, with all in memory: `sslcst.pp.segment_nuclei` (or `sslcst.pp.import_nuclei`),
+    Nuclei are segmented in the stain; how the density of transcripts falls around them tells how far cells reach, and
+    from that a transformer learns whether a spot lies in a cell, and in which direction its nucleus lies; each bin in a
+    cell goes to one of the nuclei near it, by distance and by its transcripts. The same in steps, with all in memory: `sslcst.pp.segment_nuclei` (or `sslcst.pp.import_nuclei`),
     `sslcst.pp.erode_nuclei`, `sslcst.pp.bin_spots`, `sslcst.tl.train`, `sslcst.tl.predict`, `sslcst.tl.track` and
     `sslcst.tl.aggregate`.
 
@@ -116,7 +117,7 @@ def segment(
         only one they share.
     params
         `sslcst.params.Params`; or nested mappings of what differs from the defaults, ``{"training": {"max_epochs":
-        20}}``; or ``"paper"`` for the paper's own encoder, training and smoothing.
+        20}}``; or ``"paper"`` for the paper's own samples, encoder, training, smoothing and tracking.
     model
         A model from `sslcst.tl.train`, to be used as it is instead of training one.
     device
@@ -235,18 +236,26 @@ def _run(
     """The stages one after the other, each in what the scratch folder does not hold yet; the elements to add."""
     raster, kinds = sources.raster, dict(zip((name.rsplit("_", 1)[1] for name in results), results, strict=True))
     regions = regions_of(scratch) or _find_nuclei(sdata, sources, params, scratch, device)
-    layout = lay_out(regions, raster.shape, pixel_size=raster.pixel_size, pixel_sides=raster.pixel_sides, params=params)
+    layout = lay_out(
+        regions.diameter, raster.shape, pixel_size=raster.pixel_size, pixel_sides=raster.pixel_sides, params=params
+    )
     genes = sources.transcripts.genes
     chip = Chip(scratch, layout, regions, len(genes), sources.image, params, seed)
     fill(sources.transcripts, chip.grid, scratch, params.tiles)
     tiles = chip.tiles()
+    with progress("alignment"):
+        alignment = check_alignment(chip, pixel_size=raster.pixel_size)
+    if alignment.misaligned:
+        logger.warning("%s sslcst.pp.align brings them together.", alignment)
     surveyed = survey_chip(chip, tiles)
     logger.info(
-        "%d spots of %.3g units in %d tiles, expected cell radius %.3g units.",
+        "%d spots of %.3g in %d tiles, expected cell radius %.3g, in coordinate system %r, a pixel being %.4g.",
         surveyed.n_spots,
         chip.grid.bin_size,
         len(tiles),
         layout.radius * chip.grid.bin_size,
+        raster.coordinate_system,
+        raster.pixel_size,
     )
     if model is not None:
         check_scale(model, chip.grid)
@@ -254,6 +263,7 @@ def _run(
     job = Segmentation(
         chip,
         model.places(genes),
+        surveyed.told,
         surveyed.occupancy.spacing,
         device,
         model.sha256(),
@@ -263,8 +273,8 @@ def _run(
     find(job, tiles)
     cells = put_together(chip, tiles)
     table = as_table(cells, raster, genes, kinds["cells"])
-    table.uns["sslcst"] = _provenance(chip, raster, model)
-    logger.info("%d cells hold %d molecules.", len(cells), cells.counts.sum())
+    table.uns["sslcst"] = _provenance(chip, surveyed, raster, model)
+    logger.info("%d cells hold %.1f%% of the counts.", len(cells), 100 * cells.counts.sum() / surveyed.n_counts)
 
     in_memory = sdata.path is None
     made = {
@@ -312,7 +322,7 @@ def _model_of(chip: Chip, tiles, surveyed: Surveyed, genes, model: Model | None,
             model = fit(
                 *lessons,
                 samples,
-                genes=genes[surveyed.genes],
+                genes=genes[surveyed.told.genes],
                 bin_size=chip.grid.bin_size,
                 radius=chip.layout.radius,
                 params=params,
@@ -333,7 +343,7 @@ def _versions() -> dict[str, str]:
     return {"sslcst": __version__} | {name: version(name) for name in _PACKAGES}
 
 
-def _provenance(chip: Chip, raster: Raster, model: Model) -> dict[str, Any]:
+def _provenance(chip: Chip, surveyed: Surveyed, raster: Raster, model: Model) -> dict[str, Any]:
     """What is needed to know how a result came about, in types that a store holds."""
     history = [asdict(epoch) for epoch in model.history]
     return {
@@ -345,6 +355,9 @@ def _provenance(chip: Chip, raster: Raster, model: Model) -> dict[str, Any]:
         "coordinate_system": raster.coordinate_system,
         "bin_size": chip.grid.bin_size,
         "radius": chip.layout.radius * chip.grid.bin_size,
+        "n_nuclei": len(chip.regions),
+        "n_cores": surveyed.n_cores,
+        "total_counts": surveyed.n_counts,
     }
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sslcst._logging import logger, progress
-from sslcst.core.cells import find_cells, to_pixels
+from sslcst.core.cells import cells_near_nuclei, find_cells, to_pixels
+from sslcst.core.density import cell_share, look_around
+from sslcst.core.model import take_genes
 from sslcst.elements import add_labels, choose_key, raster_of, read_nuclei
 from sslcst.errors import KeyMissingError
 from sslcst.params import Params
-from sslcst.pp import as_spots
+from sslcst.pp._spots import as_levels, as_spots
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from spatialdata import SpatialData
 
 
@@ -26,7 +30,7 @@ def track(
     params: Params | Mapping[str, Any] | None = None,
     key_added: str = "sslcst_cells",
 ) -> None:
-    """Follow the predicted directions to the nuclei, and make cells of what flows together (Li et al. 2007).
+    """Make cells of the predictions: by the nuclei near each bin, or by the flow to them (Li et al. 2007).
 
     Parameters
     ----------
@@ -57,16 +61,37 @@ def track(
     raster = raster_of(sdata, nuclei_key, layout["coordinate_system"])
     nuclei = read_nuclei(sdata, nuclei_key, raster)
     with progress("track"):
-        cells = find_cells(
-            spots,
-            direction=table.obsm["direction"],
-            inside=table.obs["inside"].to_numpy(),
-            nuclei=spots.grid.from_raster(nuclei),
-            reach=(1 + params.prior.sigma) * layout["radius"],
-            spacing=float(layout["spacing"]),
-            first_orphan=int(nuclei.max()) + 1,
-            params=params.flow,
-        )
+        on_grid = spots.grid.from_raster(nuclei)
+        if params.flow.decoding == "nuclei":
+            cells = _cells_near_nuclei(table, on_grid, params)
+        else:
+            cells = find_cells(
+                spots,
+                direction=table.obsm["direction"],
+                inside=table.obs["inside"].to_numpy(),
+                nuclei=on_grid,
+                reach=(1 + params.prior.sigma) * layout["radius"],
+                spacing=float(layout["spacing"]),
+                first_orphan=int(nuclei.max()) + 1,
+                params=params.flow,
+            )
         labels = to_pixels(cells, spots.grid, nuclei)
     logger.info("%d cells.", len(np.unique(labels[labels > 0])))
     add_labels(sdata, key_added, labels, raster)
+
+
+def _cells_near_nuclei(table: AnnData, nuclei: np.ndarray, params: Params) -> np.ndarray:
+    (spots, _), layout = as_spots(table), table.uns["sslcst"]
+    radius = float(layout["radius"])
+    around = look_around(spots.totals(), nuclei, radius=radius, reach=(1 + params.prior.sigma) * radius)
+    variable = np.flatnonzero(table.var["variable"])
+    return cells_near_nuclei(
+        around,
+        replace(spots, counts=take_genes(table.X, variable)),
+        share=cell_share(around, as_levels(table), radius=radius),
+        predicted=table.obs["inside"].to_numpy(),
+        gene_total=np.asarray(table.X.sum(axis=0)).ravel()[variable],
+        trust=float(layout["trust"]),
+        radius=radius,
+        threshold=params.flow.threshold,
+    )

@@ -16,7 +16,7 @@ from sslcst.core.training import Epoch
 from sslcst.device import choose_device
 from sslcst.elements import choose_key
 from sslcst.params import Params, check_seed
-from sslcst.pp import as_spots
+from sslcst.pp._spots import as_membership, as_spots
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -31,7 +31,7 @@ def train(
     device: str | None = None,
     seed: int = 0,
 ) -> Model:
-    """Train a model on the spots in nucleus cores and on those far from all nuclei (paper: Algorithm 2).
+    """Train a model on what the nuclei and the density of transcripts around them tell (paper: Algorithm 2).
 
     Parameters
     ----------
@@ -66,7 +66,14 @@ def train(
     radius = float(table.uns["sslcst"]["radius"])
     surveyed = survey(spots, relations, radius=radius, params=params.sampling)
     samples = choose_samples(
-        spots, relations, surveyed, radius=radius, params=params.sampling, square=square_side(params, radius), seed=seed
+        spots,
+        relations,
+        surveyed,
+        radius=radius,
+        params=params.sampling,
+        square=square_side(params, radius),
+        seed=seed,
+        membership=as_membership(table) if params.sampling.labels == "density" else None,
     )
     variable = table.var["variable"].to_numpy()
     gathered = gather(

@@ -1,0 +1,109 @@
+"""What a report is about: the table of a segmentation and what is known of the run, read once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sslcst.elements import (
+    choose_coordinate_system,
+    choose_image,
+    choose_key,
+)
+from sslcst.errors import DataError, KeyMissingError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from spatialdata import SpatialData
+
+
+@dataclass(frozen=True)
+class Result:
+    """A segmentation.
+
+    Parameters
+    ----------
+    sdata, key
+        Where it is and what it is called.
+    table
+        Its cells x genes.
+    about
+        ``uns["sslcst"]`` of the table, in plain Python types; empty where the table lacks it.
+    coordinate_system
+        Whose units its lengths are in.
+    image_key
+        The stain of the pictures, None where there is no image.
+    """
+
+    sdata: SpatialData
+    key: str
+    table: AnnData
+    about: dict[str, Any]
+    coordinate_system: str
+    image_key: str | None
+
+    @classmethod
+    def of(cls, sdata: SpatialData, key: str, image_key: str | None) -> Result:
+        """Read it; raise KeyMissingError or DataError where there is nothing, or no telling which image is meant."""
+        if f"{key}_table" not in sdata.tables:
+            raise KeyMissingError(
+                f"There is no table {key + '_table'!r} to report of: run sslcst.tl.segment, or give the key of another "
+                f"segmentation; tables: {', '.join(map(repr, sdata.tables)) or 'none'}."
+            )
+        choose_key(sdata.labels, f"{key}_cells", kind="labels element", argument="key")
+        if image_key is not None or sdata.images:
+            image_key = choose_image(sdata, image_key)
+        table = sdata.tables[f"{key}_table"]
+        if not table.n_obs:
+            raise DataError(f"Table {key + '_table'!r} has no cells, so that there is nothing to report.")
+        about = plain(table.uns.get("sslcst", {}))
+        system = choose_coordinate_system(sdata, [f"{key}_cells"], about.get("coordinate_system"))
+        return cls(sdata, key, table, about, system, image_key)
+
+    @property
+    def name(self) -> str:
+        return Path(self.sdata.path).name if self.sdata.path is not None else "an object in memory"
+
+    def column(self, name: str) -> NDArray[Any] | None:
+        """Values of a column of obs, None where there is none."""
+        return self.table.obs[name].to_numpy() if name in self.table.obs else None
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """Counts of each cell; of X only where obs does not hold them, since X may have been normalised."""
+        counts = self.column("n_counts")
+        return (np.asarray(self.table.X.sum(axis=1)).ravel() if counts is None else counts).astype(np.int64)
+
+    @property
+    def ungrown(self) -> NDArray[np.bool_] | None:
+        """Which cells are no larger than their nucleus."""
+        area, nucleus_area = self.column("area"), self.column("nucleus_area")
+        return None if area is None or nucleus_area is None else np.isclose(area, nucleus_area)
+
+    @property
+    def total_counts(self) -> int | None:
+        """Counts of the whole tissue, in cells or not; None where the table does not tell."""
+        return self.about.get("total_counts")
+
+    @property
+    def history(self) -> dict[str, list[float]] | None:
+        return self.about.get("history")
+
+    @property
+    def best_epoch(self) -> int | None:
+        """Place in the history of the epoch whose state is the model's."""
+        return None if self.history is None else int(np.argmin(self.history["validation_loss"]))
+
+
+def plain(value: Any) -> Any:
+    """Nested dictionaries, lists, numbers and words, whatever a store made of them."""
+    if isinstance(value, dict):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,192 @@
+"""The sections of the page. Each says so where the store lacks what it would show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sslcst.elements import full_scale
+from sslcst.params import Params
+from sslcst.report._page import Block, Folded, Row, Section, Table, Text
+from sslcst.report._pictures import histogram, segmentation_pictures, training_chart
+from sslcst.report._result import plain
+from sslcst.report._warnings import warnings_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sslcst.report._result import Result
+
+QUARTILES = ("minimum", "1st quartile", "median", "3rd quartile", "maximum")
+
+
+def sections(result: Result) -> list[Section]:
+    """All sections, in the order of the page."""
+    return [
+        Section("Warnings", warnings_of(result) or [Text("Nothing conspicuous.")]),
+        Section("Overview", list(_overview(result))),
+        Section("Pictures", segmentation_pictures(result)),
+        Section("Counts", list(_counts(result))),
+        Section("Sizes", list(_sizes(result))),
+        Section("Quality", list(_quality(result))),
+        Section("Training", list(_training(result))),
+        Section("Parameters", list(_parameters(result))),
+    ]
+
+
+def number(value: float | int | None) -> str:
+    """Thousands set apart, four digits of what is smaller and not whole."""
+    if value is None or not np.isfinite(value):
+        return "unknown"
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4g}"
+
+
+def percent(share: float) -> str:
+    """A share, of 1, in percent."""
+    return f"{100 * share:.1f} %" if np.isfinite(share) else "unknown"
+
+
+def quartiles(name: str, values: NDArray[Any] | None) -> list[str]:
+    """A row of `QUARTILES`, of the values that are known."""
+    known = np.array([]) if values is None else values[np.isfinite(values)]
+    if not len(known):
+        return [name, *["unknown"] * len(QUARTILES)]
+    return [name, *(number(float(q)) for q in np.quantile(known, (0, 0.25, 0.5, 0.75, 1)))]
+
+
+def _overview(result: Result) -> Iterable[Block]:
+    about, model = result.about, result.about.get("model", {})
+    if not about:
+        yield Text("The table has no uns['sslcst'], so that nothing is known of how it was made.")
+    rows = [
+        ["Cells", number(result.table.n_obs)],
+        ["Genes", number(result.table.n_vars)],
+        ["Coordinate system", f"{result.coordinate_system} (lengths and areas are in its units)"],
+        ["Side of a spot", number(about.get("bin_size"))],
+        ["Expected cell radius", number(about.get("radius"))],
+        ["Seed", number(about.get("seed"))],
+        ["Model (SHA-256)", model.get("sha256", "unknown")],
+        ["Seed of the model", number(model.get("seed"))],
+    ]
+    shown = ("coordinate_system", "bin_size", "radius", "seed", "n_nuclei", "n_cores", "total_counts")
+    rows += [[name, str(value)] for name, value in about.items() if name not in shown and np.isscalar(value)]
+    yield Table("The segmentation", ("What", "Value"), rows)
+    versions = sorted(about.get("versions", {}).items(), key=lambda item: (item[0] != "sslcst", item[0]))
+    elements = [[name, kind, _size(element)] for kind, name, element in result.sdata.gen_elements()]
+    yield Row(
+        [
+            Table("Elements of the store", ("Name", "Kind", "Size"), elements),
+            Table("Versions it was made with", ("Package", "Version"), versions)
+            if versions
+            else Text("The versions it was made with are unknown."),
+        ]
+    )
+
+
+def _size(element: Any) -> str:
+    """Pixels of images and labels, at the finest scale; rows and columns of the rest, without reading points."""
+    if hasattr(element, "npartitions"):
+        return f"{len(element.columns)} columns"
+    return " x ".join(f"{n:,}" for n in full_scale(element).shape)
+
+
+def _counts(result: Result) -> Iterable[Block]:
+    counts, total = result.counts, result.total_counts
+    rows = [["All counts", number(total)], ["Counts in cells", number(int(counts.sum()))]]
+    if not total:
+        yield Text("Which points were segmented is not clear, so that the share of counts in cells is unknown.")
+    else:
+        rows.append(["Counts in cells, of all", percent(counts.sum() / total)])
+    if "nuclear" in result.table.layers:
+        nuclear = int(result.table.layers["nuclear"].sum())
+        rows.append(["Counts in nuclei", number(nuclear)])
+        rows.append(["Counts in nuclei, of those in cells", percent(nuclear / max(1, counts.sum()))])
+    of_cell = {"Counts": counts, "Genes": result.column("n_genes"), "Spots": result.column("n_spots")}
+    yield Table("Counts", ("What", "Value"), rows)
+    yield Table("Of a cell", ("What", *QUARTILES), [quartiles(*item) for item in of_cell.items()])
+    yield histogram({"cells": counts}, "counts of a cell", "Cells by their number of counts.")
+
+
+def _sizes(result: Result) -> Iterable[Block]:
+    areas = {"Cells": result.column("area"), "Nuclei": result.column("nucleus_area")}
+    if areas["Cells"] is None or areas["Nuclei"] is None:
+        yield Text("The table's obs lacks 'area' or 'nucleus_area', so that sizes are unknown.")
+        return
+    areas = {name: np.where(area > 0, area, np.nan) for name, area in areas.items()}
+    across = {name: 2 * np.sqrt(area / np.pi) for name, area in areas.items()}
+    unit, header = result.coordinate_system, ("What", *QUARTILES)
+    yield Table(f"Area (square {unit})", header, [quartiles(*item) for item in areas.items()])
+    yield Table(f"Diameter ({unit}) of a circle of that area", header, [quartiles(*item) for item in across.items()])
+    across = {name.lower(): values for name, values in across.items()}
+    yield histogram(across, f"diameter ({unit})", "Cells and nuclei by diameter.")
+
+
+def _quality(result: Result) -> Iterable[Block]:
+    nucleus_area = result.column("nucleus_area")
+    kinds = {
+        "Cells cut by the border": result.column("touches_border"),
+        "Cells without counts": result.counts == 0,
+        "Cells without a nucleus": None if nucleus_area is None else nucleus_area == 0,
+        "Cells no larger than their nucleus": result.ungrown,
+    }
+    rows = [
+        [name, "unknown", "unknown"] if which is None else [name, number(int(which.sum())), percent(which.mean())]
+        for name, which in kinds.items()
+    ]
+    yield Table(f"Of {number(result.table.n_obs)} cells", ("What", "Cells", "Share"), rows)
+    probability = result.column("mean_prob")
+    if probability is None or np.isnan(probability).all():
+        yield Text("The table's obs has no 'mean_prob', so that the certainty of the cells is unknown.")
+        return
+    name = "Mean probability of a cell's spots"
+    yield Table("Probability of lying in a cell", ("What", *QUARTILES), [quartiles(name, probability)])
+    yield histogram({"cells": probability}, "mean probability", "Cells by the mean probability of their spots.")
+
+
+def _training(result: Result) -> Iterable[Block]:
+    history, best = result.history, result.best_epoch
+    if history is None:
+        yield Text("The table has no uns['sslcst']['history'], so that nothing is known of the training.")
+        return
+    names = {
+        "train_loss": "Training loss",
+        "validation_loss": "Validation loss",
+        "direction_accuracy": "Directions right",
+        "inside_accuracy": "In or out right",
+    }
+    rows = [[str(epoch + 1), *(number(history[name][i]) for name in names)] for i, epoch in enumerate(history["epoch"])]
+    direction, inside = (percent(history[f"{name}_accuracy"][best]) for name in ("direction", "inside"))
+    yield Text(
+        f"{len(rows)} epochs; the model is that of epoch {rows[best][0]}, which has the lowest validation loss. Of "
+        f"samples set apart, {direction} of the directions are right, where chance would give 6.2 %, and {inside} "
+        "of in or out of a cell."
+    )
+    yield training_chart(result)
+    yield Folded("All epochs", [Table("Epochs", ("Epoch", *names.values()), rows)])
+
+
+def _parameters(result: Result) -> Iterable[Block]:
+    stored = result.about.get("params")
+    if stored is None:
+        yield Text("The table has no uns['sslcst']['params'], so that the parameters are unknown.")
+        return
+    changed, same = [], []
+    for section, defaults in plain(Params().to_dict()).items():
+        for name, default in defaults.items():
+            value = stored.get(section, {}).get(name)
+            row = [f"{section}.{name}", _shown(value), _shown(default)]
+            (same if value == default else changed).append(row)
+    header = ("Parameter", "Value", "Default")
+    if changed:
+        yield Table("Other than the defaults", header, changed)
+    else:
+        yield Text("All parameters are the defaults.")
+    yield Folded(f"{len(same)} parameters at their defaults", [Table("At their defaults", header, same)])
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "automatic"
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)

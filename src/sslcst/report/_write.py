@@ -1,0 +1,64 @@
+"""A segmentation as one HTML page."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sslcst._logging import logger, progress
+from sslcst.errors import StoreError
+from sslcst.report._page import page
+from sslcst.report._result import Result
+from sslcst.report._sections import number, sections
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+
+def write_report(
+    sdata: SpatialData, path: str | os.PathLike[str], *, key: str = "sslcst", image_key: str | None = None
+) -> None:
+    """Write what one should know of a segmentation as one HTML page.
+
+    It warns of what is conspicuous and says what to do; then come what the segmentation was made of and how, pictures,
+    counts, sizes, quality, training and parameters. The page needs no other file and no network, and is light enough to
+    mail. Where the store lacks something, it says so.
+
+    Parameters
+    ----------
+    sdata
+        Holds the table ``{key}_table`` and the labels ``{key}_cells`` and ``{key}_nuclei``.
+    path
+        The file to write; one of that name is replaced.
+    key
+        The `key_added` of the segmentation.
+    image_key
+        The stain of the pictures. May be left out if there is no image, only one, or one named "morphology_focus".
+
+    Raises
+    ------
+    KeyMissingError
+        An element is not there, or there are several images to choose from.
+    DataError
+        The table has no cells.
+    StoreError
+        The file cannot be written.
+
+    See Also
+    --------
+    sslcst.pl.segmentation, sslcst.pl.training : the pictures one by one.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise StoreError(f"{path} could not be written: there is no folder {path.parent}.")
+    result = Result.of(sdata, key, image_key)
+    version = result.about.get("versions", {}).get("sslcst", "of unknown version")
+    subtitle = f"{number(result.table.n_obs)} cells in {key}_cells and {key}_table, by sslcst {version}"
+    with progress("report"):
+        text = page(f"Segmentation of {result.name}", subtitle, sections(result))
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"{path} could not be written: {error}.") from error
+    logger.info("%s: %.1f MB.", path, len(text) / 1e6)

@@ -1,0 +1,194 @@
+"""What a run will take, before it takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sslcst.core.geometry import Regions
+from sslcst.core.layout import lay_out
+from sslcst.core.spots import Grid, inside_raster
+from sslcst.device import choose_device
+from sslcst.elements import open_nuclei
+from sslcst.errors import DataError
+from sslcst.params import Params
+from sslcst.tiles.nuclei import glance
+from sslcst.tiles.plan import cut, squares
+from sslcst.tl._sources import Sources, choose_sources
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+# Rounded from what benchmarks/chip.py and benchmarks/encoder.py gave on two cores; other machines differ.
+_SPOTS_PER_SECOND = {"field": 100_000, "spot": 2_500}
+_BINS_PER_SECOND = 400_000  # all stages but nuclei, training and prediction
+_PIXELS_PER_SECOND = 800_000  # of a stain, by the network that comes with this package
+_TRAINING_SECONDS = 90
+_BASE_BYTES = 1.5 * 2**30  # the packages, and the training
+_BYTES_PER_BIN = 250  # of a tile and what it sees around
+_BYTES_PER_SPOT = 600
+_GPU_BYTES_PER_BIN = 8_000  # of a block: at the most as many spots, all their neighbours gathered
+_DISK_BYTES = {"transcript": 45, "spot": 150, "bin": 8}  # beside the store
+_AROUND = 128  # bins, about, that a tile sees around
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take: estimates, but for the numbers of transcripts.
+
+    Parameters
+    ----------
+    bins
+        Rows and columns of the grid.
+    bin_size
+        In units of the coordinate system; from a part of the stain where nuclei are yet to be found.
+    n_tiles
+        Tiles that hold transcripts.
+    skipped
+        Names ("row-column") of those that hold none.
+    n_transcripts
+        Transcripts on the raster.
+    largest
+        Those of the fullest tile.
+    memory, gpu_memory, disk
+        GiB: of the process, of a GPU if there is one, and beside the store until the run ends.
+    seconds
+        On two cores without a GPU.
+    """
+
+    bins: tuple[int, int]
+    bin_size: float
+    n_tiles: int
+    skipped: tuple[str, ...]
+    n_transcripts: int
+    largest: int
+    memory: float
+    gpu_memory: float
+    disk: float
+    seconds: float
+
+    def __str__(self) -> str:
+        tiles = f"{self.n_tiles} with {self.n_transcripts:,} transcripts, at most {self.largest:,} in one"
+        if self.skipped:
+            tiles += f"; {len(self.skipped)} without any are skipped: {', '.join(self.skipped)}"
+        return "\n".join(
+            [
+                f"grid:    {self.bins[0]:,} x {self.bins[1]:,} bins of {self.bin_size:.3g}",
+                f"tiles:   {tiles}",
+                f"memory:  about {self.memory:.1f} GiB, and {self.gpu_memory:.1f} GiB of a GPU if there is one",
+                f"disk:    about {self.disk:.1f} GiB beside the store until the run ends",
+                f"time:    about {np.ceil(self.seconds / 60):.0f} min on two cores without a GPU",
+            ]
+        )
+
+
+def plan(
+    sdata: SpatialData,
+    *,
+    image_key: str | None = None,
+    channel: str | int | None = None,
+    points_key: str | None = None,
+    gene_key: str | None = None,
+    count_key: str | None = None,
+    nuclei_key: str | None = None,
+    coordinate_system: str | None = None,
+    params: Params | Mapping[str, Any] | str | None = None,
+) -> Plan:
+    """Say what `sslcst.tl.segment` will take with the same arguments, which are checked as it does.
+
+    The transcripts are read, and where nuclei are to be found, those of a part of the stain are; nothing is written.
+
+    Parameters
+    ----------
+    sdata, image_key, channel, points_key, gene_key, count_key, nuclei_key, coordinate_system, params
+        As in `sslcst.tl.segment`.
+
+    Returns
+    -------
+    Tiles, memory, disk and time; ``print`` shows them.
+
+    Raises
+    ------
+    KeyMissingError, DataError, ParameterError, BackendError
+        As in `sslcst.tl.segment`.
+    """
+    sources, params = choose_sources(
+        sdata,
+        image_key=image_key,
+        channel=channel,
+        points_key=points_key,
+        gene_key=gene_key,
+        count_key=count_key,
+        nuclei_key=nuclei_key,
+        coordinate_system=coordinate_system,
+        params=Params.of(params),
+    )
+    raster = sources.raster
+    grid = lay_out(
+        _diameter(sdata, sources, params),
+        raster.shape,
+        pixel_size=raster.pixel_size,
+        pixel_sides=raster.pixel_sides,
+        params=params,
+    ).grid
+    tiles = cut(grid, params.tiles)
+    side = tiles[0].ranges[0][1] if len(tiles) > 1 else max(grid.whole_shape)
+    in_tile = _count(sources, grid, side)
+    full = [tile for tile, n in zip(tiles, in_tile, strict=True) if n]
+    n_bins, n, largest = int(np.prod(grid.whole_shape)), int(in_tile.sum()), int(in_tile.max())
+    seen = min(side + 2 * _AROUND, max(grid.whole_shape)) ** 2
+    block = min(params.tiles.block + 2 * _AROUND, max(grid.whole_shape)) ** 2
+    n_spots = _occupied(n, n_bins)
+    seconds = _TRAINING_SECONDS + n_spots / _SPOTS_PER_SECOND[params.encoder.kind] + n_bins / _BINS_PER_SECOND
+    seconds += 0 if sources.image is None else np.prod(raster.shape) / _PIXELS_PER_SECOND
+    disk = _DISK_BYTES["transcript"] * n + _DISK_BYTES["spot"] * n_spots + _DISK_BYTES["bin"] * n_bins
+    tile_bytes = _BYTES_PER_BIN * seen + _BYTES_PER_SPOT * _occupied(largest * seen / side**2, seen)
+    return Plan(
+        bins=grid.whole_shape,
+        bin_size=grid.bin_size,
+        n_tiles=len(full),
+        skipped=tuple(tile.name for tile in tiles if tile not in full),
+        n_transcripts=n,
+        largest=largest,
+        memory=(_BASE_BYTES + tile_bytes) / 2**30,
+        gpu_memory=_GPU_BYTES_PER_BIN * _occupied(largest * block / side**2, block) / 2**30,
+        disk=disk / 2**30,
+        seconds=float(seconds),
+    )
+
+
+def _diameter(sdata: SpatialData, sources: Sources, params: Params) -> float:
+    """Diameter of the nuclei in pixels."""
+    shape = sources.raster.shape
+    if sources.nuclei_key is None:
+        pixel_size = sources.raster.pixel_size
+        return glance(sources.image, shape, pixel_size=pixel_size, params=params, device=choose_device(None))[2]
+    nuclei = open_nuclei(sdata, sources.nuclei_key, sources.raster)
+    parts = [
+        Regions.of(nuclei.read(*(slice(*r) for r in ranges)), tuple(start for start, _ in ranges))
+        for _, _, ranges in squares(shape, params.tiles.image_size)
+    ]
+    regions = Regions.join(parts)
+    if not len(regions):
+        raise DataError(f"There are no nuclei in {sources.nuclei_key!r}: every pixel is background.")
+    return regions.diameter
+
+
+def _count(sources: Sources, grid: Grid, side: int) -> np.ndarray:
+    """Transcripts in each tile, row by row."""
+    n_rows, n_columns = (-(-size // side) for size in grid.whole_shape)
+    counts = np.zeros(n_rows * n_columns, np.int64)
+    for part in sources.transcripts.partitions():
+        row, column = grid.bins(part.yx[inside_raster(part.yx, grid.raster_shape)]).T // side
+        counts += np.bincount(row * n_columns + column, minlength=len(counts))
+    if not counts.any():
+        raise DataError("None of the transcripts lies on the image: do both lie in the same coordinate system?")
+    return counts
+
+
+def _occupied(n: float, n_bins: float) -> float:
+    """Bins that hold one of n transcripts strewn at random."""
+    return n_bins * -np.expm1(-n / n_bins)
