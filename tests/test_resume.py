@@ -167,7 +167,7 @@ def test_killed_at_random_moments(path, original, undisturbed):
         else:
             segment(left, PARAMS)
         assert_complete(path, undisturbed, before_us)
-    logging.getLogger(__name__).info("%d of %d runs of %.1f s were killed.", killed, KILLS, seconds)
+        logging.getLogger(__name__).info("%d of %d runs of %.1f s were killed.", killed, i + 1, seconds)
     assert killed or not KILLS
 
 
