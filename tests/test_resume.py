@@ -124,7 +124,7 @@ STEPS = [
     ("sslcst.store", "_move", 1),
     ("sslcst.store", "_add_to_group", 3),
     ("sslcst.store", "_move", 2),
-    ("sslcst.store", "_consolidate", 1),
+    ("sslcst.store", "consolidate", 1),
     ("sslcst.store", "_retire", 1),
 ]
 
@@ -371,7 +371,7 @@ FULL = [  # in the order of a run, which goes on after each
     (results, "read_cells", 2),
     (store, "_unlist", 1),
     (store, "_move", 2),
-    (store, "_consolidate", 1),
+    (store, "consolidate", 1),
 ]
 
 
