@@ -171,7 +171,8 @@ def run_all(tissue: Tissue, peers: dict[str, tuple[str, ...]], folder: Path) -> 
     calls["watershed on density"] = ("watershed", own)
     for name, label in (("comseg", "ComSeg"), ("pciseq", "pciSeq"), ("scs", "SCS")):
         if tissue.name in SLOW.get(name, (tissue.name,)):
-            calls[label] = (name, peers.get(name))
+            told = [setting for setting in peers.get(name, ())[1:] if not setting.startswith("repository=")]
+            calls[f"{label}, {', '.join(told)}" if told else label] = (name, peers.get(name))
     calls["sslcst"] = ("sslcst", own)
     return {
         method: Result(failure=f"not installed here: give --peer {name}=PYTHON")
