@@ -33,8 +33,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sslcst.core.encoder import make_encoder
 from sslcst.core.encoder.spot import SpotEncoder
+from sslcst.core.features import Features
 from sslcst.core.inference import predict_spots
-from sslcst.core.inputs import Inputs, Targets, make_inputs
+from sslcst.core.inputs import BLOCK, Inputs, Targets, make_inputs
 from sslcst.core.spots import Grid, Spots
 from sslcst.core.training import _one_epoch, forward
 from sslcst.params import EncoderParams, TrainingParams
@@ -78,10 +79,9 @@ def make_tissue(args: argparse.Namespace, params: EncoderParams) -> tuple[Inputs
     n = len(index)
     gene = rng.integers(0, args.genes, 2 * n)
     counts = sparse.csr_matrix((np.ones(2 * n), (np.repeat(np.arange(n), 2), gene)), shape=(n, args.genes))
-    features = {"counts": counts, "distance": rng.uniform(0, 20, n), "radius": 10.0, "n_neighbors": 50, "window": 24}
-    inputs = make_inputs(
-        params, Spots(Grid((side, side), (1.0, 1.0), 1.0), index, counts), device=args.device, **features
-    )
+    spots = Spots(Grid((side, side), (1.0, 1.0), 1.0), index, counts)
+    features = Features.of(spots, counts=counts, distance=rng.uniform(0, 20, n), n_neighbors=50, window=24)
+    inputs = make_inputs(params, features, radius=10.0, device=args.device)
     sample = np.flatnonzero(rng.random(n) < args.share)
     direction, inside = rng.integers(-1, 16, len(sample)), rng.integers(0, 2, len(sample)).astype(np.float32)
     return inputs, Targets(*(torch.from_numpy(x).to(args.device) for x in (sample, direction, inside)))
@@ -113,7 +113,7 @@ def matrix_rate(device: str, dtype: torch.dtype) -> float:
 def counted(inputs: Inputs, encoder: nn.Module, params: EncoderParams) -> tuple[float, float]:
     """Operations and bytes a spot of inference, without the sparse embedding of its genes."""
     spots = torch.arange(len(inputs), device=inputs.neighbors.device)
-    batch, places = next(iter(inputs.cover(spots, inputs.batch_size)))
+    batch, places = next(iter(inputs.cover(spots, BLOCK)))
     expression = torch.zeros((*batch.spot.shape, params.width), device=spots.device)
     # The counter knows attention as products alone.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as operations, Moved() as moved:
@@ -141,10 +141,10 @@ def measure(args: argparse.Namespace, name: str) -> dict[str, float]:
     def infer() -> None:
         with precision(args):
             if name == "spot, plain":
-                for batch, _ in inputs.cover(torch.arange(len(inputs), device=args.device), 512):
-                    forward(encoder, inputs.counts, batch)
+                for spots in torch.arange(len(inputs), device=args.device).split(512):
+                    forward(encoder, inputs.counts, inputs.tokens(spots))
             else:
-                predict_spots(encoder, inputs, batch_size=args.batch_size)
+                predict_spots(encoder, inputs, block=args.block)
 
     def train() -> None:
         with precision(args):
@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--occupancy", type=float, default=0.4, help="share of bins that hold a spot")
     parser.add_argument("--genes", type=int, default=2000)
     parser.add_argument("--share", type=float, default=0.3, help="of spots that are samples")
-    parser.add_argument("--batch-size", type=int, help="of inference; by default each encoder's own")
+    parser.add_argument("--block", type=int, default=BLOCK, help="bins; side of the squares predicted at once")
     parser.add_argument("--only", nargs="*", default=NAMES, choices=NAMES)
     parser.add_argument("--profile", action="store_true", help="show on stderr where the time of inference goes")
     parser.add_argument("--one", choices=NAMES, help="measure one network in this process and print its figures")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -17,25 +18,34 @@ _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["stopped_runs", "sslcst.tl", "sslcst.datasets"])
 
 
-def start(path: Path, killed_at: tuple[str, str, int] | None = None, **kwargs) -> multiprocessing.Process:
-    """Segment a store; at the n-th call of a module's function the process kills itself."""
-    child = _SERVER.Process(target=_work, args=(path, killed_at, kwargs))
+def start(
+    path: Path, stopped_at: tuple[str, str, int] | None = None, *, waits: Path | None = None, **kwargs
+) -> multiprocessing.Process:
+    """Segment a store; at the n-th call of a module's function the process kills itself, or makes a file and waits."""
+    child = _SERVER.Process(target=_work, args=(path, stopped_at, waits, kwargs))
     child.start()
     return child
 
 
-def exit_code(path: Path, *killed_at, **kwargs) -> int:
+def exit_code(path: Path, *stopped_at, **kwargs) -> int:
     """How such a process ended."""
-    child = start(path, killed_at or None, **kwargs)
+    child = start(path, stopped_at or None, **kwargs)
     child.join(120)
     return child.exitcode
 
 
-def _work(path: Path, killed_at: tuple[str, str, int] | None, kwargs: dict) -> None:
+def _work(path: Path, stopped_at: tuple[str, str, int] | None, waits: Path | None, kwargs: dict) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # bars of progress
-    if killed_at is not None:
-        module, name, call = killed_at
-        before(import_module(module), name, call, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+    def stop() -> None:
+        if waits is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        waits.touch()
+        time.sleep(120)
+
+    if stopped_at is not None:
+        module, name, call = stopped_at
+        before(import_module(module), name, call, stop)
     segment(sd.read_zarr(path), PARAMS, **kwargs)
 
 

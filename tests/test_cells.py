@@ -246,7 +246,7 @@ def found_from(spots: Spots, direction: np.ndarray, inside: np.ndarray, nuclei: 
         reach=14,
         spacing=Occupancy.of(nuclei, nuclei[spots.place]).spacing,
         first_orphan=FIRST_ORPHAN,
-        params=FlowParams(**params),
+        params=FlowParams(decoding="flow", **params),
     )
 
 
@@ -362,7 +362,7 @@ def test_an_orphan_never_takes_a_nucleus_id() -> None:
         reach=14,
         spacing=1.0,
         first_orphan=int(nuclei.max()) + 1,
-        params=FlowParams(orphans=True, min_orphan_area=20),
+        params=FlowParams(decoding="flow", orphans=True, min_orphan_area=20),
     )
     assert cells[5, 5] >= 3
     assert cells[5, 5] not in nuclei

@@ -60,7 +60,7 @@ def cells_in(data: tuple, ranges: Ranges, **params) -> np.ndarray:
         reach=REACH,
         spacing=SPACING,
         first_orphan=10_000,
-        params=FlowParams(**params),
+        params=FlowParams(decoding="flow", **params),
     )
 
 

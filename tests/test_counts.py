@@ -63,3 +63,9 @@ def test_more_cells_than_16_bits_count() -> None:
 def test_cells_without_transcripts_have_empty_rows() -> None:
     none = np.array([], int)
     assert count_matrix(none, none, None, ids=np.array([4, 9]), n_genes=3).toarray().tolist() == [[0] * 3] * 2
+
+
+def test_where_no_cell_is_wanted_nothing_is_counted() -> None:
+    """A tile may hold transcripts and no cell of its own."""
+    no_ids = np.array([], np.uint32)
+    assert count_matrix(np.array([0, 4]), np.array([1, 1]), None, ids=no_ids, n_genes=3).shape == (0, 3)

@@ -5,29 +5,44 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import logging
 import os
+import random
 import shutil
+import signal
+import tempfile
+import time
 from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import spatialdata as sd
-from stopped_runs import PARAMS, exit_code
-from tiny_chips import assert_same_cells, chip, segment
+from spatialdata.transformations import Scale, set_transformation
+from stopped_runs import PARAMS, before, exit_code, start
+from tiny_chips import assert_same_cells, chip, params_of, segment, with_nuclei, with_transcripts
 
-from sslcst.tiles import buckets, cells, survey
+import sslcst
+from sslcst import scratch, store
+from sslcst.errors import DataError, KeyMissingError, StoreError
+from sslcst.tiles import buckets, cells, nuclei, results, survey
+from sslcst.tiles.cells import MODEL
 from sslcst.tl import _segment
 
 KILLS = int(os.environ.get("SSLCST_KILLS", 4))
+N_TILES = 4
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     """A store that no test writes to."""
     path = tmp_path_factory.mktemp("original") / "a.zarr"
-    chip(n_cells=40).write(path)
+    sdata = chip(n_cells=40)
+    with_transcripts(sdata, sdata["transcripts"].compute(), npartitions=3).write(path)
     return path
 
 
@@ -90,6 +105,8 @@ class Counts:
         return call
 
 
+PREDICT = ("sslcst.tiles.cells", "_predict_tile", 2)
+COMMIT = ("sslcst.tl._segment", "commit", 1)
 STEPS = [
     ("sslcst.tiles.nuclei", "_write", 1),
     ("sslcst.tiles.nuclei", "_finish", 1),
@@ -98,10 +115,10 @@ STEPS = [
     ("sslcst.tiles.survey", "_gather", 1),
     ("sslcst.tl._segment", "write_model", 1),
     ("sslcst.tl._segment", "find", 1),
-    ("sslcst.tiles.cells", "_predict_tile", 2),
+    PREDICT,
     ("sslcst.tiles.cells", "_cells_of_tile", 3),
     ("sslcst.tiles.results", "read_cells", 2),
-    ("sslcst.tl._segment", "commit", 1),
+    COMMIT,
     ("sslcst.store", "_swap", 1),
     ("sslcst.store", "_unlist", 1),
     ("sslcst.store", "_move", 1),
@@ -112,13 +129,294 @@ STEPS = [
 ]
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: f"{step[1]}-{step[2]}")
-def test_killed_at_a_step(path, undisturbed, step):
-    """The store opens, its elements are as they were, and the same call ends as if nothing had been."""
-    was = hashes(path)
-    assert exit_code(path, *step) == -9
-    assert hashes(path) == was
-    left = sd.read_zarr(path)
-    assert {"stain", "true_nuclei", "transcripts"} <= {name for _, name, _ in left.gen_elements()}
-    segment(left, PARAMS)
-    assert_complete(path, undisturbed, was)
+def assert_opens(path: Path, before: dict[str, str]) -> sd.SpatialData:
+    """The store opens, and what was in it is as it was."""
+    assert hashes(path) == before
+    found = sd.read_zarr(path)
+    assert {"stain", "true_nuclei", "transcripts"} <= {name for _, name, _ in found.gen_elements()}
+    return found
+
+
+def test_killed_at_each_step(path, undisturbed):
+    """Killed again and again, each time a step further, the same call ends as if nothing had been."""
+    before_us = hashes(path)
+    for step in STEPS:
+        assert exit_code(path, *step) == -signal.SIGKILL, step
+        assert_opens(path, before_us)
+    segment(sd.read_zarr(path), PARAMS)
+    assert_complete(path, undisturbed, before_us)
+
+
+def test_killed_at_random_moments(path, original, undisturbed):
+    before_us = hashes(path)
+    began = time.monotonic()
+    assert exit_code(path) == 0
+    seconds = time.monotonic() - began
+    killed = 0
+    for i in range(KILLS):
+        shutil.rmtree(path)
+        shutil.copytree(original, path)
+        child = start(path)
+        child.join(seconds * random.Random(i).random())
+        child.kill()
+        child.join()
+        killed += child.exitcode == -signal.SIGKILL
+        left = assert_opens(path, before_us)
+        if "sslcst_table" in left:  # what is left is beside the store, and swept by whatever run is next
+            store.finish(path)
+        else:
+            segment(left, PARAMS)
+        assert_complete(path, undisturbed, before_us)
+    logging.getLogger(__name__).info("%d of %d runs of %.1f s were killed.", killed, KILLS, seconds)
+    assert killed or not KILLS
+
+
+def test_a_stopped_run_goes_on_with_what_is_done(path, undisturbed, monkeypatch):
+    before_us = hashes(path)
+    assert exit_code(path, "sslcst.tiles.cells", "_cells_of_tile", 3) == -signal.SIGKILL
+    counts = Counts(monkeypatch)
+    segment(sd.read_zarr(path), PARAMS)
+    assert set(counts.of) == {"_cells_of_tile"}
+    assert 0 < counts.of["_cells_of_tile"] < N_TILES
+    assert_complete(path, undisturbed, before_us)
+
+
+def rewritten_points(path: Path) -> dict:
+    """Other transcripts in a later partition, of the same number and the same size on the disk."""
+    [*_, last] = sorted((path / "points" / "transcripts" / "points.parquet").glob("*.parquet"))
+    frame = pd.read_parquet(last)
+    frame["x"] = frame["x"].to_numpy()[::-1]
+    frame.to_parquet(last)
+    return {}
+
+
+def moved_points(sdata: sd.SpatialData) -> dict:
+    set_transformation(sdata["transcripts"], Scale([0.99, 0.99], ("x", "y")), "global")
+    return {}
+
+
+def changed_points(sdata: sd.SpatialData) -> dict:
+    """Only in memory, and not in the first partition."""
+    frame = sdata["transcripts"].compute()
+    frame.loc[frame.index[-1], "x"] /= 2
+    with_transcripts(sdata, frame, npartitions=3)
+    return {}
+
+
+def changed_nuclei(sdata: sd.SpatialData) -> dict:
+    labels = sdata["true_nuclei"].to_numpy().copy()
+    labels[labels == 5] = 0
+    with_nuclei(sdata, labels)
+    return {}
+
+
+OTHER = {
+    "points on disk": rewritten_points,
+    "transformation": moved_points,
+    "points in memory": changed_points,
+    "nuclei in memory": changed_nuclei,
+    "seed": lambda sdata: {"seed": 1},
+    "parameters": lambda sdata: {"params": {"flow": {"threshold": 0.6}}},
+    "model": lambda sdata: {"model": _model()},
+}
+
+
+@lru_cache
+def _model():
+    sdata = chip(n_cells=40)
+    sslcst.pp.import_nuclei(sdata, "true_nuclei")
+    sslcst.pp.erode_nuclei(sdata, params=PARAMS)
+    sslcst.pp.bin_spots(sdata, params=PARAMS)
+    return sslcst.tl.train(sdata, params=PARAMS, seed=7)
+
+
+@pytest.mark.parametrize("what", OTHER)
+def test_other_input_never_meets_what_was_done(half_done, what, monkeypatch):
+    """Nothing of a stopped run is used when anything changed that bears on the result."""
+    change = OTHER[what]
+    given = change(half_done) if what == "points on disk" else {}
+    sdata = sd.read_zarr(half_done)
+    given |= {} if what == "points on disk" else change(sdata)
+    sources = fingerprint_of(sdata, **given)
+    assert sources != scratch.fingerprint_in(store.scratch_folder(half_done, "sslcst"))
+
+
+@pytest.fixture(scope="module")
+def stopped(original, tmp_path_factory):
+    """The folder of a run that was killed when all but the cells was done."""
+    path = tmp_path_factory.mktemp("stopped") / "a.zarr"
+    shutil.copytree(original, path)
+    assert exit_code(path, "sslcst.tiles.cells", "_cells_of_tile", 2) == -signal.SIGKILL
+    return path.parent
+
+
+@pytest.fixture
+def half_done(stopped, tmp_path, monkeypatch):
+    """A copy of it in the very place that the run knows, so that names and times of files are the same."""
+    kept = tmp_path / "kept"
+    shutil.copytree(stopped, kept, copy_function=shutil.copy2)
+    yield stopped / "a.zarr"
+    shutil.rmtree(stopped)
+    shutil.copytree(kept, stopped, copy_function=shutil.copy2)
+
+
+class Stop(Exception):
+    """Raised where enough is known."""
+
+
+def fingerprint_of(sdata: sd.SpatialData, *, params=None, **given) -> str:
+    """The fingerprint with which a run opens its scratch folder."""
+    seen = []
+
+    def stop(self, fingerprint):
+        seen.append(fingerprint)
+        raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scratch.Scratch, "open", stop)
+        with pytest.raises(Stop):
+            segment(sdata, params_of({"tiles": {"size": 64}}, params or {}), **given)
+    return seen[0]
+
+
+def test_the_same_input_is_known_again(half_done):
+    """By another process, in another session."""
+    known = scratch.fingerprint_in(store.scratch_folder(half_done, "sslcst"))
+    assert fingerprint_of(sd.read_zarr(half_done)) == known
+
+
+def test_other_parameters_start_anew(half_done, monkeypatch):
+    """And the result is that of a store that never saw the stopped run."""
+    counts = Counts(monkeypatch)
+    segment(sd.read_zarr(half_done), PARAMS, seed=1)
+    assert counts.of["_survey_tile"] == counts.of["_predict_tile"] == N_TILES
+    fresh = chip(n_cells=40)
+    segment(fresh, PARAMS, seed=1)
+    assert_same_cells(sd.read_zarr(half_done), fresh)
+    assert beside(half_done) == []
+
+
+def test_later_runs_in_a_process_meet_nothing_of_earlier_ones(path):
+    """Neither their model nor their nuclei, though all lie in the same place."""
+    sdata, fresh = sd.read_zarr(path), chip(n_cells=40)
+    segment(sdata, PARAMS)
+    for each in (sdata, fresh):
+        with_nuclei(each, each["true_nuclei"].to_numpy()[:60, :70])
+    segment(sdata, PARAMS, seed=1, overwrite=True)
+    segment(fresh, PARAMS, seed=1)
+    assert_same_cells(sdata, fresh)
+
+
+def test_what_is_overwritten_stays_until_the_new_is_whole(path, undisturbed):
+    before_us = hashes(path)
+    segment(sd.read_zarr(path), PARAMS, seed=1)
+    for step in (
+        PREDICT,
+        COMMIT,
+        ("sslcst.store", "_swap", 1),
+    ):
+        assert exit_code(path, *step, overwrite=True) == -signal.SIGKILL
+        found = assert_opens(path, before_us)
+        assert found["sslcst_table"].uns["sslcst"]["seed"] == 1
+        assert found["sslcst_cells"].to_numpy().max() == found["sslcst_table"].obs["cell_id"].max()
+    segment(sd.read_zarr(path), PARAMS, overwrite=True)
+    assert_complete(path, undisturbed, before_us)
+
+
+def test_one_run_at_a_time(path, tmp_path):
+    """A second one is refused while the first is at work, and not after it died."""
+    child = start(path, ("sslcst.tiles.survey", "_survey_tile", 1), waits=tmp_path / "here")
+    while not (tmp_path / "here").exists():
+        assert child.is_alive()
+        time.sleep(0.05)
+    with pytest.raises(StoreError, match="Another run is at work on"):
+        segment(sd.read_zarr(path), PARAMS)
+    child.kill()
+    child.join()
+    with store.locked(path):
+        pass
+
+
+FILES = ["spots/*.npz", "survey/*.npz", "predicted/*.npz", "regions.npz", "nuclei.zarr/c/*/*", MODEL, "run.json"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "damage"),
+    [(pattern, damage) for pattern in FILES for damage in ("truncated", "garbage")]
+    + [("transcripts/*.bin", "truncated")],
+)
+def test_a_damaged_file_is_made_anew(half_done, undisturbed, pattern, damage):
+    """At once where its size tells; else after an error that names it."""
+    before_us = hashes(half_done)
+    file = sorted(store.scratch_folder(half_done, "sslcst").glob(pattern))[0]
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2] if damage == "truncated" else bytes(reversed(content)))
+    try:
+        segment(sd.read_zarr(half_done), PARAMS)
+    except StoreError as error:
+        assert str(file.relative_to(half_done.parent).parts[1]) in str(error)
+        assert "call again with the same arguments" in str(error)
+        segment(sd.read_zarr(half_done), PARAMS)
+    assert_complete(half_done, undisturbed, before_us)
+
+
+FULL = [  # in the order of a run, which goes on after each
+    (scratch.Scratch, "write_text", 1),
+    (nuclei, "_write", 1),
+    (scratch.Scratch, "save", 1),
+    (buckets, "_append", 2),
+    (scratch.Scratch, "save", 5),
+    (_segment, "write_model", 1),
+    (cells, "_cells_of_tile", 2),
+    (results, "read_cells", 2),
+    (store, "_unlist", 1),
+    (store, "_move", 2),
+    (store, "_consolidate", 1),
+]
+
+
+def test_a_full_disk(path, undisturbed):
+    """A clear error, a store as it was; with room again the same call goes on."""
+    before_us = hashes(path)
+
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for module, name, call in FULL:
+        with pytest.MonkeyPatch.context() as patch:
+            before(module, name, call, full, patch.setattr)
+            with pytest.raises(StoreError, match="No space left"):
+                segment(sd.read_zarr(path), PARAMS)
+        assert "sslcst_table" not in assert_opens(path, before_us)
+    segment(sd.read_zarr(path), PARAMS)
+    assert_complete(path, undisturbed, before_us)
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_any_work(path, monkeypatch):
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda place, mode: Path(place) != path.parent and access(place, mode))
+    monkeypatch.setattr(_segment, "_run", None)
+    with pytest.raises(StoreError, match="cannot be written to"):
+        segment(sd.read_zarr(path), PARAMS)
+    assert beside(path) == []
+
+
+def test_in_memory_nothing_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    sdata = chip(n_cells=40)
+    segment(sdata, PARAMS)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyMissingError, match="exists"):
+        segment(sdata, PARAMS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_segmented_leaves_nothing(path):
+    """Neither in the store nor beside it."""
+    before_us = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    sdata = sd.read_zarr(path)
+    with_nuclei(sdata, np.ones(sdata["true_nuclei"].shape))
+    with pytest.raises(DataError):
+        segment(sdata, PARAMS)
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before_us
+    assert beside(path) == []

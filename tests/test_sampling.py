@@ -157,9 +157,9 @@ CROWDED = [(y, x) for y in range(4, 56, 8) for x in range(4, 56, 8)]  # no spot 
 def test_positives_are_the_spots_in_cores_with_their_direction() -> None:
     tissue = Tissue(NINE)
     samples = tissue.sample()
-    positive = tissue.spot_of(samples)[samples.inside]
+    positive = tissue.spot_of(samples)[samples.positive]
     assert sorted(positive) == np.flatnonzero(tissue.relations.core).tolist()
-    for spot, direction in zip(positive, samples.direction[samples.inside], strict=True):
+    for spot, direction in zip(positive, samples.direction[samples.positive], strict=True):
         dy, dx = tissue.relations.offset[spot]
         assert direction == (eq_12(dy, dx) if dy or dx else -1)
 
@@ -180,15 +180,15 @@ def test_negatives_are_far_from_all_nuclei_where_little_is_expressed(share: floa
         and density[spot] <= little
     ]
     assert 0 < len(expected) < (tissue.relations.nucleus == 0).sum()
-    assert sorted(tissue.spot_of(samples)[~samples.inside]) == expected
-    assert (samples.direction[~samples.inside] == -1).all()
+    assert sorted(tissue.spot_of(samples)[~samples.positive]) == expected
+    assert (samples.direction[~samples.positive] == -1).all()
 
 
 def test_a_crowded_tissue_gives_its_farthest_spots(caplog: pytest.LogCaptureFixture) -> None:
     tissue = Tissue(CROWDED, size=56)
     with caplog.at_level(logging.INFO, "sslcst"):
         samples = tissue.sample(farthest=0.05)
-    negative = tissue.spot_of(samples)[~samples.inside]
+    negative = tissue.spot_of(samples)[~samples.positive]
     outside = np.flatnonzero(tissue.relations.nucleus == 0)
     rest = np.setdiff1d(outside, negative)
     distance = tissue.relations.distance
@@ -211,7 +211,7 @@ def test_there_are_always_negatives() -> None:
     """However small the share of the farthest, a crowded tissue has one."""
     tissue = crowded_with_a_farthest_spot()
     samples = tissue.sample(farthest=1e-9)
-    (negative,) = tissue.spot_of(samples)[~samples.inside]
+    (negative,) = tissue.spot_of(samples)[~samples.positive]
     assert tissue.relations.distance[negative] == tissue.relations.distance[tissue.relations.nucleus == 0].max()
 
 
@@ -241,7 +241,7 @@ def test_whole_nuclei_are_set_apart() -> None:
     assert np.array_equal(samples.nearest, tissue.relations.nearest[tissue.spot_of(samples)])
     held = {name: set(samples.validation[samples.nearest == name]) for name in set(tissue.relations.nearest)}
     assert all(len(sides) == 1 for sides in held.values())
-    for kind in (samples.inside, ~samples.inside):
+    for kind in (samples.positive, ~samples.positive):
         assert set(samples.validation[kind]) == {True, False}
 
 
@@ -256,7 +256,7 @@ def test_whole_squares_are_drawn_and_set_apart() -> None:
         held.setdefault(square, set()).add(bool(validation))
     assert all(len(sides) == 1 for sides in held.values())
     assert len(set(zip(squares, samples.square, strict=True))) == len(set(samples.square)) == len(held)
-    for kind in (samples.inside, ~samples.inside):
+    for kind in (samples.positive, ~samples.positive):
         assert set(samples.validation[kind]) == {True, False}
     every = tissue.sample(seed=1, square=15)
     for kind in (True, False):  # all of the drawn squares but the last, which is cut off
@@ -272,7 +272,7 @@ def test_whole_squares_are_drawn_and_set_apart() -> None:
 def test_validation_is_never_empty_nor_everything(n_nuclei: int, share: float, seed: int, max_samples: int) -> None:
     """Of either kind."""
     samples = TISSUES[n_nuclei].sample(validation=share, seed=seed, max_samples=max_samples)
-    for kind in (samples.inside, ~samples.inside):
+    for kind in (samples.positive, ~samples.positive):
         assert 0 < samples.validation[kind].sum() < kind.sum()
 
 
@@ -280,8 +280,8 @@ def test_validation_is_never_empty_nor_everything(n_nuclei: int, share: float, s
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_a_lone_sample_of_its_kind_is_learnt_from(share: float) -> None:
     samples = crowded_with_a_farthest_spot().sample(farthest=1e-9, validation=share)
-    assert (~samples.inside).sum() == 1
-    assert not samples.validation[~samples.inside].any()
+    assert (~samples.positive).sum() == 1
+    assert not samples.validation[~samples.positive].any()
 
 
 # Bug reported: with one sample of each kind both are set apart, and nothing is left to learn from.

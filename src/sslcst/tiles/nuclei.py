@@ -107,7 +107,8 @@ def glance(
     """The intensities that become 0 and 1, and the diameter of nuclei in pixels.
 
     Percentiles are of pixels on a regular grid over all of the image. The diameter is, of those that the parameters
-    give, the one with which nuclei cover most of the window of highest contrast, or else that of the nuclei found there.
+    give, the one with which nuclei cover most of the window of highest contrast, or else that of the nuclei found
+    there.
     """
     step = int(np.ceil(np.sqrt(np.prod(shape) / _LOOK)))
     coarse = check_image(np.asarray(image[step // 2 :: step, step // 2 :: step]))
