@@ -36,8 +36,12 @@ EXAMPLES = int(os.environ.get("SSLCST_EXAMPLES", 4))
 KINDS = {
     "field": {},
     "spot": {"encoder": {"kind": "spot"}},
-    "mean": {"flow": {"smoothing": "mean"}},
-    "orphans": {"flow": {"orphans": True, "min_orphan_area": 5}, "prior": {"radius": 0.8}},
+    "mean": {"flow": {"decoding": "flow", "smoothing": "mean"}},
+    "orphans": {
+        "sampling": {"labels": "nuclei"},
+        "flow": {"decoding": "flow", "orphans": True, "min_orphan_area": 5},
+        "prior": {"radius": 0.8, "density": 0.0},
+    },
 }
 
 
