@@ -343,7 +343,7 @@ class PriorParams(Section):
 
     radius: float | None = None
     sigma: float = 0.25
-    density: float = 0.5
+    density: float = 0.75
 
     def _check_bounds(self) -> None:
         _check_positive(self, "radius")

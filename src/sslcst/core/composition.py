@@ -17,11 +17,8 @@ from sslcst.core.spots import Spots
 _PRIOR_COUNTS = 200.0  # of the tissue's mix of genes, added to those of each cell
 _HALF_WINDOW = 0.2  # half the side of the square whose transcripts are compared, in expected cell radii r
 _SOFTNESS = 0.125  # of the border between two nuclei by distance alone, in r
-_CLEAR = (
-    0.1,
-    0.25,
-    0.15,
-)  # a clear bin is so far from its nucleus, at least and at most, and farther from others, in r
+# A clear bin is so far from its nucleus, at least and at most, and so much farther from others, in r.
+_CLEAR = (0.1, 0.25, 0.15)
 _LEVELS, _STEP = 256, 0.25  # of the histogram of log-likelihood ratios
 _TRUST = np.linspace(0, 1.5, 151)
 
