@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from stopped_runs import PARAMS
 from tiny_chips import assert_same_cells, chip, segment
 
 from sslcst.tiles import execute
@@ -33,14 +34,14 @@ def client(tmp_path_factory):
 def by_threads():
     sdata = chip(n_cells=40)
     assert execute.active_client() is None
-    segment(sdata)
+    segment(sdata, PARAMS)
     return sdata
 
 
 def test_processes_give_what_threads_give(by_threads, client):
     sdata = chip(n_cells=40)
     assert execute.active_client() is client
-    segment(sdata)
+    segment(sdata, PARAMS)
     assert_same_cells(sdata, by_threads)
     for name in ("cell_id", "probability"):
         one, other = (each["sslcst_transcripts"][name].compute().to_numpy() for each in (sdata, by_threads))
@@ -59,7 +60,7 @@ def test_a_killed_worker_is_made_up_for(by_threads, client):
     killer = threading.Thread(target=kill)
     killer.start()
     sdata = chip(n_cells=40)
-    segment(sdata)
+    segment(sdata, PARAMS)
     killer.join()
     assert set(client.run(os.getpid).values()) != pids
     assert_same_cells(sdata, by_threads)

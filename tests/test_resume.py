@@ -124,7 +124,7 @@ STEPS = [
     ("sslcst.store", "_move", 1),
     ("sslcst.store", "_add_to_group", 3),
     ("sslcst.store", "_move", 2),
-    ("sslcst.store", "_consolidate", 1),
+    ("sslcst.store", "consolidate", 1),
     ("sslcst.store", "_retire", 1),
 ]
 
@@ -167,7 +167,7 @@ def test_killed_at_random_moments(path, original, undisturbed):
         else:
             segment(left, PARAMS)
         assert_complete(path, undisturbed, before_us)
-    logging.getLogger(__name__).info("%d of %d runs of %.1f s were killed.", killed, KILLS, seconds)
+        logging.getLogger(__name__).info("%d of %d runs of %.1f s were killed.", killed, i + 1, seconds)
     assert killed or not KILLS
 
 
@@ -371,7 +371,7 @@ FULL = [  # in the order of a run, which goes on after each
     (results, "read_cells", 2),
     (store, "_unlist", 1),
     (store, "_move", 2),
-    (store, "_consolidate", 1),
+    (store, "consolidate", 1),
 ]
 
 

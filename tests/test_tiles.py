@@ -33,11 +33,13 @@ from sslcst.tiles import cells, survey
 
 EXAMPLES = int(os.environ.get("SSLCST_EXAMPLES", 4))
 
+FLOW = {"decoding": "flow"}
 KINDS = {
     "field": {},
     "spot": {"encoder": {"kind": "spot"}},
-    "mean": {"flow": {"smoothing": "mean"}},
-    "orphans": {"flow": {"orphans": True, "min_orphan_area": 5}, "prior": {"radius": 0.8}},
+    "flow": {"flow": FLOW},
+    "mean": {"flow": FLOW | {"smoothing": "mean"}},
+    "orphans": {"flow": FLOW | {"orphans": True, "min_orphan_area": 5}, "prior": {"radius": 0.8}},
 }
 
 
@@ -67,7 +69,7 @@ def in_order(order):
     order=st.none() | st.integers(0, 2**20),
 )
 def test_tiles_change_nothing(kind, bin_size, seed, size, order):
-    """Whatever their size and order, for either encoder, either smoothing, orphans, bins of no whole pixels."""
+    """Whatever their size and order, for all encoders and ways from predictions to cells, bins of no whole pixels."""
     sdata = chip(seed)
     params = params_of(KINDS[kind], {"spots": {"bin_size": bin_size}, "tiles": {"size": size}})
     with pytest.MonkeyPatch.context() as patch:

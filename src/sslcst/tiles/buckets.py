@@ -113,3 +113,9 @@ def transcripts_in(ranges: Ranges, grid: Grid, scratch: Scratch, side: int) -> B
         records["count"],
         records["transcript"],
     )
+
+
+def count_transcripts(grid: Grid, scratch: Scratch, side: int) -> int:
+    """Transcripts that lie in the blocks."""
+    files = (scratch.folder / bucket(name) for name, _ in blocks(grid.ranges, side, grid.whole_shape))
+    return sum(file.stat().st_size for file in files if file.exists()) // _RECORD.itemsize

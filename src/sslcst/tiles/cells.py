@@ -76,6 +76,11 @@ def find(job: Segmentation, tiles: list[Tile]) -> None:
         run(stage, task, job, [tile for tile in tiles if not job.chip.scratch.is_finished(mark(tile))])
 
 
+def is_done(chip: Chip, tile: Tile) -> bool:
+    """Whether the cells of a tile are there."""
+    return chip.scratch.is_finished(_measured(tile))
+
+
 def _predicted(tile: Tile) -> str:
     return f"predicted/{tile.name}.done"
 

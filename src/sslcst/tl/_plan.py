@@ -24,9 +24,21 @@ if TYPE_CHECKING:
 
 # Rounded from what benchmarks/chip.py and benchmarks/encoder.py gave on two cores; other machines differ.
 _SPOTS_PER_SECOND = {"field": 100_000, "spot": 2_500}
-_BINS_PER_SECOND = 400_000  # all stages but nuclei, training and prediction
 _PIXELS_PER_SECOND = 800_000  # of a stain, by the network that comes with this package
+_TRANSCRIPTS_PER_SECOND = 1_000_000  # checked, and laid down in their blocks
 _TRAINING_SECONDS = 90
+_BINS_PER_SECOND = {
+    "alignment": 20_000_000,
+    "spots": 1_000_000,
+    "density": 2_000_000,
+    "spread": 2_000_000,
+    "mixes": 1_000_000,
+    "samples": 4_000_000,
+    "lessons": 4_000_000,
+    "cells": 800_000,
+    "join": 10_000_000,
+    "write": 10_000_000,
+}
 _BASE_BYTES = 1.5 * 2**30  # the packages, and the training
 _BYTES_PER_BIN = 250  # of a tile and what it sees around
 _BYTES_PER_SPOT = 600
@@ -142,7 +154,7 @@ def plan(
     seen = min(side + 2 * _AROUND, max(grid.whole_shape)) ** 2
     block = min(params.tiles.block + 2 * _AROUND, max(grid.whole_shape)) ** 2
     n_spots = _occupied(n, n_bins)
-    seconds = _TRAINING_SECONDS + n_spots / _SPOTS_PER_SECOND[params.encoder.kind] + n_bins / _BINS_PER_SECOND
+    seconds = sum(stage_seconds(n_bins, n, params).values()) + n / _TRANSCRIPTS_PER_SECOND
     seconds += 0 if sources.image is None else np.prod(raster.shape) / _PIXELS_PER_SECOND
     disk = _DISK_BYTES["transcript"] * n + _DISK_BYTES["spot"] * n_spots + _DISK_BYTES["bin"] * n_bins
     tile_bytes = _BYTES_PER_BIN * seen + _BYTES_PER_SPOT * _occupied(largest * seen / side**2, seen)
@@ -158,6 +170,18 @@ def plan(
         disk=disk / 2**30,
         seconds=float(seconds),
     )
+
+
+def stage_seconds(n_bins: int, n_transcripts: int, params: Params) -> dict[str, float]:
+    """Seconds that each stage after nuclei and transcripts may take on two cores without a GPU, in their order."""
+    seconds = {stage: n_bins / rate for stage, rate in _BINS_PER_SECOND.items()}
+    encoder = {
+        "train": _TRAINING_SECONDS,
+        "predict": _occupied(n_transcripts, n_bins) / _SPOTS_PER_SECOND[params.encoder.kind],
+    }
+    names = [*_BINS_PER_SECOND]
+    before, after = names[: names.index("cells")], names[names.index("cells") :]
+    return {name: (seconds | encoder)[name] for name in [*before, *encoder, *after]}
 
 
 def _diameter(sdata: SpatialData, sources: Sources, params: Params) -> float:

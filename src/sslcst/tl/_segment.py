@@ -12,8 +12,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import numpy as np
+
 from sslcst import __version__
-from sslcst._logging import collect_stages, logger, progress
+from sslcst._logging import collect_stages, expect, logger, progress
 from sslcst.core.fit import fit
 from sslcst.core.geometry import Regions
 from sslcst.core.layout import lay_out
@@ -36,12 +38,13 @@ from sslcst.store import (
     scratch_folder,
 )
 from sslcst.tiles.alignment import check as check_alignment
-from sslcst.tiles.buckets import fill
-from sslcst.tiles.cells import MODEL, Segmentation, find
+from sslcst.tiles.buckets import count_transcripts, fill
+from sslcst.tiles.cells import MODEL, Segmentation, find, is_done
 from sslcst.tiles.chip import NUCLEI, Chip
 from sslcst.tiles.nuclei import copy as copy_nuclei
 from sslcst.tiles.nuclei import regions_of
 from sslcst.tiles.nuclei import segment as segment_stain
+from sslcst.tiles.plan import Tile, cut
 from sslcst.tiles.results import (
     CELLS,
     labels_element,
@@ -51,6 +54,7 @@ from sslcst.tiles.results import (
 )
 from sslcst.tiles.survey import Surveyed, choose_lessons, survey_chip
 from sslcst.tl._aggregate import as_table
+from sslcst.tl._plan import stage_seconds
 from sslcst.tl._sources import Sources, choose_sources
 from sslcst.tl._train import show_epoch
 
@@ -85,9 +89,9 @@ def segment(
 
     Nuclei are segmented in the stain; how the density of transcripts falls around them tells how far cells reach, and
     from that a transformer learns whether a spot lies in a cell, and in which direction its nucleus lies; each bin in a
-    cell goes to one of the nuclei near it, by distance and by its transcripts. The same in steps, with all in memory: `sslcst.pp.segment_nuclei` (or `sslcst.pp.import_nuclei`),
-    `sslcst.pp.erode_nuclei`, `sslcst.pp.bin_spots`, `sslcst.tl.train`, `sslcst.tl.predict`, `sslcst.tl.track` and
-    `sslcst.tl.aggregate`.
+    cell goes to one of the nuclei near it, by distance and by its transcripts. The same in steps, with all in memory:
+    `sslcst.pp.segment_nuclei` (or `sslcst.pp.import_nuclei`), `sslcst.pp.erode_nuclei`, `sslcst.pp.bin_spots`,
+    `sslcst.tl.train`, `sslcst.tl.predict`, `sslcst.tl.track` and `sslcst.tl.aggregate`.
 
     The chip is cut into tiles, on which memory depends, and which change nothing of the result. They are the tasks of
     the active `dask.distributed` client, or of threads. A run that was stopped, by anything, goes on where it was when
@@ -243,6 +247,9 @@ def _run(
     chip = Chip(scratch, layout, regions, len(genes), sources.image, params, seed)
     fill(sources.transcripts, chip.grid, scratch, params.tiles)
     tiles = chip.tiles()
+    n_transcripts = count_transcripts(chip.grid, scratch, params.tiles.block)
+    expect(stage_seconds(int(np.prod(chip.grid.whole_shape)), n_transcripts, params))
+    _log_tiles(chip, tiles)
     with progress("alignment"):
         alignment = check_alignment(chip, pixel_size=raster.pixel_size)
     if alignment.misaligned:
@@ -285,6 +292,18 @@ def _run(
         "table": lambda: table,
     }
     return {name: made[kind]() for kind, name in kinds.items()}
+
+
+def _log_tiles(chip: Chip, tiles: list[Tile]) -> None:
+    """Say how many tiles there are, which ones are empty, and how many an earlier run has done."""
+    empty = [tile.name for tile in cut(chip.grid, chip.params.tiles) if tile not in tiles]
+    logger.info(
+        "%d tiles of %d bins%s; %d were done before.",
+        len(tiles),
+        chip.params.tiles.size,
+        f"; {len(empty)} more are empty and skipped: {', '.join(empty)}" if empty else "",
+        sum(is_done(chip, tile) for tile in tiles),
+    )
 
 
 def _find_nuclei(sdata, sources: Sources, params: Params, scratch: Scratch, device: str) -> Regions:
