@@ -56,7 +56,7 @@ default_role = "code-or-link"
 
 html_theme = "sphinx_book_theme"
 html_title = project
-html_theme_options = {"show_navbar_depth": 1, "home_page_in_toc": True}
+html_theme_options = {"show_navbar_depth": 1, "home_page_in_toc": True, "navbar_persistent": []}
 html_static_path: list[str] = []
 
 # What the annotations of public functions name in other packages. Their inventories are on the network, so links to
