@@ -6,95 +6,11 @@ Lengths are in units of the coordinate system that `tl.segment` was told to work
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from math import isfinite
-from numbers import Integral, Real
 from typing import Any, Literal
 
-from sslcst.errors import ParameterError
-
-
-def _check(ok: bool, name: str, value: object, rule: str) -> None:
-    if not ok:
-        raise ParameterError(f"{name}={value!r}: {rule}.")
-
-
-_TYPES = {"int": Integral, "float": Real, "bool": bool, "str": str}
-
-
-def _is(value: object, annotation: str) -> bool:
-    """Whether a value is of an annotated type, where a number must be finite and a truth value is no number."""
-    name = annotation.removesuffix(" | None")
-    if value is None:
-        return name != annotation
-    if name not in _TYPES:
-        return True  # a Literal, whose values are checked with the bounds
-    finite = not isinstance(value, Real) or isfinite(value)
-    return isinstance(value, _TYPES[name]) and isinstance(value, bool) == (name == "bool") and finite
-
-
-def check_seed(seed: object) -> None:
-    """Raise ParameterError unless it is a whole number from 0."""
-    _check(_is(seed, "int") and seed >= 0, "seed", seed, "must be a whole number, not negative")
-
-
-class Section:
-    """Base of the sections: each value is of its field's type."""
-
-    def __post_init__(self) -> None:
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if each.type.startswith("tuple"):
-                _check(isinstance(value, list | tuple), each.name, value, "must be a list or tuple")
-                object.__setattr__(self, each.name, tuple(value))
-                item_type = each.type.removeprefix("tuple[").split(",")[0]
-                right = all(_is(item, item_type) for item in value)
-            else:
-                right = _is(value, each.type)
-            _check(right, each.name, value, f"must be of type {each.type}, and finite")
-        self._check_bounds()
-
-
-def _check_positive(section: object, *names: str) -> None:
-    for name in names:
-        value = getattr(section, name)
-        _check(value is None or value > 0, name, value, "must be above 0")
-
-
-def _check_share(section: object, *names: str) -> None:
-    for name in names:
-        value = getattr(section, name)
-        _check(0 <= value <= 1, name, value, "must lie between 0 and 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TranscriptParams(Section):
-    """Which transcripts are taken; the others are in no spot and no count.
-
-    Parameters
-    ----------
-    min_quality
-        Lowest quality, where points have a column ``qv`` (Xenium; the vendor's own tables start at 20). 0 takes all.
-    exclude
-        Regular expression; genes whose name starts with it are left out. The default finds the controls of Xenium,
-        MERSCOPE and CosMx, which stand for no gene. An empty one leaves out none.
-    """
-
-    min_quality: float = 20.0
-    exclude: str = (
-        r"NegControl(Probe|Codeword)_|(Unassigned|Deprecated)Codeword_|Intergenic_Region_|antisense_|BLANK_"  # Xenium
-        r"|Blank-"  # MERSCOPE
-        r"|NegPrb|Negative\d|SystemControl|FalseCode"  # CosMx
-    )
-
-    def _check_bounds(self) -> None:
-        _check(self.min_quality >= 0, "min_quality", self.min_quality, "must not be negative")
-        try:
-            re.compile(self.exclude)
-        except re.error as error:
-            _check(False, "exclude", self.exclude, f"must be a regular expression ({error})")
+from sslcst._section import Section, check, check_positive, check_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,11 +47,11 @@ class NucleiParams(Section):
     percentiles: tuple[float, float] = (1.0, 99.8)
 
     def _check_bounds(self) -> None:
-        _check(all(d > 0 for d in self.diameters), "diameters", self.diameters, "each must be above 0")
-        _check_positive(self, "flow_threshold")  # 0 would switch Cellpose's test off
-        _check(len(self.percentiles) == 2, "percentiles", self.percentiles, "must be two numbers")
+        check(all(d > 0 for d in self.diameters), "diameters", self.diameters, "each must be above 0")
+        check_positive(self, "flow_threshold")  # 0 would switch Cellpose's test off
+        check(len(self.percentiles) == 2, "percentiles", self.percentiles, "must be two numbers")
         low, high = self.percentiles
-        _check(0 <= low < high <= 100, "percentiles", self.percentiles, "must rise and lie between 0 and 100")
+        check(0 <= low < high <= 100, "percentiles", self.percentiles, "must rise and lie between 0 and 100")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,11 +84,11 @@ class ErosionParams(Section):
     min_solidity: float = 0.8
 
     def _check_bounds(self) -> None:
-        _check_share(self, "keep", "min_solidity")
-        _check_positive(self, "size")
-        _check(0 <= self.contrast <= 4, "contrast", self.contrast, "must lie between 0 and 4")
-        _check(self.length >= 3, "length", self.length, "must be at least 3")
-        _check(self.min_area >= 0, "min_area", self.min_area, "must not be negative")
+        check_share(self, "keep", "min_solidity")
+        check_positive(self, "size")
+        check(0 <= self.contrast <= 4, "contrast", self.contrast, "must lie between 0 and 4")
+        check(self.length >= 3, "length", self.length, "must be at least 3")
+        check(self.min_area >= 0, "min_area", self.min_area, "must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +115,7 @@ class SpotParams(Section):
     window: int = 24
 
     def _check_bounds(self) -> None:
-        _check_positive(self, "bin_size", "n_genes", "n_neighbors", "window")
+        check_positive(self, "bin_size", "n_genes", "n_neighbors", "window")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,11 +148,11 @@ class SamplingParams(Section):
     validation: float = 0.1
 
     def _check_bounds(self) -> None:
-        _check(self.labels in ("density", "nuclei"), "labels", self.labels, "must be 'density' or 'nuclei'")
-        _check_positive(self, "negative_distance", "max_samples")
-        _check_share(self, "negative_density", "farthest")
-        _check_positive(self, "farthest")
-        _check(0 < self.validation < 1, "validation", self.validation, "must lie strictly between 0 and 1")
+        check(self.labels in ("density", "nuclei"), "labels", self.labels, "must be 'density' or 'nuclei'")
+        check_positive(self, "negative_distance", "max_samples")
+        check_share(self, "negative_density", "farthest")
+        check_positive(self, "farthest")
+        check(0 < self.validation < 1, "validation", self.validation, "must lie strictly between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,15 +189,15 @@ class EncoderParams(Section):
     dropout: float = 0.1
 
     def _check_bounds(self) -> None:
-        _check(self.kind in ("field", "spot"), "kind", self.kind, "must be 'field' or 'spot'")
+        check(self.kind in ("field", "spot"), "kind", self.kind, "must be 'field' or 'spot'")
         for name, usual in {"depth": {"field": 4, "spot": 8}, "heads": {"field": 2, "spot": 1}}.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, usual[self.kind])
-        _check_positive(self, "width", "depth", "heads")
-        _check(self.width % self.heads == 0, "heads", self.heads, f"must divide width={self.width}")
-        _check(all(size > 0 for size in self.hidden), "hidden", self.hidden, "each must be above 0")
-        _check(self.noise >= 0, "noise", self.noise, "must not be negative")
-        _check(0 <= self.dropout < 1, "dropout", self.dropout, "must lie in [0, 1)")
+        check_positive(self, "width", "depth", "heads")
+        check(self.width % self.heads == 0, "heads", self.heads, f"must divide width={self.width}")
+        check(all(size > 0 for size in self.hidden), "hidden", self.hidden, "each must be above 0")
+        check(self.noise >= 0, "noise", self.noise, "must not be negative")
+        check(0 <= self.dropout < 1, "dropout", self.dropout, "must lie in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,9 +237,9 @@ class TrainingParams(Section):
     patience: int = 10
 
     def _check_bounds(self) -> None:
-        _check(self.schedule in ("cosine", "constant"), "schedule", self.schedule, "must be 'cosine' or 'constant'")
-        _check_positive(self, "learning_rate", "warm_up", "batch_size", "crop", "field_size", "max_epochs", "patience")
-        _check_positive(self, "min_steps")
+        check(self.schedule in ("cosine", "constant"), "schedule", self.schedule, "must be 'cosine' or 'constant'")
+        check_positive(self, "learning_rate", "warm_up", "batch_size", "crop", "field_size", "max_epochs", "patience")
+        check_positive(self, "min_steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -346,9 +262,9 @@ class PriorParams(Section):
     density: float = 0.75
 
     def _check_bounds(self) -> None:
-        _check_positive(self, "radius")
-        _check(self.sigma >= 0, "sigma", self.sigma, "must not be negative")
-        _check_share(self, "density")
+        check_positive(self, "radius")
+        check(self.sigma >= 0, "sigma", self.sigma, "must not be negative")
+        check_share(self, "density")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -381,12 +297,12 @@ class FlowParams(Section):
     min_orphan_area: int = 50
 
     def _check_bounds(self) -> None:
-        _check(self.decoding in ("nuclei", "flow"), "decoding", self.decoding, "must be 'nuclei' or 'flow'")
-        _check(self.decoding == "flow" or not self.orphans, "orphans", self.orphans, 'needs flow.decoding="flow"')
-        _check(self.smoothing in ("confidence", "mean"), "smoothing", self.smoothing, "must be 'confidence' or 'mean'")
-        _check_share(self, "threshold")
-        _check(self.step >= 1, "step", self.step, "must be at least 1")
-        _check(self.min_orphan_area >= 1, "min_orphan_area", self.min_orphan_area, "must be at least 1")
+        check(self.decoding in ("nuclei", "flow"), "decoding", self.decoding, "must be 'nuclei' or 'flow'")
+        check(self.decoding == "flow" or not self.orphans, "orphans", self.orphans, 'needs flow.decoding="flow"')
+        check(self.smoothing in ("confidence", "mean"), "smoothing", self.smoothing, "must be 'confidence' or 'mean'")
+        check_share(self, "threshold")
+        check(self.step >= 1, "step", self.step, "must be at least 1")
+        check(self.min_orphan_area >= 1, "min_orphan_area", self.min_orphan_area, "must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -408,9 +324,9 @@ class TileParams(Section):
     image_size: int = 4096
 
     def _check_bounds(self) -> None:
-        _check_positive(self, "size", "block")
-        _check(self.block % 16 == 0, "block", self.block, "must be a multiple of 16")
-        _check(self.image_size >= 64, "image_size", self.image_size, "must be at least 64")
+        check_positive(self, "size", "block")
+        check(self.block % 16 == 0, "block", self.block, "must be a multiple of 16")
+        check(self.image_size >= 64, "image_size", self.image_size, "must be at least 64")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -448,17 +364,17 @@ class Params:
         if isinstance(params, Params):
             return params
         if isinstance(params, str):
-            _check(params == "paper", "params", params, 'must be "paper", or map sections to parameters')
+            check(params == "paper", "params", params, 'must be "paper", or map sections to parameters')
             params = _PAPER
         changed = cls()
         for section, values in (params or {}).items():
             known = {f.name for f in fields(cls)}
-            _check(section in known, "params", section, f"no such section; there are {', '.join(sorted(known))}")
-            _check(isinstance(values, Mapping), section, values, "must map parameters to values")
+            check(section in known, "params", section, f"no such section; there are {', '.join(sorted(known))}")
+            check(isinstance(values, Mapping), section, values, "must map parameters to values")
             current = getattr(changed, section)
             names = {f.name for f in fields(current)}
             for name in values:
-                _check(name in names, section, name, f"no such parameter; there are {', '.join(sorted(names))}")
+                check(name in names, section, name, f"no such parameter; there are {', '.join(sorted(names))}")
             changed = replace(changed, **{section: type(current)(**values)})
         return changed
 

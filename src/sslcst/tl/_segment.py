@@ -16,6 +16,7 @@ import numpy as np
 
 from sslcst import __version__
 from sslcst._logging import collect_stages, expect, logger, progress
+from sslcst._section import check_seed
 from sslcst.core.fit import fit
 from sslcst.core.geometry import Regions
 from sslcst.core.layout import lay_out
@@ -25,7 +26,7 @@ from sslcst.elements import Raster, open_nuclei
 from sslcst.errors import DataError, SslcstError, StoreError
 from sslcst.fingerprint import fingerprint
 from sslcst.model_file import read_model, write_model
-from sslcst.params import Params, check_seed
+from sslcst.params import Params
 from sslcst.scratch import Scratch
 from sslcst.store import (
     add_to_object,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sslcst._logging import progress
+from sslcst._section import check_seed
 from sslcst.core.features import gather, join
 from sslcst.core.fit import fit, square_side
 from sslcst.core.model import Model, take_genes
@@ -15,7 +16,7 @@ from sslcst.core.sampling import choose_samples, survey
 from sslcst.core.training import Epoch
 from sslcst.device import choose_device
 from sslcst.elements import choose_key
-from sslcst.params import Params, check_seed
+from sslcst.params import Params
 from sslcst.pp._spots import as_membership, as_spots
 
 if TYPE_CHECKING:
