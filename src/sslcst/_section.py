@@ -63,31 +63,3 @@ def check_share(section: object, *names: str) -> None:
     for name in names:
         value = getattr(section, name)
         check(0 <= value <= 1, name, value, "must lie between 0 and 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TranscriptParams(Section):
-    """Which transcripts are taken; the others are in no spot and no count.
-
-    Parameters
-    ----------
-    min_quality
-        Lowest quality, where points have a column ``qv`` (Xenium; the vendor's own tables start at 20). 0 takes all.
-    exclude
-        Regular expression; genes whose name starts with it are left out. The default finds the controls of Xenium,
-        MERSCOPE and CosMx, which stand for no gene. An empty one leaves out none.
-    """
-
-    min_quality: float = 20.0
-    exclude: str = (
-        r"NegControl(Probe|Codeword)_|(Unassigned|Deprecated)Codeword_|Intergenic_Region_|antisense_|BLANK_"  # Xenium
-        r"|Blank-"  # MERSCOPE
-        r"|NegPrb|Negative\d|SystemControl|FalseCode"  # CosMx
-    )
-
-    def _check_bounds(self) -> None:
-        check(self.min_quality >= 0, "min_quality", self.min_quality, "must not be negative")
-        try:
-            re.compile(self.exclude)
-        except re.error as error:
-            check(False, "exclude", self.exclude, f"must be a regular expression ({error})")
