@@ -21,6 +21,7 @@ _LEAST_FAR = 0.02  # of the bins outside nuclei: where fewer are far, as in dens
 _CONTRAST = 1.5  # a cell's density is at least so many times that of the background
 _PRIOR_COUNTS = 40.0  # of the mean nucleus, added to each cell's own to tell its density
 _ALL = np.s_[:, :]
+_MOST_WIDE = 1 << 17  # counts in a wide square from which on it is not told how many: histograms end there
 _MOST, _SCALE = 8.0, 1 << 12  # a share that is told counts as no more, in whole numbers of this fraction
 
 
@@ -172,7 +173,8 @@ def tally_rings(around: Surroundings, *, reach: float, owned: tuple[slice, slice
     """
     ring = around.ring[owned]
     within = ring >= 0
-    ring, counts, wide = ring[within], around.counts[owned][within], around.wide[owned][within]
+    ring, counts = ring[within], around.counts[owned][within]
+    wide = np.minimum(around.wide[owned][within], _MOST_WIDE)
     n_rings = round(reach) + 1
     n_bins, total = np.bincount(ring, minlength=n_rings), np.zeros(n_rings, np.int64)
     np.add.at(total, ring, counts)

@@ -25,6 +25,7 @@ logger = logging.getLogger("sslcst")
 N_DIRECTIONS = 16
 DENSITY_BINS = 7  # side of the square over which counts are summed to tell "little or no expression"
 _SURE = 0.8  # probability to lie in a cell from which on the direction to its nucleus is taught
+_MOST_DENSE = 1 << 20  # where histograms of the counts end
 _FINE = 256  # parts of an expected cell radius to which distances are told apart when the farthest spots are sought
 
 
@@ -252,13 +253,13 @@ def set_apart(samples: Samples, *, params: SamplingParams, whole_squares: bool, 
 
 
 def densities(spots: Spots) -> np.ndarray:
-    """Counts within the square of `DENSITY_BINS` bins around each spot, int64 (n,)."""
+    """Counts within the square of `DENSITY_BINS` bins around each spot, at most `_MOST_DENSE`, int64 (n,)."""
     total = np.asarray(spots.counts.sum(axis=1), dtype=np.float64).ravel()
     # Sums of whole numbers are exact, so that no rounding decides a tie at the threshold.
     density = spots.on_grid(total, 0.0)
     for axis in (0, 1):
         density = ndimage.correlate1d(density, np.ones(DENSITY_BINS), axis, mode="nearest")
-    return np.rint(density[spots.place]).astype(np.int64)
+    return np.rint(np.minimum(density[spots.place], _MOST_DENSE)).astype(np.int64)
 
 
 def _check_both(surveyed: Survey) -> None:
