@@ -1,5 +1,6 @@
 # make demo    segment a simulated tissue and see how close the cells come
 # make test    run the tests
+# make docs    build the documentation in docs/_build/html
 # make lint    check style and format
 #
 # All share .venv; what is installed stays until pyproject.toml or constraints.txt changes.
@@ -9,7 +10,7 @@ PYTHON ?= python3
 PYTEST_FLAGS ?= -n auto --maxprocesses 4
 VENV := .venv
 
-.PHONY: demo test lint clean
+.PHONY: demo test docs lint clean
 
 demo: $(VENV)/.installed-demo
 	$(VENV)/bin/sslcst demo
@@ -17,6 +18,9 @@ demo: $(VENV)/.installed-demo
 # One thread a worker: pytest-xdist already fills the cores.
 test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest $(PYTEST_FLAGS)
+
+docs: $(VENV)/.installed-docs
+	$(VENV)/bin/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check

@@ -136,6 +136,7 @@ def left_behind(store: Path) -> tuple[list[Path], list[Path]]:
     """What lies beside a store, or as a stray file in it: scratch folders that `finish` ends, and all else of runs."""
     unfinished = [mark.parent for mark in _marks(store)]
     left = [*store.parent.glob(f"{escape(_prefix(store))}*"), _trash(store), store / f".{LISTING}.sslcst"]
+    left += [*store.glob("zarr.*.partial"), *store.glob("*/zarr.*.partial")]  # of a kill while zarr wrote a listing
     return unfinished, sorted(path for path in left if path.exists() and path not in unfinished)
 
 
