@@ -29,3 +29,7 @@ class BackendError(SslcstError, RuntimeError):
 
 class TrainingError(SslcstError, RuntimeError):
     """Training failed: the loss is not finite."""
+
+
+class ClusterError(SslcstError):
+    """The workers of a cluster are lost again and again."""

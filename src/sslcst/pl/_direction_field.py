@@ -139,7 +139,7 @@ class _Blocks(NamedTuple):
 
 
 def _read_blocks(table: AnnData, pixel_to_axes: NDArray[np.float64], region: Region) -> _Blocks:
-    spots = as_spots(table)
+    spots, _ = as_spots(table)
     to_axes = pixel_to_axes @ np.diag([*spots.grid.step[::-1], 1.0])
     box = bounds_of(np.linalg.inv(to_axes), region)[[1, 0, 3, 2]]  # row before column
     low = np.clip(np.floor(box[:2]).astype(int), 0, spots.grid.shape)

@@ -12,12 +12,14 @@ import dask
 import numba
 import torch
 
-from sslcst._logging import progress
+from sslcst._logging import logger, progress
+from sslcst.errors import ClusterError
 
 T = TypeVar("T")
 
 # While one thread of a process computes, another reads the next tile: torch and numba use all cores themselves.
 computing = threading.Lock()
+_TRIES = 3
 
 
 def active_client() -> Any | None:
@@ -62,20 +64,39 @@ def run(stage: str, task: Callable[[Any, T], Any], job: Any, items: Sequence[T],
 
             with ThreadPoolExecutor(2) as pool:  # whose end waits for the task that is at work when another fails
                 return list(dask.compute(*(dask.delayed(one)(item) for item in items), scheduler="threads", pool=pool))
-        from distributed import as_completed
+        return _on_cluster(client, task, job, items, bar)
 
+
+def _on_cluster(client: Any, task: Callable[[Any, T], Any], job: Any, items: Sequence[T], bar: Any) -> list[Any]:
+    """Run a task on each item on a cluster; what was lost with a worker is done again."""
+    from distributed import as_completed
+    from distributed.client import FutureCancelledError
+    from distributed.scheduler import KilledWorker
+
+    results: dict[int, Any] = {}
+    lost: Exception | None = None
+    for _ in range(_TRIES):
         [shared] = client.scatter([job], broadcast=True, hash=False)
-        futures = client.map(lambda item, job: _on_worker(task, job, item), items, job=shared, pure=False)
+        left = [i for i in range(len(items)) if i not in results]
+        futures = client.map(_on_worker, [items[i] for i in left], task=task, job=shared, pure=False)
+        place = dict(zip(futures, left, strict=True))
         try:
             for done in as_completed(futures):
-                done.result()  # raises what the task raised
+                results[place[done]] = done.result()  # raises what the task raised
                 bar.update()
-            return client.gather(futures)
+            return [results[i] for i in range(len(items))]
+        except (FutureCancelledError, KilledWorker) as error:
+            lost = error
+            logger.warning("The cluster lost a worker, and with it a part of the work, which is done again.")
         finally:
             client.cancel(futures)
+    raise ClusterError(
+        f"The cluster lost workers {_TRIES} times in one stage ({lost}). Have they enough memory? Set tiles.size "
+        "smaller, or give them more and call again with the same arguments: then the run goes on where it was."
+    ) from lost
 
 
-def _on_worker(task: Callable[[Any, T], Any], job: Any, item: T) -> Any:
+def _on_worker(item: T, *, task: Callable[[Any, T], Any], job: Any) -> Any:
     """Run a task with as many compiled threads as the worker lets torch have."""
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
     return task(job, item)

@@ -23,7 +23,7 @@ from sslcst.core.layout import lay_out
 from sslcst.core.model import check_scale
 from sslcst.device import choose_device
 from sslcst.elements import Raster, open_nuclei
-from sslcst.errors import DataError, SslcstError, StoreError
+from sslcst.errors import ClusterError, DataError, SslcstError, StoreError
 from sslcst.fingerprint import fingerprint
 from sslcst.model_file import read_model, write_model
 from sslcst.params import Params
@@ -154,6 +154,8 @@ def segment(
         A nucleus model or a device that was asked for cannot be had.
     TrainingError
         The loss is not finite.
+    ClusterError
+        The workers of the active client were lost again and again.
 
     See Also
     --------
@@ -211,7 +213,7 @@ def segment(
         except OSError as error:
             where = f"What was done lies in {folder}: the same call goes on from there." if sdata.path else ""
             raise StoreError(f"{error}. The data are as they were. {where}") from error
-        except StoreError:
+        except (ClusterError, StoreError):
             raise
         except SslcstError:  # to be called again with other input or other parameters
             scratch.remove()
