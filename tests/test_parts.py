@@ -87,7 +87,7 @@ def sampled(chip: Chip, windows: list[Ranges], params: Params, of_chip: Survey) 
     for window in windows:
         spots, relations, owned = chip.part(window, DENSITY_BINS // 2)
         parts.append(choose_samples(spots, relations, of_chip, owned=owned, **settings_))
-    return draw(parts, params=params.sampling, seed=3)
+    return draw(parts, params=params.sampling, whole_squares=settings_["square"] > 1, seed=3)
 
 
 @given(windows=CUTS, chip=st.sampled_from(CHIPS))
@@ -112,15 +112,20 @@ def test_a_survey_counts_the_spots_of_each_kind() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("far", [1.0, 99.0], ids=["far with little", "the farthest"])
-@given(windows=CUTS, chip=st.sampled_from(CHIPS), most=st.sampled_from([20, 100_000]))
+@given(windows=CUTS, chip=st.sampled_from(CHIPS), most=st.sampled_from([(20, 64), (100_000, 64), (100_000, 3)]))
 @settings(max_examples=15)
 def test_samples_of_parts_are_those_of_the_whole(
-    kind: str, far: float, windows: list[Ranges], chip: Chip, most: int
+    kind: str, far: float, windows: list[Ranges], chip: Chip, most: tuple[int, int]
 ) -> None:
     """However the chip is cut, in the same order; whichever way negative samples are found."""
-    params = params_of(kind, negative_distance=far, negative_density=0.9, max_samples=most)
+    max_samples, max_squares = most
+    params = params_of(
+        kind, negative_distance=far, negative_density=0.9, max_samples=max_samples, max_squares=max_squares
+    )
     of_chip = surveyed(chip, [WHOLE], params.sampling)
     whole = sampled(chip, [WHOLE], params, of_chip)
+    if kind == "field":
+        assert len(np.unique(whole.square)) <= max_squares
     assert set(whole.inside) == {True, False}
     assert same(sampled(chip, windows, params, of_chip), whole)
 

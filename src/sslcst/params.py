@@ -165,6 +165,9 @@ class SamplingParams(Section):
         Where too few negatives remain: the share of spots outside nuclei, the farthest ones, that is taken instead.
     max_samples
         At most so many samples of each kind.
+    max_squares
+        For the field encoder they come from at most so many squares of tissue (`TrainingParams.crop`), on which the
+        memory of the training depends.
     validation
         Share of the nuclei whose samples, with the negatives nearest to them, are set apart for validation.
     """
@@ -174,11 +177,12 @@ class SamplingParams(Section):
     negative_density: float = 0.5
     farthest: float = 0.05
     max_samples: int = 20_000
+    max_squares: int = 64
     validation: float = 0.1
 
     def _check_bounds(self) -> None:
         check(self.labels in ("density", "nuclei"), "labels", self.labels, "must be 'density' or 'nuclei'")
-        check_positive(self, "negative_distance", "max_samples")
+        check_positive(self, "negative_distance", "max_samples", "max_squares")
         check_share(self, "negative_density", "farthest")
         check_positive(self, "farthest")
         check(0 < self.validation < 1, "validation", self.validation, "must lie strictly between 0 and 1")

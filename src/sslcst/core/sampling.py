@@ -205,7 +205,7 @@ def choose_samples(
             nearest.astype(np.int64),
             np.zeros(len(index), bool),
         )
-        return draw([found], params=params, seed=seed)
+        return draw([found], params=params, whole_squares=square > 1, seed=seed)
     outside = nucleus == 0
     if (nearest_negative := _farthest(surveyed, params)) is None:
         little = params.negative_density * _median(surveyed.positive)
@@ -223,12 +223,20 @@ def choose_samples(
         nearest[spot].astype(np.int64),
         np.zeros_like(inside),
     )
-    return draw([found], params=params, seed=seed)
+    return draw([found], params=params, whole_squares=square > 1, seed=seed)
 
 
-def draw(parts: Sequence[Samples], *, params: SamplingParams, seed: int) -> Samples:
-    """As many samples of either kind as are wanted, square by square, from those that the parts of a chip offer."""
+def draw(parts: Sequence[Samples], *, params: SamplingParams, whole_squares: bool, seed: int) -> Samples:
+    """As many samples of either kind as are wanted, square by square, from those that the parts of a chip offer.
+
+    With whole squares they come from a bounded number of them, since what is read with a square is all around it.
+    """
     found = Samples(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(Samples)))
+    if whole_squares:
+        squares = np.unique(found.square)
+        found = found.take(
+            np.isin(found.square, squares[np.argsort(hash_uniform(squares, seed), kind="stable")][: params.max_squares])
+        )
     order = np.lexsort((hash_uniform(found.key, seed), hash_uniform(found.square, seed)))
     kinds = [order[found.positive[order] == kind][: params.max_samples] for kind in (True, False)]
     return found.take(np.concatenate(kinds))

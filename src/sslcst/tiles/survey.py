@@ -85,7 +85,8 @@ def choose_lessons(chip: Chip, tiles: list[Tile], surveyed: Surveyed) -> tuple[S
         As `sslcst.core.sampling.choose_samples`.
     """
     offers = run("samples", _offer, (chip, surveyed), tiles)
-    samples = draw(offers, params=chip.params.sampling, seed=chip.seed)
+    whole_squares = square_side(chip.params, chip.layout.radius) > 1
+    samples = draw(offers, params=chip.params.sampling, whole_squares=whole_squares, seed=chip.seed)
     return samples, *join(run("lessons", _gather, (chip, surveyed.told.genes, samples), tiles))
 
 
