@@ -20,7 +20,7 @@ test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest $(PYTEST_FLAGS)
 
 docs: $(VENV)/.installed-docs
-	$(VENV)/bin/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	$(VENV)/bin/python -W ignore -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check
