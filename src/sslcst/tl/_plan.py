@@ -23,25 +23,25 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 # Rounded from what benchmarks/chip.py and benchmarks/encoder.py gave on two cores; other machines differ.
-_SPOTS_PER_SECOND = {"field": 100_000, "spot": 2_500}
-_PIXELS_PER_SECOND = 800_000  # of a stain, by the network that comes with this package
+_SPOTS_PER_SECOND = {"field": 55_000, "spot": 2_500}
+_PIXELS_PER_SECOND = 300_000  # of a stain, by the network that comes with this package
 _TRANSCRIPTS_PER_SECOND = 1_000_000  # checked, and laid down in their blocks
-_TRAINING_SECONDS = 90
+_TRAINING_SECONDS = 60
 _BINS_PER_SECOND = {
-    "alignment": 20_000_000,
-    "spots": 1_000_000,
-    "density": 2_000_000,
+    "alignment": 4_000_000,
+    "spots": 650_000,
+    "density": 2_500_000,
     "spread": 2_000_000,
-    "mixes": 1_000_000,
-    "samples": 4_000_000,
+    "mixes": 800_000,
+    "samples": 1_500_000,
     "lessons": 4_000_000,
-    "cells": 800_000,
+    "cells": 500_000,
     "join": 10_000_000,
     "write": 10_000_000,
 }
 _BASE_BYTES = 1.5 * 2**30  # the packages, and the training
-_BYTES_PER_BIN = 250  # of a tile and what it sees around
-_BYTES_PER_SPOT = 600
+_BYTES_PER_BIN = 300  # of a tile and what it sees around
+_BYTES_PER_SPOT = 1_200  # two tiles are at work, one being read
 _GPU_BYTES_PER_BIN = 8_000  # of a block: at the most as many spots, all their neighbours gathered
 _DISK_BYTES = {"transcript": 45, "spot": 150, "bin": 8}  # beside the store
 _AROUND = 128  # bins, about, that a tile sees around
