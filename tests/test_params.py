@@ -72,6 +72,7 @@ BROKEN = [
     ("sampling", "farthest", 1.5),
     ("sampling", "farthest", 0.0),
     ("sampling", "max_samples", 0),
+    ("sampling", "max_squares", 0),
     ("sampling", "validation", 0.0),
     ("sampling", "validation", 1.0),
     ("encoder", "kind", "both"),

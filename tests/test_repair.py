@@ -16,7 +16,7 @@ from spatialdata.models import Labels2DModel, PointsModel
 
 from sslcst.errors import StoreError
 from sslcst.repair import repair
-from sslcst.store import locked
+from sslcst.store import consolidate, locked
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def orphan(store: Path) -> None:
     group = zarr.open_group(store, mode="r+", use_consolidated=False)["labels"]
     group.create_group("half")
     group.attrs["ome"] = {"labels": ["a", "half"]}
-    zarr.consolidate_metadata(store)
+    consolidate(store)
 
 
 def test_a_whole_store_stays_as_it_is(store: Path) -> None:

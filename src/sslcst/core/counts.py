@@ -43,5 +43,10 @@ def count_matrix(
     row = np.searchsorted(ids, owner[owned])
     values = np.ones(len(row), np.int64) if count is None else count[owned].astype(np.int64)
     matrix = sparse.csr_matrix((values, (row, gene[owned])), shape=(len(ids), n_genes))
-    fits = matrix.data.max(initial=0) <= np.iinfo(np.int32).max
-    return matrix.astype(np.int32) if fits else matrix
+    return narrow(matrix)
+
+
+def narrow(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Counts as int32, where that holds them."""
+    fits = counts.data.max(initial=0) <= np.iinfo(np.int32).max
+    return counts.astype(np.int32) if fits else counts

@@ -10,6 +10,7 @@ import numpy as np
 
 from sslcst._logging import logger
 from sslcst.core.cells import Occupancy
+from sslcst.core.counts import narrow
 from sslcst.core.erosion import erode_and_report
 from sslcst.core.features import Features, Gathering, gather, join
 from sslcst.core.fit import square_side
@@ -145,7 +146,7 @@ def _survey_tile(chip: Chip, tile: Tile) -> None:
         chosen = np.flatnonzero(spots.within(ranges))
         if len(chosen):
             kept = {key: value[chosen] for key, value in vars(relations).items()}
-            counts = spots.counts[chosen].astype(np.int32)
+            counts = narrow(spots.counts[chosen])
             files.append(f"spots/{name}.npz")
             chip.scratch.save(files[-1], {"index": spots.index[chosen], "counts": counts} | kept)
     own_nuclei = nuclei[tuple(slice(*r) for r in np.array(tile.ranges) - grid.corner[:, None])]

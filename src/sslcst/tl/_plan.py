@@ -157,7 +157,7 @@ def plan(
     seconds = sum(stage_seconds(n_bins, n, params).values()) + n / _TRANSCRIPTS_PER_SECOND
     seconds += 0 if sources.image is None else np.prod(raster.shape) / _PIXELS_PER_SECOND
     disk = _DISK_BYTES["transcript"] * n + _DISK_BYTES["spot"] * n_spots + _DISK_BYTES["bin"] * n_bins
-    tile_bytes = _BYTES_PER_BIN * seen + _BYTES_PER_SPOT * _occupied(largest * seen / side**2, seen)
+    tile_bytes = _BYTES_PER_BIN * seen + _BYTES_PER_SPOT * _occupied(min(largest * seen / side**2, n), seen)
     return Plan(
         bins=grid.whole_shape,
         bin_size=grid.bin_size,
