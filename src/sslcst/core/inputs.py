@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numba
 import numpy as np
 import torch
 from scipy import sparse
@@ -73,6 +74,9 @@ class Inputs(ABC):
     abreast: bool  # whether batches are so small that a CPU does best with one on each core
 
     def __init__(self, features: Features, *, radius: float, device: str = "cpu") -> None:
+        # numba starts its threads at first use, and with them sets OpenMP's number of threads, which torch heeds: done
+        # here, so that rounding does not depend on what ran before.
+        numba.get_num_threads()
         self.radius = radius
         self.complete = bool((features.neighbors >= 0).all())
         self.neighbors = torch.from_numpy(features.neighbors).to(device)
