@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sslcst import datasets
@@ -81,6 +81,7 @@ def test_no_alarm_where_all_is_in_place(**setting) -> None:
     assert not found.misaligned, found
 
 
+@example(seed=323441)  # whose best placement scores some 16 times the mean
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=4)
 def test_no_alarm_where_transcripts_know_nothing_of_nuclei(seed: int) -> None:

@@ -14,7 +14,7 @@ _ACROSS = 8  # bins a nucleus, where that makes no larger map
 _WINDOW = 512  # bins along an axis among which the placement is sought first
 _REACH = 16  # nucleus diameters that are searched by default
 _SCALES = (0.1, 0.2, 0.4, 0.8)  # standard deviations in nucleus diameters: transcripts; nuclei; cells; around them
-_FOUND, _GAINED = 15, 8  # times the score of a random placement; see `Alignment`
+_FOUND, _GAINED = 20, 8  # times the score of a random placement; see `Alignment`
 _TOLERANCE = 0.25  # nucleus diameters
 
 
