@@ -19,6 +19,7 @@ from sslcst.core.symmetry import N_TURNS, turn_matrices, turned_classes
 from sslcst.params import EncoderParams, TrainingParams
 
 BLOCK = 512  # bins; side of what goes through the field encoder at once
+_THREADS = torch.get_num_threads()
 _ABREAST = 64  # spots that the spot encoder reads at once
 _NEAR = 4  # places are in units of r / 4, so that the nearest spots lie some 1 away
 
@@ -74,9 +75,9 @@ class Inputs(ABC):
     abreast: bool  # whether batches are so small that a CPU does best with one on each core
 
     def __init__(self, features: Features, *, radius: float, device: str = "cpu") -> None:
-        # numba starts its threads at first use, and with them sets OpenMP's number of threads, which torch heeds: done
-        # here, so that rounding does not depend on what ran before.
-        numba.get_num_threads()
+        # numba, when it starts its threads, changes the number that torch has in the thread at hand, and rounding depends
+        # on it: it is set here for what follows in this thread, so that nothing depends on what ran before, and where.
+        torch.set_num_threads(min(_THREADS, numba.get_num_threads()))
         self.radius = radius
         self.complete = bool((features.neighbors >= 0).all())
         self.neighbors = torch.from_numpy(features.neighbors).to(device)
