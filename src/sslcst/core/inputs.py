@@ -75,8 +75,8 @@ class Inputs(ABC):
     abreast: bool  # whether batches are so small that a CPU does best with one on each core
 
     def __init__(self, features: Features, *, radius: float, device: str = "cpu") -> None:
-        # numba, when it starts its threads, changes the number that torch has in the thread at hand, on which rounding
-        # depends: it is set here for what follows in this thread, so that nothing depends on what ran before, and where.
+        # numba, when it starts its threads, changes the number that torch has in the thread at hand, and rounding
+        # depends on that number: set here for what follows, it does not depend on what ran before, and where.
         torch.set_num_threads(min(_THREADS, numba.get_num_threads()))
         self.radius = radius
         self.complete = bool((features.neighbors >= 0).all())
