@@ -5,16 +5,25 @@ import os
 from pathlib import Path
 from types import ModuleType
 
+import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 from hypothesis import settings
 
-os.environ.setdefault("MPLBACKEND", "agg")  # pictures without a screen
+matplotlib.use("agg")  # pictures without a screen
+os.environ.setdefault("MPLBACKEND", "agg")  # and in the processes that tests start
 # OpenMP threads that spin while they wait are slow where several workers share the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # Several workers share the cores, so that the time of one example says little.
 settings.register_profile("sslcst", deadline=None)
 settings.load_profile("sslcst")
+
+
+@pytest.fixture(autouse=True)
+def _no_figures() -> None:
+    """What one test draws is not there in the next, so that a test can tell which figures it left open."""
+    plt.close("all")
 
 
 @pytest.fixture(scope="session")
