@@ -1,6 +1,7 @@
 """Cells of simulated tissues that differ in packing, counts, diffusion and size, by sslcst and by simple rivals.
 
-    python benchmarks/tissues.py [--only NAME ...] [--nuclei true bundled] [--set section.field=value ...] [--ablations]
+    python benchmarks/tissues.py [--only NAME ...] [--nuclei true bundled watershed] [--set section.field=value ...]
+        [--ablations]
 
 All work on the same nuclei. Rivals are given what no user has: growing takes the best of ten distances, and growing
 gated by density the best of 75 settings, each for every tissue and figure by itself with the true cells in hand; the
@@ -48,9 +49,12 @@ ABLATIONS: dict[str, dict] = {
         "prior": {"density": 0.0},
         "flow": {"decoding": "flow"},
     },
+    "no distance": {"encoder": {"reads": ["position"]}},
+    "no position": {"encoder": {"reads": ["distance"]}},
     "no RMLP noise": {"encoder": {"noise": 0.0}},
     "no erosion": {"erosion": {"keep": 1.0}},
 }
+METHODS = {"bundled": "sslcst", "watershed": "watershed"}  # of nuclei that are found in the stain
 GROWN_BY = (0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6)  # micron
 SMOOTHED_BY = (0.5, 0.75, 1.0, 1.5)  # micron
 FIGURES = ("mean best IoU", "F1 at 0.5", "transcripts right")
@@ -142,7 +146,7 @@ def joined(params: dict, others: dict) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=list(TISSUES))
-    parser.add_argument("--nuclei", nargs="*", default=["true", "bundled"], choices=["true", "bundled"])
+    parser.add_argument("--nuclei", nargs="*", default=["true", "bundled"], choices=["true", *METHODS])
     parser.add_argument("--n-cells", type=int, default=200)
     parser.add_argument("--ablations", action="store_true")
     parser.add_argument("--set", nargs="*", default=[], metavar="SECTION.FIELD=VALUE")
@@ -154,9 +158,9 @@ def main() -> None:
     for name, nuclei in product(args.only, args.nuclei):
         sdata = sslcst.datasets.simulate(n_cells=args.n_cells, **TISSUES[name])
         key = "true_nuclei"
-        if nuclei == "bundled":
+        if nuclei != "true":
             key = "nuclei"
-            sslcst.pp.segment_nuclei(sdata, params={"nuclei": {"method": "sslcst"}}, key_added=key)
+            sslcst.pp.segment_nuclei(sdata, params={"nuclei": {"method": METHODS[nuclei]}}, key_added=key)
         score = Scorer(sdata, key)
         title = f"{name}, {nuclei} nuclei"
         rivals: dict[str, Callable[[], Iterator[np.ndarray]]] = {

@@ -76,6 +76,7 @@ BROKEN = [
     ("sampling", "validation", 0.0),
     ("sampling", "validation", 1.0),
     ("encoder", "kind", "both"),
+    ("encoder", "reads", ("distance", "genes")),
     ("encoder", "width", 0),
     ("encoder", "depth", 0),
     ("encoder", "heads", 0),

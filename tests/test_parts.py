@@ -234,3 +234,26 @@ def test_a_window_whose_spots_lack_no_neighbour_is_predicted_as_one_of_many() ->
         own, part = predicted(chip, ((0, 16), (16, 48)), params_of(kind), block=16)
         for one, other in zip(part, whole, strict=True):
             assert np.array_equal(one, other[np.searchsorted(keys, own)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("reads", "blind_to"), [("position", "distance"), ("distance", "position")])
+def test_what_the_network_does_not_read_changes_nothing(kind: str, reads: str, blind_to: str) -> None:
+    """And what it reads does: spots lie twice as far from the nuclei, or from each other, with the same neighbours."""
+    spots, relations, _ = CHIPS[0].part(((10, 40), (5, 50)), 0)
+    features = Features.of(spots, counts=spots.counts, distance=relations.distance, n_neighbors=5, window=3)
+    other = {
+        "distance": replace(features, distance=2 * features.distance),
+        "position": replace(features, index=2 * features.index),
+    }
+
+    def predicted_from(features: Features) -> np.ndarray:
+        params = replace(params_of(kind).encoder, reads=(reads,))
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            encoder = make_encoder(N_GENES, params).eval()
+        inputs = make_inputs(params, features, radius=RADIUS)
+        return np.column_stack(predict_spots(encoder, inputs, block=2 * SIDE))
+
+    assert np.array_equal(predicted_from(other[blind_to]), predicted_from(features))
+    assert not np.array_equal(predicted_from(other[reads]), predicted_from(features))

@@ -68,21 +68,25 @@ class Inputs(ABC):
         Of the n spots.
     radius
         Expected cell radius r in bins.
+    reads
+        See `EncoderParams`; what is left out reads as 0.
     device
         Where the tensors lie.
     """
 
     abreast: bool  # whether batches are so small that a CPU does best with one on each core
 
-    def __init__(self, features: Features, *, radius: float, device: str = "cpu") -> None:
+    def __init__(self, features: Features, *, radius: float, reads: tuple[str, ...], device: str = "cpu") -> None:
         # numba, when it starts its threads, changes the number that torch has in the thread at hand, and rounding
         # depends on that number: set here for what follows, it does not depend on what ran before, and where.
         torch.set_num_threads(min(_THREADS, numba.get_num_threads()))
         self.radius = radius
+        self.reads = reads
         self.complete = bool((features.neighbors >= 0).all())
         self.neighbors = torch.from_numpy(features.neighbors).to(device)
         self.index = torch.from_numpy(features.index).to(device)
-        self.distance = torch.from_numpy(normalize_distance(features.distance, radius)).to(device)
+        distance = normalize_distance(features.distance, radius)
+        self.distance = torch.from_numpy(distance if "distance" in reads else np.zeros_like(distance)).to(device)
         self.counts = GeneCounts(features.counts.astype(np.float32), device)
 
     def __len__(self) -> int:
@@ -91,6 +95,8 @@ class Inputs(ABC):
     def offsets(self, spot: torch.Tensor) -> torch.Tensor:
         """From some spots (m,) to their neighbours, in units of r: float32 (m, 1 + k, 2)."""
         neighbors = self.neighbors[spot].clamp_min(0)
+        if "position" not in self.reads:
+            return torch.zeros((*neighbors.shape, 2), device=neighbors.device)
         return normalize_position((self.index[neighbors] - self.index[spot][:, None]).float(), self.radius)
 
     @abstractmethod
@@ -210,8 +216,8 @@ class FieldInputs(Inputs):
 def make_inputs(params: EncoderParams, features: Features, *, radius: float, device: str = "cpu") -> Inputs:
     """Inputs for the kind of encoder that `params` name; see `Inputs`."""
     if params.kind == "spot":
-        return SpotInputs(features, radius=radius, device=device)
-    return FieldInputs(features, depth=params.depth, radius=radius, device=device)
+        return SpotInputs(features, radius=radius, reads=params.reads, device=device)
+    return FieldInputs(features, depth=params.depth, radius=radius, reads=params.reads, device=device)
 
 
 def _by_block(index: torch.Tensor, side: int) -> tuple[torch.Tensor, ...]:
