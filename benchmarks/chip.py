@@ -139,6 +139,7 @@ def one_run(store: Path, tile: int, workers: int, nuclei: bool) -> None:
         nuclei_key="nuclei" if nuclei else None,
         params={"nuclei": {"method": "sslcst"}, "tiles": {"size": tile}},
         key_added=f"t{tile}w{workers}",
+        overwrite=True,
     )
     seconds = time.perf_counter() - start
     if cluster is not None:
