@@ -49,8 +49,8 @@ ABLATIONS: dict[str, dict] = {
         "prior": {"density": 0.0},
         "flow": {"decoding": "flow"},
     },
-    "no distance": {"encoder": {"reads": ["position"]}},
-    "no position": {"encoder": {"reads": ["distance"]}},
+    "no distance": {"encoder": {"distance": False}},
+    "no position": {"encoder": {"position": False}},
     "no RMLP noise": {"encoder": {"noise": 0.0}},
     "no erosion": {"erosion": {"keep": 1.0}},
 }

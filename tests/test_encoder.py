@@ -273,7 +273,7 @@ def inputs_of(
     spots = Spots(Grid((30, 30), (1.0, 1.0), 1.0), np.array(index, np.int32), counts)
     distance = np.linspace(0, 12, len(index))
     features = Features.of(spots, counts=counts, distance=distance, n_neighbors=n_neighbors, window=window)
-    return SpotInputs(features, radius=RADIUS, reads=("distance", "position"))
+    return SpotInputs(features, EncoderParams(kind="spot"), radius=RADIUS)
 
 
 def logits(encoder: SpotEncoder, inputs: SpotInputs, spots: list[int]) -> tuple[torch.Tensor, torch.Tensor]:

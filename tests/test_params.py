@@ -76,7 +76,8 @@ BROKEN = [
     ("sampling", "validation", 0.0),
     ("sampling", "validation", 1.0),
     ("encoder", "kind", "both"),
-    ("encoder", "reads", ("distance", "genes")),
+    ("encoder", "distance", 1),
+    ("encoder", "position", None),
     ("encoder", "width", 0),
     ("encoder", "depth", 0),
     ("encoder", "heads", 0),
@@ -253,3 +254,9 @@ def test_an_infinite_value_is_named(section: str, name: str) -> None:
 def test_parameters_do_not_change() -> None:
     with pytest.raises(FrozenInstanceError):
         Params().training.max_epochs = 3
+
+
+def test_no_parameter_is_a_list_of_words() -> None:
+    """Parameters go into a table's uns, and anndata's copy of such a list, read back from a store, crashes Python."""
+    lists = [value for section in Params().to_dict().values() for value in section.values() if isinstance(value, tuple)]
+    assert lists and not any(isinstance(item, str) for value in lists for item in value)

@@ -198,9 +198,9 @@ class EncoderParams(Section):
         ``"field"``: each spot is one token, which attends to its nearest spots at each layer, so that one pass serves
         all. ``"spot"``: the paper's, which reads each spot with its nearest ones by itself, and costs some 100 times as
         much.
-    reads
-        What it reads of a spot beside its genes: its ``"distance"`` to the nearest nucleus, and the ``"position"`` of
-        its neighbours. Both, unless one is left out to see what it is worth (paper: fig. 9).
+    distance, position
+        Whether it reads, beside a spot's genes, its distance to the nearest nucleus and the position of its neighbours.
+        One is left out to see what it is worth (paper: fig. 9).
     width
         Size D of a token.
     depth
@@ -217,7 +217,8 @@ class EncoderParams(Section):
     """
 
     kind: Literal["field", "spot"] = "field"
-    reads: tuple[str, ...] = ("distance", "position")
+    distance: bool = True
+    position: bool = True
     width: int = 64
     depth: int | None = None
     heads: int | None = None
@@ -227,8 +228,6 @@ class EncoderParams(Section):
 
     def _check_bounds(self) -> None:
         check(self.kind in ("field", "spot"), "kind", self.kind, "must be 'field' or 'spot'")
-        known = {"distance", "position"}
-        check(known.issuperset(self.reads), "reads", self.reads, "each must be 'distance' or 'position'")
         for name, usual in {"depth": {"field": 4, "spot": 8}, "heads": {"field": 2, "spot": 1}}.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, usual[self.kind])

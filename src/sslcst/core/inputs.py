@@ -68,25 +68,25 @@ class Inputs(ABC):
         Of the n spots.
     radius
         Expected cell radius r in bins.
-    reads
-        See `EncoderParams`; what is left out reads as 0.
+    params
+        Of the encoder that reads them; the distance or position that it does not read is 0.
     device
         Where the tensors lie.
     """
 
     abreast: bool  # whether batches are so small that a CPU does best with one on each core
 
-    def __init__(self, features: Features, *, radius: float, reads: tuple[str, ...], device: str = "cpu") -> None:
+    def __init__(self, features: Features, params: EncoderParams, *, radius: float, device: str = "cpu") -> None:
         # numba, when it starts its threads, changes the number that torch has in the thread at hand, and rounding
         # depends on that number: set here for what follows, it does not depend on what ran before, and where.
         torch.set_num_threads(min(_THREADS, numba.get_num_threads()))
         self.radius = radius
-        self.reads = reads
+        self.position = params.position
         self.complete = bool((features.neighbors >= 0).all())
         self.neighbors = torch.from_numpy(features.neighbors).to(device)
         self.index = torch.from_numpy(features.index).to(device)
         distance = normalize_distance(features.distance, radius)
-        self.distance = torch.from_numpy(distance if "distance" in reads else np.zeros_like(distance)).to(device)
+        self.distance = torch.from_numpy(distance * params.distance).to(device)
         self.counts = GeneCounts(features.counts.astype(np.float32), device)
 
     def __len__(self) -> int:
@@ -95,7 +95,7 @@ class Inputs(ABC):
     def offsets(self, spot: torch.Tensor) -> torch.Tensor:
         """From some spots (m,) to their neighbours, in units of r: float32 (m, 1 + k, 2)."""
         neighbors = self.neighbors[spot].clamp_min(0)
-        if "position" not in self.reads:
+        if not self.position:
             return torch.zeros((*neighbors.shape, 2), device=neighbors.device)
         return normalize_position((self.index[neighbors] - self.index[spot][:, None]).float(), self.radius)
 
@@ -141,18 +141,14 @@ class FieldInputs(Inputs):
     """For the encoder that reads all spots of a field at once.
 
     It learns from squares of tissue, each turned and mirrored at random; what lies beyond a square is not seen there.
-
-    Parameters
-    ----------
-    depth
-        Layers of the encoder: predictions depend on neighbours of neighbours ... so many times.
+    Predictions depend on neighbours of neighbours ... as many times as the encoder has layers.
     """
 
     abreast = False
 
-    def __init__(self, *args, depth: int, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self.depth = depth
+    def __init__(self, features: Features, params: EncoderParams, *, radius: float, device: str = "cpu") -> None:
+        super().__init__(features, params, radius=radius, device=device)
+        self.depth = params.depth
         device = self.index.device
         self.turns = torch.from_numpy(turn_matrices()).to(device)
         self.turned_classes = torch.from_numpy(turned_classes()).to(device)
@@ -216,8 +212,8 @@ class FieldInputs(Inputs):
 def make_inputs(params: EncoderParams, features: Features, *, radius: float, device: str = "cpu") -> Inputs:
     """Inputs for the kind of encoder that `params` name; see `Inputs`."""
     if params.kind == "spot":
-        return SpotInputs(features, radius=radius, reads=params.reads, device=device)
-    return FieldInputs(features, depth=params.depth, radius=radius, reads=params.reads, device=device)
+        return SpotInputs(features, params, radius=radius, device=device)
+    return FieldInputs(features, params, radius=radius, device=device)
 
 
 def _by_block(index: torch.Tensor, side: int) -> tuple[torch.Tensor, ...]:
