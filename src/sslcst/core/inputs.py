@@ -66,10 +66,10 @@ class Inputs(ABC):
     ----------
     features
         Of the n spots.
-    radius
-        Expected cell radius r in bins.
     params
         Of the encoder that reads them; the distance or position that it does not read is 0.
+    radius
+        Expected cell radius r in bins.
     device
         Where the tensors lie.
     """
