@@ -211,9 +211,8 @@ class FieldInputs(Inputs):
 
 def make_inputs(params: EncoderParams, features: Features, *, radius: float, device: str = "cpu") -> Inputs:
     """Inputs for the kind of encoder that `params` name; see `Inputs`."""
-    if params.kind == "spot":
-        return SpotInputs(features, params, radius=radius, device=device)
-    return FieldInputs(features, params, radius=radius, device=device)
+    kind = SpotInputs if params.kind == "spot" else FieldInputs
+    return kind(features, params, radius=radius, device=device)
 
 
 def _by_block(index: torch.Tensor, side: int) -> tuple[torch.Tensor, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from tempfile import mkdtemp
@@ -136,15 +137,14 @@ class _RowGroups:
 
     def _write(self, tables: Iterable[pa.Table]) -> tuple[list[int], set[str]]:
         n_rows, genes = [], set()
-        with parquet.ParquetWriter(self.path, SCHEMA, use_dictionary=["gene"], compression="lz4") as file:
-            try:
+        with ExitStack() as undo:  # what is written in part is deleted
+            undo.callback(self.path.unlink, missing_ok=True)
+            with parquet.ParquetWriter(self.path, SCHEMA, use_dictionary=["gene"], compression="lz4") as file:
                 for table in tables:
                     file.write_table(table, row_group_size=len(table))
                     n_rows.append(len(table))
                     genes |= _genes_of(table)
-            except BaseException:
-                self.path.unlink()
-                raise
+            undo.pop_all()
         return n_rows, genes
 
     def __call__(self, number: int, start: int) -> pd.DataFrame:
