@@ -37,7 +37,7 @@ class Grid:
     @property
     def whole_shape(self) -> tuple[int, int]:
         """Bins along y and x of the whole grid."""
-        height, width = (int(np.ceil(size / step)) for size, step in zip(self.raster_shape, self.step, strict=True))
+        height, width = (_n_bins(size, step) for size, step in zip(self.raster_shape, self.step, strict=True))
         return height, width
 
     @property
@@ -64,10 +64,7 @@ class Grid:
     def pixels(self, ranges: tuple[tuple[int, int], tuple[int, int]] | None = None) -> tuple[slice, slice]:
         """Pixels (rows, columns) of the whole raster that any of the bins in view, or in these ranges, touches."""
         low, high = zip(*(ranges or self.ranges), strict=True)
-        starts = (  # where the size divided by the step is rounded up, a last bin begins at the raster's far edge
-            min(int(np.floor(start * step)), size - 1)
-            for start, step, size in zip(low, self.step, self.raster_shape, strict=True)
-        )
+        starts = (int(np.floor(start * step)) for start, step in zip(low, self.step, strict=True))
         stops = (
             min(int(np.ceil(stop * step)), size)
             for stop, step, size in zip(high, self.step, self.raster_shape, strict=True)
@@ -113,6 +110,12 @@ class Grid:
             )
         )
         return values[np.ix_(rows, columns)]
+
+
+def _n_bins(size: int, step: float) -> int:
+    """Bins along an axis: as many as begin before its end, to which rounding of the quotient may add one."""
+    n = int(np.ceil(size / step))
+    return n - 1 if (n - 1) * step >= size else n
 
 
 def _bin_of_pixel(size: int, step: float) -> np.ndarray:
