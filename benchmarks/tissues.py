@@ -52,6 +52,7 @@ ABLATIONS: dict[str, dict] = {
     "no distance": {"encoder": {"distance": False}},
     "no position": {"encoder": {"position": False}},
     "no RMLP noise": {"encoder": {"noise": 0.0}},
+    "no direction prior": {"prior": {"direction": False}},
     "no erosion": {"erosion": {"keep": 1.0}},
 }
 METHODS = {"bundled": "sslcst", "watershed": "watershed"}  # of nuclei that are found in the stain

@@ -97,6 +97,7 @@ BROKEN = [
     ("training", "patience", 0),
     ("prior", "radius", -1.0),
     ("prior", "sigma", -0.1),
+    ("prior", "direction", 0),
     ("prior", "density", 1.1),
     ("flow", "decoding", "watershed"),
     ("flow", "orphans", True),

@@ -39,6 +39,7 @@ KINDS = {
     "spot": {"encoder": {"kind": "spot"}},
     "flow": {"flow": FLOW},
     "mean": {"flow": FLOW | {"smoothing": "mean"}},
+    "no direction prior": {"flow": FLOW, "prior": {"direction": False}},
     "orphans": {"flow": FLOW | {"orphans": True, "min_orphan_area": 5}, "prior": {"radius": 0.8}},
 }
 
@@ -78,6 +79,16 @@ def test_tiles_change_nothing(kind, bin_size, seed, size, order):
             patch.setattr(survey, "run", in_order(order))
         segment(sdata, params)
     assert_whole(sdata, *whole(kind, bin_size, seed))
+
+
+def test_the_direction_prior_can_be_left_out():
+    """With it, most directions of most spots hold no nucleus and are ruled out; without it, all are possible."""
+    possible = []
+    for kind in ("flow", "no direction prior"):
+        sdata, _ = whole(kind, None, 0)
+        possible.append((sdata["sslcst_spots"].obsm["direction"] > 0).mean())
+    assert possible[0] < 0.5
+    assert possible[1] == 1
 
 
 def odd_nuclei() -> dict[str, np.ndarray]:

@@ -18,6 +18,8 @@ class PriorParams(Section):
         Expected cell radius r. ``None``: twice the median radius of the nuclei.
     sigma
         Tolerance, in units of r (paper: a quarter).
+    direction
+        Whether a spot's direction must be one in which a nucleus lies within r + sigma (eq. 13-15).
     density
         Weight, beside the network's, of what the density of transcripts tells of a spot's probability to lie in a
         cell. 0: the paper's, the network alone.
@@ -25,6 +27,7 @@ class PriorParams(Section):
 
     radius: float | None = None
     sigma: float = 0.25
+    direction: bool = True
     density: float = 0.75
 
     def _check_bounds(self) -> None:

@@ -118,11 +118,12 @@ def _predict_tile(job: Segmentation, tile: Tile) -> None:
             window=model.window,
         )
         inputs = make_inputs(model.encoder_params, features, radius=model.radius, device=job.device)
-        predicted, inside = predict_spots(model.encoder, inputs, block=chip.params.tiles.block, wanted=owned)
+        direction, inside = predict_spots(model.encoder, inputs, block=chip.params.tiles.block, wanted=owned)
     index = spots.index[owned]
-    low, high = np.array(tile.ranges).T
-    near = ((chip.centers >= low - chip.reach - 1) & (chip.centers < high + chip.reach + 1)).all(axis=1)
-    direction = direction_posterior(predicted, direction_prior(index + 0.5, chip.centers[near], chip.reach))
+    if chip.params.prior.direction:
+        low, high = np.array(tile.ranges).T
+        near = ((chip.centers >= low - chip.reach - 1) & (chip.centers < high + chip.reach + 1)).all(axis=1)
+        direction = direction_posterior(direction, direction_prior(index + 0.5, chip.centers[near], chip.reach))
     weight = chip.params.prior.density
     if weight > 0:
         inside = density_posterior(inside, membership(chip, job.told.levels, tile, index).share, weight)

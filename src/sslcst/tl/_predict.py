@@ -74,6 +74,8 @@ def predict(
         )
     model.encoder.cpu()
     layout = table.uns["sslcst"]
-    prior = direction_prior(spots.index + 0.5, layout["centroids"], (1 + params.prior.sigma) * layout["radius"])
-    table.obsm["direction"] = direction_posterior(direction, prior)
+    if params.prior.direction:
+        prior = direction_prior(spots.index + 0.5, layout["centroids"], (1 + params.prior.sigma) * layout["radius"])
+        direction = direction_posterior(direction, prior)
+    table.obsm["direction"] = direction
     table.obs["inside"] = density_posterior(inside, table.obs["share"].to_numpy(), params.prior.density)
