@@ -112,8 +112,9 @@ def test_parts_join_to_the_whole(seed: int) -> None:
             (np.s_[: half + 1], (0, 0), of_upper),
         )
     ]
-    assert same(Cells.join(parts), whole)
     assert same(Cells.join(parts[::-1]), whole)
+    assert same(Cells.join(parts), whole)
+    assert not parts
 
 
 def test_only_wanted_cells_that_are_in_view_are_measured() -> None:

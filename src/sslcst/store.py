@@ -182,7 +182,9 @@ def commit(
     if sdata.path is not None:
         store = Path(sdata.path)
         _publish(store, elements, kinds, folder or scratch_folder(store, "write"))
-        elements = read_back(store, kinds)
+        # Tables would be read into memory, where they are already.
+        on_disk = read_back(store, {name: kind for name, kind in kinds.items() if kind != "tables"})
+        elements = {name: on_disk.get(name, element) for name, element in elements.items()}
     add_to_object(sdata, elements, kinds)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -46,10 +45,15 @@ class Cells:
         return len(self.id)
 
     @classmethod
-    def join(cls, parts: Sequence[Cells]) -> Cells:
-        """The cells of all parts, which share none, by their ids."""
-        order = np.argsort(np.concatenate([part.id for part in parts]))
-        return cls(**{each.name: _stack([getattr(part, each.name) for part in parts])[order] for each in fields(cls)})
+    def join(cls, parts: list[Cells]) -> Cells:
+        """The cells of all parts, which share none, by their ids.
+
+        The list is emptied on the way, so that the counts, most of what a chip needs, are in memory once.
+        """
+        place = np.argsort(np.argsort(np.concatenate([part.id for part in parts])))
+        columns = {each.name: [getattr(part, each.name) for part in parts] for each in fields(cls)}
+        parts.clear()
+        return cls(**{name: _put(column, place) for name, column in columns.items()})
 
 
 def measure(
@@ -118,5 +122,20 @@ def _of_spots(owner: np.ndarray, inside: np.ndarray, ids: np.ndarray) -> tuple[n
     return n_spots, np.divide(total, n_spots, out=np.full(len(ids), np.nan), where=n_spots > 0)
 
 
-def _stack(parts: list) -> np.ndarray | sparse.csr_matrix:
-    return sparse.vstack(parts, format="csr") if sparse.issparse(parts[0]) else np.concatenate(parts)
+def _put(parts: list[np.ndarray] | list[sparse.csr_matrix], place: np.ndarray) -> np.ndarray | sparse.csr_matrix:
+    """The rows of all parts, each in its place; parts of a matrix are taken from the list one by one."""
+    if not sparse.issparse(parts[0]):
+        return np.concatenate(parts)[np.argsort(place)]
+    places = np.split(place, np.cumsum([part.shape[0] for part in parts])[:-1])
+    shape = (len(place), parts[0].shape[1])
+    start = np.zeros(len(place) + 1, np.int64)
+    for part, rows in zip(parts, places, strict=True):
+        start[rows + 1] = np.diff(part.indptr)
+    start = np.cumsum(start)
+    data = np.empty(start[-1], np.result_type(*(part.dtype for part in parts)))
+    indices = np.empty(start[-1], np.int32)
+    while parts:
+        part, rows = parts.pop(), places.pop()
+        at = np.repeat(start[rows] - part.indptr[:-1], np.diff(part.indptr)) + np.arange(part.nnz)
+        data[at], indices[at] = part.data, part.indices
+    return sparse.csr_matrix((data, indices, start), shape=shape)
