@@ -42,6 +42,7 @@ _BINS_PER_SECOND = {
 _BASE_BYTES = 1.5 * 2**30  # the packages, and the training
 _BYTES_PER_BIN = 300  # of a tile and what it sees around
 _BYTES_PER_SPOT = 1_200  # two tiles are at work, one being read
+_TABLE_BYTES_PER_TRANSCRIPT = 16  # of the whole chip: cells by genes, while they are joined
 _GPU_BYTES_PER_BIN = 8_000  # of a block: at the most as many spots, all their neighbours gathered
 _DISK_BYTES = {"transcript": 45, "spot": 150, "bin": 8}  # beside the store
 _AROUND = 128  # bins, about, that a tile sees around
@@ -165,7 +166,7 @@ def plan(
         skipped=tuple(tile.name for tile in tiles if tile not in full),
         n_transcripts=n,
         largest=largest,
-        memory=(_BASE_BYTES + tile_bytes) / 2**30,
+        memory=(_BASE_BYTES + tile_bytes + _TABLE_BYTES_PER_TRANSCRIPT * n) / 2**30,
         gpu_memory=_GPU_BYTES_PER_BIN * _occupied(largest * block / side**2, block) / 2**30,
         disk=disk / 2**30,
         seconds=float(seconds),
