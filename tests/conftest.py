@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -33,6 +34,18 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the real data are not at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cyto_weights(shared: Path) -> Path:
+    """Cellpose's first "cyto" network, which Cellpose 3 reads."""
+    path = shared / "models" / "cellpose_cyto_0" / "cyto_0_torch_cp3.pt"
+    if not path.exists():
+        pytest.skip(f"the Cellpose weights are not at {path}")
+    pytest.importorskip("cellpose", reason="cellpose is not installed")
+    if version("cellpose") >= "4":
+        pytest.skip("the weights are of cellpose 3")
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -121,20 +121,10 @@ def test_code_in_a_weights_file_does_not_run(save: object, tmp_path: Path, model
     assert not trace.exists()
 
 
-def cyto_weights(shared: Path) -> Path:
-    path = shared / "models" / "cellpose_cyto_0" / "cyto_0_torch_cp3.pt"
-    if not path.exists():
-        pytest.skip(f"the Cellpose weights are not at {path}")
-    pytest.importorskip("cellpose", reason="cellpose is not installed")
-    if builtin_model()[0] != "cyto2":
-        pytest.skip("the weights are of cellpose 3")
-    return path
-
-
 @pytest.mark.parametrize("spoil", ["drop", "reshape", "empty"])
-def test_weights_of_another_network(spoil: str, shared: Path, tmp_path: Path) -> None:
+def test_weights_of_another_network(spoil: str, cyto_weights: Path, tmp_path: Path) -> None:
     """Cellpose would run with random numbers for what a file lacks."""
-    weights = torch.load(cyto_weights(shared), weights_only=True)
+    weights = torch.load(cyto_weights, weights_only=True)
     if spoil == "drop":
         del weights["output.2.bias"]
     elif spoil == "reshape":
@@ -145,15 +135,14 @@ def test_weights_of_another_network(spoil: str, shared: Path, tmp_path: Path) ->
     assert "does not hold weights of the network" in refuse(tmp_path / "weights.pt")
 
 
-def test_cellpose_finds_the_nuclei_of_real_tissue(shared: Path) -> None:
+def test_cellpose_finds_the_nuclei_of_real_tissue(shared: Path, cyto_weights: Path) -> None:
     """The CosMx DAPI, with the original "cyto" weights: nuclei lie in the vendor's cells and cover watershed's."""
     from skimage.io import imread
 
-    weights = cyto_weights(shared)
     folder = shared / "data" / "cosmx_lung12_fov2"
     dapi = imread(folder / "CellComposite_F002.jpg")[250:550, 150:450, 2]
     cells = imread(folder / "CellLabels_F002.tif")[250:550, 150:450]
-    params = NucleiParams(method="cellpose", model=str(weights), diameters=(40,))
+    params = NucleiParams(method="cellpose", model=str(cyto_weights), diameters=(40,))
     labels = segment_nuclei(dapi, params=params)
     assert labels.dtype == np.uint32
     assert 10 <= labels.max() <= len(np.unique(cells)) - 1  # some cells show no nucleus here
@@ -162,8 +151,8 @@ def test_cellpose_finds_the_nuclei_of_real_tissue(shared: Path) -> None:
     assert np.mean(labels[watershed > 0] > 0) > 0.85
 
 
-def test_cellpose_estimates_the_diameter_and_takes_any_shape(shared: Path) -> None:
-    segment = load_backend(NucleiParams(method="cellpose", model=str(cyto_weights(shared))))
+def test_cellpose_estimates_the_diameter_and_takes_any_shape(cyto_weights: Path) -> None:
+    segment = load_backend(NucleiParams(method="cellpose", model=str(cyto_weights)))
     small = scale_intensity(IMAGE, 0, 1)
     assert np.array_equal(segment(small, None), segment(small, estimate_diameter(small)))
     assert len(np.unique(segment(small, 18.0))) == len(GRID) + 1

@@ -56,10 +56,9 @@ def test_cosmx_from_the_stain_without_a_download(store_of, method):
     assert table.obs["area"].median() == pytest.approx(100, rel=0.8)  # square microns
 
 
-def test_cosmx_from_the_stain_by_cellpose(store_of, shared):
-    weights = shared / "models" / "cellpose_cyto_0" / "cyto_0_torch_cp3.pt"
+def test_cosmx_from_the_stain_by_cellpose(store_of, cyto_weights):
     sdata = store_of("cosmx")
-    nuclei = {"method": "cellpose", "model": str(weights), "diameters": [8]}
+    nuclei = {"method": "cellpose", "model": str(cyto_weights), "diameters": [8]}
     sslcst.tl.segment(sdata, coordinate_system="micron", params=QUICK | {"nuclei": nuclei})
     assert 50 < sdata["sslcst_table"].n_obs < 100
     assert sdata["sslcst_table"].uns["sslcst"]["params"]["nuclei"]["method"] == "cellpose"
