@@ -188,12 +188,12 @@ def rates() -> None:
     """Tracking, bucketing and counting by themselves, on one thread, by CPU time."""
     import numba
 
-    from sslcst.core.flow import Field, track
+    from sslcst.methods.ssl_cst.flow import Field, track
     from sslcst.core.measure import measure
     from sslcst.core.spots import Grid
     from sslcst.params import TileParams
-    from sslcst.scratch import Scratch
-    from sslcst.tiles.buckets import _append
+    from sslcst.run.scratch import Scratch
+    from sslcst.run.stages.transcripts import _append
     from sslcst.transcripts import Transcripts
 
     numba.set_num_threads(1)

@@ -31,13 +31,13 @@ from torch.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from sslcst.core.encoder import make_encoder
-from sslcst.core.encoder.spot import SpotEncoder
-from sslcst.core.features import Features
-from sslcst.core.inference import predict_spots
-from sslcst.core.inputs import BLOCK, Inputs, Targets, make_inputs
+from sslcst.methods.ssl_cst.encoder import make_encoder
+from sslcst.methods.ssl_cst.encoder.spot import SpotEncoder
+from sslcst.methods.ssl_cst.features import Features
+from sslcst.methods.ssl_cst.inference import predict_spots
+from sslcst.methods.ssl_cst.inputs import BLOCK, Inputs, Targets, make_inputs
 from sslcst.core.spots import Grid, Spots
-from sslcst.core.training import _one_epoch, forward
+from sslcst.methods.ssl_cst.training import _one_epoch, forward
 from sslcst.params import EncoderParams, TrainingParams
 
 NAMES = ("spot, plain", "spot", "field")

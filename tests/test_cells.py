@@ -12,8 +12,8 @@ from hypothesis.extra.numpy import arrays
 from scipy import sparse
 
 from sslcst.core.cells import Occupancy, fill_holes, find_cells, keep_attached, orphan_cells, to_pixels
-from sslcst.core.flow import Field, track
-from sslcst.core.sampling import direction_class, direction_vectors
+from sslcst.methods.ssl_cst.flow import Field, track
+from sslcst.methods.ssl_cst.sampling import direction_class, direction_vectors
 from sslcst.core.spots import Grid, Spots
 from sslcst.errors import DataError
 from sslcst.metrics import mean_best_iou

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from sslcst.core.cells import find_cells, halo
-from sslcst.core.flow import confidence_field, mean_field
+from sslcst.methods.ssl_cst.flow import confidence_field, mean_field
 from sslcst.core.geometry import Regions
 from sslcst.core.spots import Grid, Spots
 from sslcst.params import FlowParams

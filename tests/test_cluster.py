@@ -11,7 +11,7 @@ import pytest
 from stopped_runs import PARAMS
 from tiny_chips import assert_same_cells, chip, segment
 
-from sslcst.tiles import execute
+from sslcst.run import execute
 
 distributed = pytest.importorskip("distributed")
 

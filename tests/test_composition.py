@@ -10,7 +10,7 @@ from skimage.segmentation import expand_labels
 from sslcst import tl
 from sslcst.core import composition
 from sslcst.core.cells import cells_near_nuclei, fill_holes, keep_attached
-from sslcst.core.composition import assign_bins, compare_mixes, halo, tally_ratios, trust_of
+from sslcst.methods.density.composition import assign_bins, compare_mixes, halo, tally_ratios, trust_of
 from sslcst.core.density import look_around
 from sslcst.core.spots import Grid, Spots, sum_spots
 from sslcst.datasets import simulate

@@ -11,13 +11,13 @@ import torch
 from scipy import sparse
 from scipy.special import erf
 
-from sslcst.core.encoder import SpotEncoder, Tokens
-from sslcst.core.encoder.parts import RMLP, Dropout, ReparameterizedLinear
-from sslcst.core.encoder.spot import SpotBlock
-from sslcst.core.features import Features
-from sslcst.core.inputs import GeneCounts, SpotInputs
+from sslcst.methods.ssl_cst.encoder import SpotEncoder, Tokens
+from sslcst.methods.ssl_cst.encoder.parts import RMLP, Dropout, ReparameterizedLinear
+from sslcst.methods.ssl_cst.encoder.spot import SpotBlock
+from sslcst.methods.ssl_cst.features import Features
+from sslcst.methods.ssl_cst.inputs import GeneCounts, SpotInputs
 from sslcst.core.spots import Grid, Spots
-from sslcst.core.training import forward
+from sslcst.methods.ssl_cst.training import forward
 from sslcst.params import EncoderParams
 
 N_GENES = 11

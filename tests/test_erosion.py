@@ -18,7 +18,7 @@ from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, Labels2DModel
 
 import sslcst
-from sslcst.core.erosion import (
+from sslcst.methods.ssl_cst.erosion import (
     _are_solid,
     _solidity_at_least,
     contrasts,

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from scipy import sparse
 from skimage.draw import disk
 
-from sslcst.core.encoder import make_encoder
-from sslcst.core.features import Features, Gathering, gather, join
-from sslcst.core.fit import square_side
+from sslcst.methods.ssl_cst.encoder import make_encoder
+from sslcst.methods.ssl_cst.features import Features, Gathering, gather, join
+from sslcst.methods.ssl_cst.fit import square_side
 from sslcst.core.geometry import Regions, nearest_spots
-from sslcst.core.inference import predict_spots
-from sslcst.core.inputs import make_inputs
-from sslcst.core.relations import Relations, relate
-from sslcst.core.sampling import DENSITY_BINS, Samples, Survey, choose_samples, draw, survey
+from sslcst.methods.ssl_cst.inference import predict_spots
+from sslcst.methods.ssl_cst.inputs import make_inputs
+from sslcst.methods.ssl_cst.relations import Relations, relate
+from sslcst.methods.ssl_cst.sampling import DENSITY_BINS, Samples, Survey, choose_samples, draw, survey
 from sslcst.core.spots import Grid, Spots
 from sslcst.params import EncoderParams, Params, SamplingParams, SpotParams, TrainingParams
 

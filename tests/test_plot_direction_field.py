@@ -16,7 +16,7 @@ from spatialdata.models import Image2DModel, Labels2DModel, PointsModel
 from spatialdata.transformations import Affine, Identity
 
 from sslcst import pp
-from sslcst.core.sampling import direction_class, direction_vectors
+from sslcst.methods.ssl_cst.sampling import direction_class, direction_vectors
 from sslcst.errors import DataError, KeyMissingError, ParameterError
 from sslcst.pl import direction_field
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sslcst.core.prior import direction_posterior, direction_prior
+from sslcst.methods.ssl_cst.prior import direction_posterior, direction_prior
 
 PLACES = st.floats(0, 20).map(lambda x: round(x, 2))
 

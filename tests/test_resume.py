@@ -29,8 +29,8 @@ from tiny_chips import assert_same_cells, chip, params_of, segment, with_nuclei,
 import sslcst
 from sslcst import scratch, store
 from sslcst.errors import DataError, KeyMissingError, StoreError
-from sslcst.tiles import buckets, cells, nuclei, results, survey
-from sslcst.tiles.cells import MODEL
+from sslcst.run import buckets, cells, nuclei, results, survey
+from sslcst.run.stages.cells import MODEL
 from sslcst.tl import _segment
 
 KILLS = int(os.environ.get("SSLCST_KILLS", 4))
@@ -105,19 +105,19 @@ class Counts:
         return call
 
 
-PREDICT = ("sslcst.tiles.cells", "_predict_tile", 2)
+PREDICT = ("sslcst.run.stages.cells", "_predict_tile", 2)
 COMMIT = ("sslcst.tl._segment", "commit", 1)
 STEPS = [
-    ("sslcst.tiles.nuclei", "_write", 1),
-    ("sslcst.tiles.nuclei", "_finish", 1),
-    ("sslcst.tiles.buckets", "_append", 2),
-    ("sslcst.tiles.survey", "_survey_tile", 2),
-    ("sslcst.tiles.survey", "_gather", 1),
+    ("sslcst.run.stages.nuclei", "_write", 1),
+    ("sslcst.run.stages.nuclei", "_finish", 1),
+    ("sslcst.run.stages.transcripts", "_append", 2),
+    ("sslcst.run.stages.spots", "_survey_tile", 2),
+    ("sslcst.run.stages.spots", "_gather", 1),
     ("sslcst.tl._segment", "write_model", 1),
     ("sslcst.tl._segment", "find", 1),
     PREDICT,
-    ("sslcst.tiles.cells", "_cells_of_tile", 3),
-    ("sslcst.tiles.results", "read_cells", 2),
+    ("sslcst.run.stages.cells", "_cells_of_tile", 3),
+    ("sslcst.run.results", "read_cells", 2),
     COMMIT,
     ("sslcst.store", "_swap", 1),
     ("sslcst.store", "_unlist", 1),
@@ -173,7 +173,7 @@ def test_killed_at_random_moments(path, original, undisturbed):
 
 def test_a_stopped_run_goes_on_with_what_is_done(path, undisturbed, monkeypatch):
     before_us = hashes(path)
-    assert exit_code(path, "sslcst.tiles.cells", "_cells_of_tile", 3) == -signal.SIGKILL
+    assert exit_code(path, "sslcst.run.stages.cells", "_cells_of_tile", 3) == -signal.SIGKILL
     counts = Counts(monkeypatch)
     segment(sd.read_zarr(path), PARAMS)
     assert set(counts.of) == {"_cells_of_tile"}
@@ -246,7 +246,7 @@ def stopped(original, tmp_path_factory):
     """The folder of a run that was killed when all but the cells was done."""
     path = tmp_path_factory.mktemp("stopped") / "a.zarr"
     shutil.copytree(original, path)
-    assert exit_code(path, "sslcst.tiles.cells", "_cells_of_tile", 2) == -signal.SIGKILL
+    assert exit_code(path, "sslcst.run.stages.cells", "_cells_of_tile", 2) == -signal.SIGKILL
     return path.parent
 
 
@@ -325,7 +325,7 @@ def test_what_is_overwritten_stays_until_the_new_is_whole(path, undisturbed):
 
 def test_one_run_at_a_time(path, tmp_path):
     """A second one is refused while the first is at work, and not after it died."""
-    child = start(path, ("sslcst.tiles.survey", "_survey_tile", 1), waits=tmp_path / "here")
+    child = start(path, ("sslcst.run.stages.spots", "_survey_tile", 1), waits=tmp_path / "here")
     while not (tmp_path / "here").exists():
         assert child.is_alive()
         time.sleep(0.05)

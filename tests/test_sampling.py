@@ -15,8 +15,8 @@ from scipy.stats import chisquare
 from skimage.draw import disk
 
 from sslcst.core.geometry import Regions
-from sslcst.core.relations import relate
-from sslcst.core.sampling import (
+from sslcst.methods.ssl_cst.relations import relate
+from sslcst.methods.ssl_cst.sampling import (
     Samples,
     choose_samples,
     direction_class,

@@ -29,7 +29,7 @@ import sslcst
 from sslcst.core.nuclei import segment_nuclei
 from sslcst.metrics import average_precision
 from sslcst.params import Params
-from sslcst.tiles import cells, survey
+from sslcst.run import cells, survey
 
 EXAMPLES = int(os.environ.get("SSLCST_EXAMPLES", 4))
 

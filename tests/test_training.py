@@ -15,16 +15,16 @@ from hypothesis.extra.numpy import arrays
 from scipy import sparse
 from skimage.draw import disk
 
-from sslcst.core.encoder import Encoder, Tokens, make_encoder
-from sslcst.core.features import Features
+from sslcst.methods.ssl_cst.encoder import Encoder, Tokens, make_encoder
+from sslcst.methods.ssl_cst.features import Features
 from sslcst.core.geometry import Regions
-from sslcst.core.inference import predict_spots
-from sslcst.core.inputs import Inputs, SpotInputs, make_inputs
-from sslcst.core.model import Model, take_genes
-from sslcst.core.relations import relate
-from sslcst.core.sampling import Samples, choose_samples, set_apart, survey
+from sslcst.methods.ssl_cst.inference import predict_spots
+from sslcst.methods.ssl_cst.inputs import Inputs, SpotInputs, make_inputs
+from sslcst.methods.ssl_cst.model import Model, take_genes
+from sslcst.methods.ssl_cst.relations import relate
+from sslcst.methods.ssl_cst.sampling import Samples, choose_samples, set_apart, survey
 from sslcst.core.spots import Grid, Spots
-from sslcst.core.training import Epoch, forward, losses, train_encoder
+from sslcst.methods.ssl_cst.training import Epoch, forward, losses, train_encoder
 from sslcst.errors import DataError, TrainingError
 from sslcst.params import EncoderParams, SamplingParams, TrainingParams
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sslcst._logging import logger
 from sslcst.errors import KeyMissingError, StoreError
-from sslcst.scratch import Scratch, fingerprint_in
+from sslcst.run.scratch import Scratch, fingerprint_in
 
 try:
     import fcntl

@@ -9,9 +9,9 @@ from scipy import ndimage
 from skimage.measure import label
 
 from sslcst.core import composition
-from sslcst.core.composition import assign_bins, compare_mixes
+from sslcst.methods.density.composition import assign_bins, compare_mixes
 from sslcst.core.density import Surroundings
-from sslcst.core.flow import confidence_field, mean_field, track
+from sslcst.methods.ssl_cst.flow import confidence_field, mean_field, track
 from sslcst.core.spots import Grid, Spots
 from sslcst.errors import DataError
 from sslcst.params import FlowParams
@@ -76,7 +76,7 @@ def orphan_cells(sinks: np.ndarray, grid: Grid, *, radius: float, first_id: int,
     Parameters
     ----------
     sinks
-        As `sslcst.core.flow.track` gives them (rows, columns).
+        As `sslcst.methods.ssl_cst.flow.track` gives them (rows, columns).
     grid
         The grid in view.
     radius
@@ -210,7 +210,7 @@ def cells_near_nuclei(
     gene_total
         Counts of the genes in the tissue (n_genes,).
     trust
-        See `sslcst.core.composition.trust_of`.
+        See `sslcst.methods.density.composition.trust_of`.
     radius
         Expected cell radius in bins.
     threshold

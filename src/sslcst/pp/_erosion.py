@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sslcst._logging import logger
 from sslcst._section import check_seed
-from sslcst.core.erosion import ErosionReport, erode_and_report
+from sslcst.methods.ssl_cst.erosion import ErosionReport, erode_and_report
 from sslcst.elements import add_labels, choose_image, choose_key, raster_of, read_channel, read_nuclei
 from sslcst.params import Params
 

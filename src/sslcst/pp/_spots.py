@@ -11,11 +11,11 @@ import pandas as pd
 
 from sslcst._logging import logger
 from sslcst.core.cells import Occupancy
-from sslcst.core.composition import compare_mixes, tally_ratios, trust_of
+from sslcst.methods.density.composition import compare_mixes, tally_ratios, trust_of
 from sslcst.core.density import Levels, Membership, cell_share, look_around, measure_levels
 from sslcst.core.geometry import Regions
 from sslcst.core.layout import lay_out
-from sslcst.core.relations import Relations, relate
+from sslcst.methods.ssl_cst.relations import Relations, relate
 from sslcst.core.spots import GeneMoments, Grid, Spots, bin_transcripts, inside_raster
 from sslcst.elements import (
     add_element,

@@ -15,8 +15,8 @@ from sslcst.device import choose_device
 from sslcst.elements import open_nuclei
 from sslcst.errors import DataError
 from sslcst.params import Params
-from sslcst.tiles.nuclei import glance
-from sslcst.tiles.plan import cut, squares
+from sslcst.run.stages.nuclei import glance
+from sslcst.run.tiling import cut, squares
 from sslcst.tl._sources import Sources, choose_sources
 
 if TYPE_CHECKING:

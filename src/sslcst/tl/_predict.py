@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sslcst._logging import progress
-from sslcst.core.features import Features
-from sslcst.core.inference import predict_spots
-from sslcst.core.inputs import make_inputs
-from sslcst.core.model import Model, check_scale, take_genes
-from sslcst.core.prior import density_posterior, direction_posterior, direction_prior
+from sslcst.methods.ssl_cst.features import Features
+from sslcst.methods.ssl_cst.inference import predict_spots
+from sslcst.methods.ssl_cst.inputs import make_inputs
+from sslcst.methods.ssl_cst.model import Model, check_scale, take_genes
+from sslcst.methods.ssl_cst.prior import density_posterior, direction_posterior, direction_prior
 from sslcst.device import choose_device
 from sslcst.elements import choose_key
 from sslcst.params import Params

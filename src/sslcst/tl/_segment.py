@@ -17,17 +17,17 @@ import numpy as np
 from sslcst import __version__
 from sslcst._logging import collect_stages, expect, logger, progress
 from sslcst._section import check_seed
-from sslcst.core.fit import fit
+from sslcst.methods.ssl_cst.fit import fit
 from sslcst.core.geometry import Regions
 from sslcst.core.layout import lay_out
-from sslcst.core.model import check_scale
+from sslcst.methods.ssl_cst.model import check_scale
 from sslcst.device import choose_device
 from sslcst.elements import Raster, open_nuclei
 from sslcst.errors import ClusterError, DataError, SslcstError, StoreError
 from sslcst.fingerprint import fingerprint
-from sslcst.model_file import read_model, write_model
+from sslcst.methods.ssl_cst.model_file import read_model, write_model
 from sslcst.params import Params
-from sslcst.scratch import Scratch
+from sslcst.run.scratch import Scratch
 from sslcst.store import (
     add_to_object,
     check_free,
@@ -38,22 +38,22 @@ from sslcst.store import (
     read_back,
     scratch_folder,
 )
-from sslcst.tiles.alignment import check as check_alignment
-from sslcst.tiles.buckets import count_transcripts, fill
-from sslcst.tiles.cells import MODEL, Segmentation, find, is_done
-from sslcst.tiles.chip import NUCLEI, Chip
-from sslcst.tiles.nuclei import copy as copy_nuclei
-from sslcst.tiles.nuclei import regions_of
-from sslcst.tiles.nuclei import segment as segment_stain
-from sslcst.tiles.plan import Tile, cut
-from sslcst.tiles.results import (
+from sslcst.run.stages.alignment import check as check_alignment
+from sslcst.run.stages.transcripts import count_transcripts, fill
+from sslcst.run.stages.cells import MODEL, Segmentation, find, is_done
+from sslcst.run.workspace import NUCLEI, Chip
+from sslcst.run.stages.nuclei import copy as copy_nuclei
+from sslcst.run.stages.nuclei import regions_of
+from sslcst.run.stages.nuclei import segment as segment_stain
+from sslcst.run.tiling import Tile, cut
+from sslcst.run.results import (
     CELLS,
     labels_element,
     points_element,
     put_together,
     shapes_element,
 )
-from sslcst.tiles.survey import Surveyed, choose_lessons, survey_chip
+from sslcst.run.stages.spots import Surveyed, choose_lessons, survey_chip
 from sslcst.tl._aggregate import as_table
 from sslcst.tl._plan import stage_seconds
 from sslcst.tl._sources import Sources, choose_sources
@@ -62,7 +62,7 @@ from sslcst.tl._train import show_epoch
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    from sslcst.core.model import Model
+    from sslcst.methods.ssl_cst.model import Model
 
 _PACKAGES = ("spatialdata", "torch", "numpy", "scipy", "scikit-image")
 

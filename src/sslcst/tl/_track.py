@@ -11,7 +11,7 @@ import numpy as np
 from sslcst._logging import logger, progress
 from sslcst.core.cells import cells_near_nuclei, find_cells, to_pixels
 from sslcst.core.density import cell_share, look_around
-from sslcst.core.model import take_genes
+from sslcst.methods.ssl_cst.model import take_genes
 from sslcst.elements import add_labels, choose_key, raster_of, read_nuclei
 from sslcst.errors import KeyMissingError
 from sslcst.params import Params

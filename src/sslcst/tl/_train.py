@@ -9,11 +9,11 @@ import numpy as np
 
 from sslcst._logging import progress
 from sslcst._section import check_seed
-from sslcst.core.features import gather, join
-from sslcst.core.fit import fit, square_side
-from sslcst.core.model import Model, take_genes
-from sslcst.core.sampling import choose_samples, survey
-from sslcst.core.training import Epoch
+from sslcst.methods.ssl_cst.features import gather, join
+from sslcst.methods.ssl_cst.fit import fit, square_side
+from sslcst.methods.ssl_cst.model import Model, take_genes
+from sslcst.methods.ssl_cst.sampling import choose_samples, survey
+from sslcst.methods.ssl_cst.training import Epoch
 from sslcst.device import choose_device
 from sslcst.elements import choose_key
 from sslcst.params import Params

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from sslcst.core.density import Membership
-from sslcst.core.relations import Relations
+from sslcst.methods.ssl_cst.relations import Relations
 from sslcst.core.spots import Spots
 from sslcst.errors import DataError
 from sslcst.params import SamplingParams

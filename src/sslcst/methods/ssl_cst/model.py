@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from sslcst.core.encoder import Encoder
+from sslcst.methods.ssl_cst.encoder import Encoder
 from sslcst.core.spots import Grid
-from sslcst.core.training import Epoch
+from sslcst.methods.ssl_cst.training import Epoch
 from sslcst.errors import DataError
 from sslcst.params import EncoderParams
 

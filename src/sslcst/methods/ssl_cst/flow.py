@@ -9,7 +9,7 @@ import numba
 import numpy as np
 from scipy import ndimage
 
-from sslcst.core.sampling import direction_vectors
+from sslcst.methods.ssl_cst.sampling import direction_vectors
 from sslcst.core.spots import Spots
 
 _FAINT = 0.05  # of a spot's weight at its own place: with less than that around, a bin counts as empty surroundings

@@ -4,9 +4,9 @@
 same nearest spots, but each spot is one token that all spots around share, so that one pass serves all of them.
 """
 
-from sslcst.core.encoder.field import Field, FieldEncoder
-from sslcst.core.encoder.parts import Encoder
-from sslcst.core.encoder.spot import SpotEncoder, Tokens
+from sslcst.methods.ssl_cst.encoder.field import Field, FieldEncoder
+from sslcst.methods.ssl_cst.encoder.parts import Encoder
+from sslcst.methods.ssl_cst.encoder.spot import SpotEncoder, Tokens
 from sslcst.params import EncoderParams
 
 __all__ = ["Encoder", "Field", "FieldEncoder", "SpotEncoder", "Tokens", "make_encoder"]

@@ -12,9 +12,9 @@ from sslcst._logging import logger, progress
 from sslcst.core.spots import Grid, inside_raster
 from sslcst.errors import DataError
 from sslcst.params import TileParams
-from sslcst.scratch import Scratch
-from sslcst.tiles.chip import bucket
-from sslcst.tiles.plan import Ranges, blocks
+from sslcst.run.scratch import Scratch
+from sslcst.run.workspace import bucket
+from sslcst.run.tiling import Ranges, blocks
 from sslcst.transcripts import Transcripts, TranscriptSource
 
 _RECORD = np.dtype(

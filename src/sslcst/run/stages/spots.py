@@ -11,18 +11,18 @@ import numpy as np
 from sslcst._logging import logger
 from sslcst.core.cells import Occupancy
 from sslcst.core.counts import narrow
-from sslcst.core.erosion import erode_and_report
-from sslcst.core.features import Features, Gathering, gather, join
-from sslcst.core.fit import square_side
-from sslcst.core.relations import relate
-from sslcst.core.sampling import DENSITY_BINS, Samples, Survey, choose_samples, draw, survey
+from sslcst.methods.ssl_cst.erosion import erode_and_report
+from sslcst.methods.ssl_cst.features import Features, Gathering, gather, join
+from sslcst.methods.ssl_cst.fit import square_side
+from sslcst.methods.ssl_cst.relations import relate
+from sslcst.methods.ssl_cst.sampling import DENSITY_BINS, Samples, Survey, choose_samples, draw, survey
 from sslcst.core.spots import GeneMoments, Grid, Spots, sum_spots
 from sslcst.elements import read_part
-from sslcst.tiles.buckets import transcripts_in
-from sslcst.tiles.chip import Chip, read_nuclei
-from sslcst.tiles.density import Told, measure_density, membership
-from sslcst.tiles.execute import computing, run
-from sslcst.tiles.plan import Tile
+from sslcst.run.stages.transcripts import transcripts_in
+from sslcst.run.workspace import Chip, read_nuclei
+from sslcst.run.density import Told, measure_density, membership
+from sslcst.run.execute import computing, run
+from sslcst.run.tiling import Tile
 
 _RING = 8  # pixels around a nucleus that its erosion may look at
 
@@ -34,7 +34,7 @@ class Surveyed:
     Parameters
     ----------
     samples
-        See `sslcst.core.sampling.Survey`.
+        See `sslcst.methods.ssl_cst.sampling.Survey`.
     told
         What densities tell, and the genes that are read.
     occupancy
@@ -83,7 +83,7 @@ def choose_lessons(chip: Chip, tiles: list[Tile], surveyed: Surveyed) -> tuple[S
     Raises
     ------
     DataError
-        As `sslcst.core.sampling.choose_samples`.
+        As `sslcst.methods.ssl_cst.sampling.choose_samples`.
     """
     offers = run("samples", _offer, (chip, surveyed), tiles)
     whole_squares = square_side(chip.params, chip.layout.radius) > 1

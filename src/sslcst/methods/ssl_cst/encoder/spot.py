@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sslcst.core.encoder.parts import RMLP, Encoder
+from sslcst.methods.ssl_cst.encoder.parts import RMLP, Encoder
 from sslcst.params import EncoderParams
 
 

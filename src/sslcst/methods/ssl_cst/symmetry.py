@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sslcst.core.sampling import N_DIRECTIONS
+from sslcst.methods.ssl_cst.sampling import N_DIRECTIONS
 
 N_TURNS = 8
 

@@ -13,10 +13,10 @@ import zarr
 from sslcst._logging import progress
 from sslcst.core.measure import Cells
 from sslcst.elements import YX, Raster
-from sslcst.scratch import Scratch
-from sslcst.tiles.cells import outlines_file, owners_file, read_cells
-from sslcst.tiles.chip import Chip
-from sslcst.tiles.plan import Tile
+from sslcst.run.scratch import Scratch
+from sslcst.run.stages.cells import outlines_file, owners_file, read_cells
+from sslcst.run.workspace import Chip
+from sslcst.run.tiling import Tile
 
 CELLS = "cells.zarr"
 _OWNERS = {"owner": np.uint32, "probability": np.float32}  # files of all rows of the points element

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from sslcst.core.encoder import Encoder, Field, Tokens, make_encoder
-from sslcst.core.inputs import BLOCK, GeneCounts, Inputs, Targets
-from sslcst.core.sampling import Samples
+from sslcst.methods.ssl_cst.encoder import Encoder, Field, Tokens, make_encoder
+from sslcst.methods.ssl_cst.inputs import BLOCK, GeneCounts, Inputs, Targets
+from sslcst.methods.ssl_cst.sampling import Samples
 from sslcst.errors import TrainingError
 from sslcst.params import EncoderParams, TrainingParams
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sslcst.core.features import Features, crop_side
-from sslcst.core.inputs import make_inputs
-from sslcst.core.model import Model
-from sslcst.core.sampling import Samples, set_apart
-from sslcst.core.training import Epoch, train_encoder
+from sslcst.methods.ssl_cst.features import Features, crop_side
+from sslcst.methods.ssl_cst.inputs import make_inputs
+from sslcst.methods.ssl_cst.model import Model
+from sslcst.methods.ssl_cst.sampling import Samples, set_apart
+from sslcst.methods.ssl_cst.training import Epoch, train_encoder
 from sslcst.params import Params
 
 logger = logging.getLogger("sslcst")
@@ -52,7 +52,7 @@ def fit(
     params
         Sections ``sampling``, ``encoder`` and ``training``, and the neighbours of ``spots``.
     seed, device, on_epoch
-        As in `sslcst.core.training.train_encoder`.
+        As in `sslcst.methods.ssl_cst.training.train_encoder`.
 
     Raises
     ------

@@ -11,12 +11,12 @@ from scipy import sparse
 
 from sslcst.core.geometry import Regions
 from sslcst.core.layout import Layout
-from sslcst.core.model import take_genes
-from sslcst.core.relations import Relations
+from sslcst.methods.ssl_cst.model import take_genes
+from sslcst.methods.ssl_cst.relations import Relations
 from sslcst.core.spots import Grid, Spots
 from sslcst.params import Params
-from sslcst.scratch import DAMAGED, Scratch
-from sslcst.tiles.plan import Ranges, Tile, blocks, cut
+from sslcst.run.scratch import DAMAGED, Scratch
+from sslcst.run.tiling import Ranges, Tile, blocks, cut
 
 NUCLEI = "nuclei.zarr"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import cKDTree
 
-from sslcst.core.sampling import N_DIRECTIONS, direction_class
+from sslcst.methods.ssl_cst.sampling import N_DIRECTIONS, direction_class
 
 
 def direction_prior(yx: np.ndarray, centers: np.ndarray, reach: float) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from sslcst.core.geometry import nearest_spots
-from sslcst.core.sampling import Samples
+from sslcst.methods.ssl_cst.sampling import Samples
 from sslcst.core.spots import Spots
 from sslcst.params import Params, TrainingParams
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sslcst.errors import DataError, StoreError
 
 if TYPE_CHECKING:
-    from sslcst.core.model import Model
+    from sslcst.methods.ssl_cst.model import Model
 
 _FORMAT = 2
 
@@ -68,9 +68,9 @@ def read_model(path: str | Path) -> Model:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from sslcst.core.encoder import make_encoder
-    from sslcst.core.model import Model
-    from sslcst.core.training import Epoch
+    from sslcst.methods.ssl_cst.encoder import make_encoder
+    from sslcst.methods.ssl_cst.model import Model
+    from sslcst.methods.ssl_cst.training import Epoch
     from sslcst.params import EncoderParams
 
     weights, card = _files(path)

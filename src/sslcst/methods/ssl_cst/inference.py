@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from sslcst.core.encoder import Encoder
-from sslcst.core.inputs import BLOCK, Inputs
-from sslcst.core.sampling import N_DIRECTIONS
+from sslcst.methods.ssl_cst.encoder import Encoder
+from sslcst.methods.ssl_cst.inputs import BLOCK, Inputs
+from sslcst.methods.ssl_cst.sampling import N_DIRECTIONS
 
 logger = logging.getLogger("sslcst")
 

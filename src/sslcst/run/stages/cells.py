@@ -10,20 +10,20 @@ import numpy as np
 
 from sslcst.core.cells import cells_near_nuclei, find_cells, halo, halo_near_nuclei, to_pixels
 from sslcst.core.density import cell_share
-from sslcst.core.features import Features
-from sslcst.core.inference import predict_spots
-from sslcst.core.inputs import make_inputs
+from sslcst.methods.ssl_cst.features import Features
+from sslcst.methods.ssl_cst.inference import predict_spots
+from sslcst.methods.ssl_cst.inputs import make_inputs
 from sslcst.core.measure import Cells, measure
-from sslcst.core.model import Model, take_genes
+from sslcst.methods.ssl_cst.model import Model, take_genes
 from sslcst.core.polygons import polygons
-from sslcst.core.prior import density_posterior, direction_posterior, direction_prior
+from sslcst.methods.ssl_cst.prior import density_posterior, direction_posterior, direction_prior
 from sslcst.core.spots import Spots
-from sslcst.model_file import read_model
-from sslcst.tiles.buckets import transcripts_in
-from sslcst.tiles.chip import Chip
-from sslcst.tiles.density import Told, membership, surroundings
-from sslcst.tiles.execute import computing, run
-from sslcst.tiles.plan import Ranges, Tile
+from sslcst.methods.ssl_cst.model_file import read_model
+from sslcst.run.stages.transcripts import transcripts_in
+from sslcst.run.workspace import Chip
+from sslcst.run.density import Told, membership, surroundings
+from sslcst.run.execute import computing, run
+from sslcst.run.tiling import Ranges, Tile
 
 MODEL = "model.safetensors"
 

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sslcst.core.sampling import N_DIRECTIONS
+from sslcst.methods.ssl_cst.sampling import N_DIRECTIONS
 from sslcst.params import EncoderParams
 
 if TYPE_CHECKING:
-    from sslcst.core.inputs import GeneCounts
+    from sslcst.methods.ssl_cst.inputs import GeneCounts
 
 
 class ReparameterizedLinear(nn.Module):

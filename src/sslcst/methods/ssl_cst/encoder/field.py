@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from sslcst.core.encoder.neighborhood import Neighborhood, attend
-from sslcst.core.encoder.parts import RMLP, Encoder
+from sslcst.methods.ssl_cst.encoder.neighborhood import Neighborhood, attend
+from sslcst.methods.ssl_cst.encoder.parts import RMLP, Encoder
 from sslcst.params import EncoderParams
 
 # Spots at a time, within a layer of inference: what stays in the cache, or fits a GPU's memory with all neighbours.

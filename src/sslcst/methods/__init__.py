@@ -1,0 +1,1 @@
+"""How cells come about: one folder each, arrays only, none knows another."""
