@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from math import isfinite
 from numbers import Integral, Real
+from typing import ClassVar
 
 from sslcst.errors import ParameterError
 
@@ -36,6 +37,8 @@ def check_seed(seed: object) -> None:
 
 class Section:
     """Base of the sections: each value is of its field's type."""
+
+    shorthand: ClassVar[str | None] = None  # the parameter that a lone text in place of the section is of
 
     def __post_init__(self) -> None:
         for each in fields(self):

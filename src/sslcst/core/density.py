@@ -34,11 +34,11 @@ class Surroundings:
     nuclei
         Labels of the nearest nuclei, nearest first (k, rows, columns), 0 where there are no more within reach.
     distance
-        Distances to them in bins (k, rows, columns), 0 in a nucleus, infinite where there is none.
+        Distances to them in bins, float32 (k, rows, columns), 0 in a nucleus, infinite where there is none.
     counts
         Transcripts in each bin (rows, columns).
     density
-        Counts a bin in the window around (rows, columns).
+        Counts a bin in the window around, float32 (rows, columns).
     wide
         Counts in the wide square around, int64 (rows, columns).
     """
@@ -50,12 +50,23 @@ class Surroundings:
     wide: np.ndarray
 
     @property
+    def in_nucleus(self) -> np.ndarray:
+        """Labels of the nuclei themselves, 0 outside (rows, columns)."""
+        return np.where(self.distance[0] == 0, self.nuclei[0], 0)
+
+    def crop(self, part: tuple[slice, slice]) -> Surroundings:
+        """The surroundings of some rows and columns of the bins."""
+        return Surroundings(**{name: np.ascontiguousarray(values[..., *part]) for name, values in vars(self).items()})
+
+    @property
     def ring(self) -> np.ndarray:
         """Distance to the nearest nucleus in whole bins, -1 beyond reach, int64 (rows, columns)."""
         return np.where(self.nuclei[0] > 0, np.rint(np.minimum(self.distance[0], 1e9)), -1).astype(np.int64)
 
 
-def look_around(counts: np.ndarray, nuclei: np.ndarray, *, radius: float, reach: float) -> Surroundings:
+def look_around(
+    counts: np.ndarray, nuclei: np.ndarray, *, radius: float, reach: float, n_nearest: int = 3
+) -> Surroundings:
     """The surroundings of all bins.
 
     Parameters
@@ -67,22 +78,29 @@ def look_around(counts: np.ndarray, nuclei: np.ndarray, *, radius: float, reach:
     radius
         Expected cell radius r in bins.
     reach
-        Bins beyond which no bin belongs to a nucleus, r + sigma.
+        Bins beyond which no bin belongs to a nucleus.
+    n_nearest
+        How many nuclei are sought around each bin.
     """
     side = _side(_WINDOW * radius)
     counts = counts.astype(np.int64)
     window, area = (_squares(_squares(values, side), side) for values in (counts, np.ones_like(counts)))
     wide = _squares(counts, _side(radius / 2))
-    return Surroundings(*nearest_nuclei(nuclei, reach), counts=counts, density=window / area, wide=wide)
+    labels, distance = nearest_nuclei(nuclei, reach, n_nearest=n_nearest)
+    return Surroundings(labels, distance.astype(np.float32), counts, (window / area).astype(np.float32), wide)
 
 
-def halo(extent: int, *, radius: float, reach: float) -> int:
-    """Bins around a window beyond which nothing bears on what is told of the bins in it.
+def margin(*, radius: float, reach: float) -> int:
+    """Bins around a window beyond which nothing bears on the surroundings of the bins in it."""
+    return max(int(np.ceil(reach)), _side(radius / 2), 2 * _side(_WINDOW * radius)) + 1
 
-    Their nearest nucleus reaches `extent` beyond `reach`, and the bins close to it, which tell its density, may have
-    another nucleus as near.
+
+def halo(extent: int, *, radius: float, max_distance: float) -> int:
+    """Bins around a window whose surroundings bear on what is told of the bins in it.
+
+    Their nearest nucleus reaches `extent` beyond `max_distance`, and the bins that tell its density some more.
     """
-    return int(np.ceil(2 * reach + extent + max(_side(radius / 2), 2 * _side(_WINDOW * radius)))) + 1
+    return int(np.ceil(max_distance + extent + max(1, round(_NEAR * radius)))) + 1
 
 
 def _side(half: float) -> int:

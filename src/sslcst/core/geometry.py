@@ -50,6 +50,10 @@ class Regions:
         """That of the disc as large as the median region, in pixels."""
         return 2 * float(np.sqrt(np.median(self.areas) / np.pi))
 
+    def extent(self, step: tuple[float, float]) -> int:
+        """Longest side of a bounding box, in bins of `step` pixels."""
+        return int(np.ceil(((self.high - self.low) / step).max()))
+
     def take(self, chosen: np.ndarray) -> Regions:
         """Some of the regions."""
         return Regions(**{name: getattr(self, name)[chosen] for name in _FIELDS})

@@ -14,14 +14,11 @@ _BINS_ACROSS = 16  # a nucleus of median diameter
 
 @dataclass(frozen=True)
 class Layout:
-    """The grid of bins over the raster, and the expected cell radius r in bins."""
+    """The grid of bins over the raster; in bins the expected cell radius r, and how far from its nucleus a cell reaches."""
 
     grid: Grid
     radius: float
-
-    def reach(self, sigma: float) -> float:
-        """The radius r plus sigma, in bins: how far from its nucleus a cell may reach."""
-        return (1 + sigma) * self.radius
+    max_distance: float
 
 
 def lay_out(
@@ -38,9 +35,10 @@ def lay_out(
     pixel_size, pixel_sides
         Side of a square of a pixel's area, and sides of a pixel along y and x, in units of the coordinate system.
     params
-        ``spots.bin_size`` and ``prior.radius``, where they are given.
+        Sections ``spots`` and ``cells``.
     """
     bin_size = params.spots.bin_size or max(1, round(diameter / _BINS_ACROSS)) * pixel_size
     height, width = bin_size / pixel_sides
     grid = Grid(raster_shape, (float(height), float(width)), bin_size)
-    return Layout(grid, (params.prior.radius or diameter * pixel_size) / bin_size)
+    radius = (params.cells.radius or diameter * pixel_size) / bin_size
+    return Layout(grid, radius, params.cells.max_distance * radius)

@@ -268,3 +268,12 @@ class GeneMoments:
         mean = self.total[present] / self.n_blocks
         dispersion = (self.squares[present] / self.n_blocks - mean**2) / mean
         return np.sort(present[np.argsort(-dispersion, kind="stable")[:n_genes]])
+
+
+def take_genes(counts: sparse.csr_matrix, places: np.ndarray) -> sparse.csr_matrix:
+    """Columns of counts (n, genes) in the order of `places`; one at -1 counts 0."""
+    there = np.flatnonzero(places >= 0)
+    select = sparse.csr_matrix(
+        (np.ones(len(there), counts.dtype), (places[there], there)), shape=(counts.shape[1], len(places))
+    )
+    return (counts @ select).tocsr()

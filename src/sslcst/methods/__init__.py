@@ -1,1 +1,77 @@
-"""How cells come about: one folder each, arrays only, none knows another."""
+"""How cells come about: one folder each, arrays only, none knows another.
+
+A method is declared by a subclass of `sslcst.methods.base.Method`; `METHODS` says where those of this package are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sslcst._section import check
+from sslcst.params import Params
+
+if TYPE_CHECKING:
+    from sslcst.methods.base import Method
+
+METHODS = {
+    "density": "sslcst.methods.density.method:Density",
+    "ssl-cst": "sslcst.methods.ssl_cst.method:SslCst",
+}
+DEFAULT = "density"
+
+
+def method_class(method: str | type[Method]) -> type[Method]:
+    """The class of a method: by its name, or as it is.
+
+    Raises
+    ------
+    ParameterError
+        There is no such method.
+    """
+    from sslcst.methods.base import Method
+
+    if isinstance(method, type) and issubclass(method, Method):
+        return method
+    check(method in METHODS, "method", method, f"there are {', '.join(map(repr, METHODS))}")
+    module, name = METHODS[method].split(":")
+    return getattr(import_module(module), name)
+
+
+def choose_method(
+    method: str | type[Method], params: Params | Mapping[str, Any] | None, **settings: Any
+) -> tuple[Params, Method]:
+    """The parameters that all methods share, and the method with its own; `params` holds sections of both.
+
+    Parameters
+    ----------
+    method
+        Name or class.
+    params
+        Nested mappings of what differs from the defaults, or the shared parameters alone.
+    settings
+        ``seed``, ``device`` and ``progress`` of the method.
+
+    Raises
+    ------
+    ParameterError
+        No such method, section or parameter, or a value out of bounds.
+    """
+    kind = method_class(method)
+    shared, own = split(params, kind)
+    return Params.of(shared), kind(kind.Params.of(own), **settings)
+
+
+def split(params: Params | Mapping[str, Any] | None, kind: type[Method]) -> tuple[Any, Any]:
+    """What all methods share, and what is the method's own."""
+    if params is None or isinstance(params, Params):
+        return params, None
+    check(isinstance(params, Mapping), "params", params, "must map sections to parameters")
+    shared, own = ({each.name for each in fields(sections)} for sections in (Params, kind.Params))
+    for name in params:
+        known = ", ".join(sorted(shared | own))
+        check(name in shared | own, "params", name, f"no such section of method {kind.name!r}; there are {known}")
+    parts = ({name: values for name, values in params.items() if name in names} for names in (shared, own))
+    return tuple(parts)

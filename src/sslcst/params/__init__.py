@@ -1,93 +1,69 @@
-"""The parameters of the method: one frozen dataclass for each section of the paper, bounds checked once.
+"""Parameters: one frozen dataclass for each section, bounds checked once.
 
 Lengths are in units of the coordinate system that `tl.segment` was told to work in (microns or pixels); ``None`` means
-"taken from the nuclei", so that the defaults serve every platform alike.
+"taken from the nuclei", so that the defaults serve every platform alike. What only one method has is declared in its
+own folder: `sslcst.methods.density.params`, `sslcst.methods.ssl_cst.params`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
 
 from sslcst._section import check
-from sslcst.params._cells import FlowParams, PriorParams, TileParams
-from sslcst.params._learning import EncoderParams, SamplingParams, TrainingParams
-from sslcst.params._tissue import ErosionParams, NucleiParams, SpotParams, TranscriptParams
+from sslcst.params._cells import CellParams, TileParams
+from sslcst.params._tissue import NucleiParams, SpotParams, TranscriptParams
 
-__all__ = [
-    "EncoderParams",
-    "ErosionParams",
-    "FlowParams",
-    "NucleiParams",
-    "Params",
-    "PriorParams",
-    "SamplingParams",
-    "SpotParams",
-    "TileParams",
-    "TrainingParams",
-    "TranscriptParams",
-]
+__all__ = ["CellParams", "NucleiParams", "Params", "Sections", "SpotParams", "TileParams", "TranscriptParams"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Params:
-    """All parameters of `sslcst.tl.segment`, a section for each step.
-
-    Examples
-    --------
-    >>> Params.of({"training": {"max_epochs": 20}}).training.max_epochs
-    20
-    """
-
-    transcripts: TranscriptParams = field(default_factory=TranscriptParams)
-    nuclei: NucleiParams = field(default_factory=NucleiParams)
-    erosion: ErosionParams = field(default_factory=ErosionParams)
-    spots: SpotParams = field(default_factory=SpotParams)
-    sampling: SamplingParams = field(default_factory=SamplingParams)
-    encoder: EncoderParams = field(default_factory=EncoderParams)
-    training: TrainingParams = field(default_factory=TrainingParams)
-    prior: PriorParams = field(default_factory=PriorParams)
-    flow: FlowParams = field(default_factory=FlowParams)
-    tiles: TileParams = field(default_factory=TileParams)
+class Sections:
+    """Base of sets of parameters: sections of them by their names."""
 
     @classmethod
-    def of(cls, params: Params | Mapping[str, Mapping[str, Any]] | str | None) -> Params:
+    def of(cls, params: Self | Mapping[str, Any] | None) -> Self:
         """Parameters from themselves, from nested mappings that name what differs from the defaults, or from nothing.
-
-        ``"paper"`` stands for what the paper does where the defaults depart from it.
 
         Raises
         ------
         ParameterError
             A section or a parameter that does not exist, or a value out of bounds.
         """
-        if isinstance(params, Params):
+        if isinstance(params, cls):
             return params
-        if isinstance(params, str):
-            check(params == "paper", "params", params, 'must be "paper", or map sections to parameters')
-            params = _PAPER
-        changed = cls()
+        check(params is None or isinstance(params, Mapping), "params", params, "must map sections to parameters")
+        sections, changed = {each.name: getattr(cls(), each.name) for each in fields(cls)}, {}
         for section, values in (params or {}).items():
-            known = {f.name for f in fields(cls)}
-            check(section in known, "params", section, f"no such section; there are {', '.join(sorted(known))}")
+            check(section in sections, "params", section, f"no such section; there are {', '.join(sorted(sections))}")
+            kind = type(sections[section])
+            if isinstance(values, str) and kind.shorthand:
+                values = {kind.shorthand: values}
             check(isinstance(values, Mapping), section, values, "must map parameters to values")
-            current = getattr(changed, section)
-            names = {f.name for f in fields(current)}
+            names = {each.name for each in fields(kind)}
             for name in values:
                 check(name in names, section, name, f"no such parameter; there are {', '.join(sorted(names))}")
-            changed = replace(changed, **{section: type(current)(**values)})
-        return changed
+            changed[section] = kind(**values)
+        return cls(**changed)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """The parameters as plain nested dictionaries, which `of` reads back."""
         return asdict(self)
 
 
-_PAPER = {
-    "sampling": {"labels": "nuclei"},
-    "encoder": {"kind": "spot"},
-    "training": {"learning_rate": 1e-4, "schedule": "constant", "warm_up": 1, "max_epochs": 200, "min_steps": 1},
-    "prior": {"density": 0.0},
-    "flow": {"decoding": "flow", "smoothing": "mean", "step": 1.0},
-}
+@dataclass(frozen=True, kw_only=True)
+class Params(Sections):
+    """The parameters that all methods share.
+
+    Examples
+    --------
+    >>> Params.of({"cells": {"radius": 8.0}}).cells.radius
+    8.0
+    """
+
+    transcripts: TranscriptParams = field(default_factory=TranscriptParams)
+    nuclei: NucleiParams = field(default_factory=NucleiParams)
+    spots: SpotParams = field(default_factory=SpotParams)
+    cells: CellParams = field(default_factory=CellParams)
+    tiles: TileParams = field(default_factory=TileParams)

@@ -1,11 +1,11 @@
-"""What is taken of a tissue: transcripts, nuclei, their cores, spots."""
+"""What is taken of a tissue: transcripts, nuclei, spots."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from sslcst._section import Section, check, check_positive, check_share
+from sslcst._section import Section, check, check_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,43 +78,6 @@ class NucleiParams(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ErosionParams(Section):
-    """Dynamic adaptive erosion of the nuclei to high-confidence cores (paper: Algorithm 1).
-
-    Parameters
-    ----------
-    keep
-        Share of a nucleus' area at which its erosion stops, for nuclei up to `size` wide that stand out fully.
-    size
-        Diameter in pixels. Of wider nuclei as wide a rim is taken as of one of this size, so that they keep more:
-        ``keep ** (size / diameter)``.
-    contrast
-        By how much more a nucleus is eroded that does not stand out from the stain around it, between 0 (not at all)
-        and 4: ``keep ** (1 + contrast * (1 - c))`` with c from 0 to 1. Only where the stain is at hand.
-    length
-        Length in pixels of the structuring element, a bar 1 pixel wide.
-    min_area
-        Cores of fewer pixels are dropped.
-    min_solidity
-        Cores whose area is a smaller share of their convex hull are dropped as irregular.
-    """
-
-    keep: float = 0.6
-    size: float = 24.0
-    contrast: float = 0.5
-    length: float = 3.0
-    min_area: int = 9
-    min_solidity: float = 0.8
-
-    def _check_bounds(self) -> None:
-        check_share(self, "keep", "min_solidity")
-        check_positive(self, "size")
-        check(0 <= self.contrast <= 4, "contrast", self.contrast, "must lie between 0 and 4")
-        check(self.length >= 3, "length", self.length, "must be at least 3")
-        check(self.min_area >= 0, "min_area", self.min_area, "must not be negative")
-
-
-@dataclass(frozen=True, kw_only=True)
 class SpotParams(Section):
     """Spots: the bins of a square grid that hold transcripts.
 
@@ -123,19 +86,9 @@ class SpotParams(Section):
     bin_size
         Side of a bin. ``None``: a sixteenth of the median nucleus diameter, in whole pixels of the labels and at least
         one.
-    n_genes
-        Most variable genes that the encoder reads; counts in the table always cover all genes.
-    n_neighbors
-        Nearest occupied spots that are read with each spot.
-    window
-        Neighbours lie at most this many bins away along each axis; a spot with fewer neighbours than `n_neighbors`
-        there is read with those.
     """
 
     bin_size: float | None = None
-    n_genes: int = 2000
-    n_neighbors: int = 50
-    window: int = 24
 
     def _check_bounds(self) -> None:
-        check_positive(self, "bin_size", "n_genes", "n_neighbors", "window")
+        check_positive(self, "bin_size")

@@ -1,8 +1,8 @@
-"""What the tiles made, put together: labels, table, outlines, owners of transcripts."""
+"""What the tiles made, put together: labels, table, boundaries, and the cell of each transcript."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import dask.dataframe as dd
@@ -12,11 +12,14 @@ import zarr
 
 from sslcst._logging import progress
 from sslcst.core.measure import Cells
-from sslcst.elements import YX, Raster
+from sslcst.elements import YX, Raster, apply_affine
 from sslcst.run.scratch import Scratch
-from sslcst.run.stages.cells import outlines_file, owners_file, read_cells
-from sslcst.run.workspace import Chip
+from sslcst.run.stages.cells import STAGE
 from sslcst.run.tiling import Tile
+from sslcst.run.workspace import Workspace, statistics
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 CELLS = "cells.zarr"
 _OWNERS = {"owner": np.uint32, "probability": np.float32}  # files of all rows of the points element
@@ -24,21 +27,49 @@ _CHUNK = 1024  # pixels
 _ROWS = 2**20  # of points, written at once
 
 
-def put_together(chip: Chip, tiles: list[Tile]) -> Cells:
-    """Write the cell labels of all tiles to one array, and join the measures of the cells."""
-    shape = chip.grid.raster_shape
+def join_labels(workspace: Workspace, tiles: list[Tile]) -> None:
+    """Write the cell labels of all tiles to one array."""
+    grid, scratch = workspace.grid, workspace.scratch
+    shape = grid.raster_shape
     chunks = tuple(min(_CHUNK, size) for size in shape)
     out = zarr.create_array(
-        chip.scratch.path(CELLS), shape=shape, chunks=chunks, dtype=np.uint32, fill_value=0, overwrite=True
+        scratch.path(CELLS), shape=shape, chunks=chunks, dtype=np.uint32, fill_value=0, overwrite=True
     )
-    parts = []
     with progress("join", len(tiles), unit="tile") as bar:
         for tile in tiles:
-            labels, cells = read_cells(chip, tile)
-            out[chip.grid.view(tile.ranges).owned_pixels()] = labels
-            parts.append(cells)
+            out[grid.view(tile.ranges).owned_pixels()] = statistics(scratch, STAGE, tile, "labels")["labels"]
             bar.update()
-    return Cells.join(parts)
+
+
+def join_cells(scratch: Scratch, tiles: list[Tile]) -> Cells:
+    """The measures of the cells of all tiles."""
+    names = Cells.__dataclass_fields__
+    return Cells.join([Cells(**statistics(scratch, STAGE, tile, *names)) for tile in tiles])
+
+
+def as_table(cells: Cells, raster: Raster, genes: pd.Index, cells_key: str) -> AnnData:
+    """The table of measured cells, which annotates the cell labels."""
+    import anndata
+    from spatialdata.models import TableModel
+
+    table = anndata.AnnData(
+        cells.counts,
+        obs=pd.DataFrame(
+            {"cell_id": cells.id, "region": pd.Categorical([cells_key] * len(cells))}, index=cells.id.astype(str)
+        ),
+        var=pd.DataFrame(index=genes),
+        layers={"nuclear": cells.nuclear},
+        obsm={"spatial": apply_affine(raster.to_system, cells.center)[:, ::-1]},
+    )
+    table = TableModel.parse(table, region=cells_key, region_key="region", instance_key="cell_id")
+    # Columns of our own come after parsing, which would reorder and retype them.
+    table.obs["area"] = cells.area * raster.pixel_size**2
+    table.obs["nucleus_area"] = cells.nucleus_area * raster.pixel_size**2
+    table.obs["n_counts"] = np.asarray(cells.counts.sum(axis=1)).ravel()
+    table.obs["n_genes"] = np.diff(cells.counts.indptr)
+    for name in ("n_spots", "mean_prob", "touches_border"):
+        table.obs[name] = getattr(cells, name)
+    return table
 
 
 def labels_element(scratch: Scratch, name: str, raster: Raster, *, in_memory: bool) -> Any:
@@ -51,14 +82,14 @@ def labels_element(scratch: Scratch, name: str, raster: Raster, *, in_memory: bo
     return Labels2DModel.parse(labels, dims=YX, transformations=dict(raster.transformations))
 
 
-def shapes_element(chip: Chip, tiles: list[Tile], raster: Raster) -> Any:
-    """Outlines of the cells, polygons in pixels with the raster's transformations; the index holds the cells' ids."""
+def boundaries_element(scratch: Scratch, tiles: list[Tile], raster: Raster) -> Any:
+    """Boundaries of the cells, polygons in pixels with the raster's transformations; the index holds the cells' ids."""
     import geopandas as gpd
     import shapely
     from spatialdata.models import ShapesModel
 
-    parts = [chip.scratch.load(outlines_file(tile)) for tile in tiles]
-    ids, corners, size = (np.concatenate([part[name] for part in parts]) for name in ("id", "corners", "size"))
+    parts = [statistics(scratch, STAGE, tile, "id", "corners", "n_corners") for tile in tiles]
+    ids, corners, size = (np.concatenate([part[name] for part in parts]) for name in ("id", "corners", "n_corners"))
     # Rings are closed by hand: shapely wants the first corner again at the end.
     start = np.cumsum(size) - size
     order = np.insert(np.arange(len(corners)), start + size, start)
@@ -69,13 +100,13 @@ def shapes_element(chip: Chip, tiles: list[Tile], raster: Raster) -> Any:
     return ShapesModel.parse(frame, transformations=dict(raster.transformations))
 
 
-def points_element(chip: Chip, tiles: list[Tile], points: Any, *, in_memory: bool) -> Any:
+def transcripts_element(scratch: Scratch, tiles: list[Tile], points: Any, *, in_memory: bool) -> Any:
     """The points with two more columns: ``cell_id``, 0 for none, and ``probability`` of lying in a cell."""
     from spatialdata.models import PointsModel
     from spatialdata.transformations import get_transformation
 
     ends = np.cumsum(points.map_partitions(len).compute(scheduler="synchronous")).tolist()
-    _lay_out_owners(chip, tiles, ends[-1])
+    _lay_out_owners(scratch, tiles, ends[-1])
     meta = points._meta.assign(cell_id=np.zeros(0, np.uint32), probability=np.zeros(0, np.float32))
     frame = dd.from_map(
         _with_owners,
@@ -83,7 +114,7 @@ def points_element(chip: Chip, tiles: list[Tile], points: Any, *, in_memory: boo
         [0, *ends[:-1]],
         ends,
         points=points,
-        folder=chip.scratch.folder,
+        folder=scratch.folder,
         meta=meta,
     )
     if in_memory:
@@ -97,15 +128,15 @@ def points_element(chip: Chip, tiles: list[Tile], points: Any, *, in_memory: boo
     )
 
 
-def _lay_out_owners(chip: Chip, tiles: list[Tile], n_rows: int) -> None:
+def _lay_out_owners(scratch: Scratch, tiles: list[Tile], n_rows: int) -> None:
     out = {}
     for name, kind in _OWNERS.items():
-        with chip.scratch.path(name).open("wb") as file:
+        with scratch.path(name).open("wb") as file:
             for start in range(0, n_rows, _ROWS):  # a full disk is met here: met by a map of memory, it would kill
                 np.zeros(min(_ROWS, n_rows - start), kind).tofile(file)
-        out[name] = np.memmap(chip.scratch.path(name), kind, "r+")
+        out[name] = np.memmap(scratch.path(name), kind, "r+")
     for tile in tiles:
-        part = chip.scratch.load(owners_file(tile))
+        part = statistics(scratch, STAGE, tile, "row", *_OWNERS)
         for name, values in out.items():
             values[part["row"]] = part[name]
     for values in out.values():

@@ -95,8 +95,8 @@ class Scratch:
             np.savez(file, **flat)
         new.replace(path)
 
-    def load(self, name: str) -> dict[str, Any]:
-        """Read what `save` wrote.
+    def load(self, name: str, *only: str) -> dict[str, Any]:
+        """Read what `save` wrote, all of it or some of the arrays.
 
         Raises
         ------
@@ -106,7 +106,8 @@ class Scratch:
         path = self.folder / name
         try:
             with np.load(path) as file:
-                flat = {key: file[key] for key in file.files}
+                wanted = [key for key in file.files if not only or key.split(".")[0] in only]
+                flat = {key: file[key] for key in wanted}
         except DAMAGED as error:
             raise self.discard(name, error) from error
         matrices = {key.removesuffix(".indptr") for key in flat if key.endswith(".indptr")}

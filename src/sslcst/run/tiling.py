@@ -9,9 +9,8 @@ from itertools import product
 import numpy as np
 
 from sslcst.core.spots import Grid
+from sslcst.methods.base import Ranges
 from sslcst.params import TileParams
-
-Ranges = tuple[tuple[int, int], tuple[int, int]]
 
 
 @dataclass(frozen=True)

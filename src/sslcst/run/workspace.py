@@ -1,7 +1,8 @@
-"""What every task knows of the chip, and how it reads the part that it sees."""
+"""What the stages of a run make, kept by blocks of bins, and read for any window of them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,119 +10,204 @@ import numpy as np
 import zarr
 from scipy import sparse
 
-from sslcst.core.geometry import Regions
-from sslcst.core.layout import Layout
-from sslcst.methods.ssl_cst.model import take_genes
-from sslcst.methods.ssl_cst.relations import Relations
+from sslcst.core.density import Surroundings
 from sslcst.core.spots import Grid, Spots
-from sslcst.params import Params
+from sslcst.elements import read_part
+from sslcst.methods.base import Part, Ranges
+from sslcst.run.execute import run
 from sslcst.run.scratch import DAMAGED, Scratch
-from sslcst.run.tiling import Ranges, Tile, blocks, cut
+from sslcst.run.tiling import Tile, blocks
 
 NUCLEI = "nuclei.zarr"
 
 
 @dataclass(frozen=True)
-class Chip:
-    """A chip whose nuclei are known.
+class Workspace:
+    """What the stages of a run make; a source of the windows that methods see (`sslcst.methods.base.Source`).
 
     Parameters
     ----------
     scratch
-        Where everything lies that the stages make.
-    layout
-        The grid of bins, and the expected cell radius.
-    regions
-        The nuclei, in pixels.
+        Where it lies.
+    grid
+        All bins.
+    block
+        Side in bins of the squares that are files of their own.
     n_genes
         Genes of the transcripts.
     image
         The stain (y, x), an array that is read by slices; None where nuclei were given.
-    params, seed
-        Of the run.
     """
 
     scratch: Scratch
-    layout: Layout
-    regions: Regions
+    grid: Grid
+    block: int
     n_genes: int
     image: Any | None
-    params: Params
-    seed: int
-
-    @property
-    def grid(self) -> Grid:
-        """All bins."""
-        return self.layout.grid
-
-    @property
-    def reach(self) -> float:
-        """How far from its nucleus a cell may reach, r + sigma, in bins."""
-        return self.layout.reach(self.params.prior.sigma)
-
-    @property
-    def centers(self) -> np.ndarray:
-        """Centroids of the nuclei in bins."""
-        return self.regions.centers / self.grid.step
-
-    @property
-    def extent(self) -> int:
-        """Longest side of a nucleus' bounding box, in bins."""
-        return int(np.ceil(((self.regions.high - self.regions.low) / self.grid.step).max()))
-
-    def tiles(self) -> list[Tile]:
-        """The tiles that hold a transcript, or that a cell may reach into, row by row."""
-        low, high = (self.regions.low / self.grid.step - self.reach, self.regions.high / self.grid.step + self.reach)
-
-        def is_empty(tile: Tile) -> bool:
-            start, stop = np.array(tile.ranges).T
-            near_nucleus = ((low < stop) & (high > start)).all(axis=1).any()
-            return not near_nucleus and not any(self.scratch.has(bucket(name)) for name, _ in self.blocks(tile.ranges))
-
-        return [tile for tile in cut(self.grid, self.params.tiles) if not is_empty(tile)]
 
     def blocks(self, ranges: Ranges) -> list[tuple[str, Ranges]]:
         """Names and ranges of the blocks that reach into these rows and columns."""
-        return list(blocks(ranges, self.params.tiles.block, self.grid.whole_shape))
+        return list(blocks(ranges, self.block, self.grid.whole_shape))
 
-    def nuclei(self, grid: Grid) -> np.ndarray:
-        """Nucleus labels of the pixels in view."""
-        return read_nuclei(self.scratch, grid.pixels())
+    def spots(self, ranges: Ranges, *, counts: bool = True) -> Spots:
+        """The occupied bins, with or without their counts of genes."""
+        parts = self._of_blocks("spots.index", ranges)
+        index, order = self._ordered(parts, ranges)
+        matrix = None
+        if counts:
+            matrices = self._of_blocks("spots.counts", ranges)
+            none = sparse.csr_matrix((0, self.n_genes), dtype=np.int64)
+            matrix = sparse.vstack([none, *matrices], format="csr")[order]
+        return Spots(self.grid.view(ranges), index, matrix)
 
-    def spots(self, ranges: Ranges, genes: np.ndarray | None = None) -> tuple[Spots, Relations]:
-        """The spots in these rows and columns with the counts of all genes or of some, and their relations."""
-        parts = [self._read_spots(f"spots/{name}.npz", genes) for name, _ in self.blocks(ranges)]
-        parts = [part for part in parts if part is not None]
-        grid = self.grid.view(ranges)
-        if not parts:
-            n_genes = self.n_genes if genes is None else len(genes)
-            none = np.zeros(0, np.uint32)
-            empty = Relations(none, none, none, np.zeros(0), np.zeros((0, 2)))
-            return Spots(grid, np.zeros((0, 2), np.int32), sparse.csr_matrix((0, n_genes), dtype=np.int64)), empty
-        together = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != "counts"}
-        spots = Spots(grid, together["index"], sparse.vstack([part["counts"] for part in parts], format="csr"))
-        chosen = np.flatnonzero(spots.within(ranges))
-        chosen = chosen[np.argsort(spots.keys[chosen])]
-        relations = Relations(
-            *(together[name][chosen] for name in ("nucleus", "core", "nearest", "distance", "offset"))
+    def of_spots(self, name: str, ranges: Ranges) -> np.ndarray:
+        """Values of the occupied bins (n, ...) that a stage gave."""
+        _, order = self._ordered(self._of_blocks("spots.index", ranges), ranges)
+        return np.concatenate(self._of_blocks(f"of_spots.{name}", ranges))[order]
+
+    def of_bins(self, name: str, ranges: Ranges, fill: float = 0) -> np.ndarray:
+        """Values of all bins (..., rows, columns) that a stage gave, `fill` in empty tiles."""
+        out = None
+        for block, inner in self.blocks(ranges):
+            file = f"of_bins.{name}/{block}.npz"
+            if not self.scratch.has(file):
+                continue
+            values = self.scratch.load(file)["values"]
+            if out is None:
+                shape = tuple(stop - start for start, stop in ranges)
+                out = np.full((*values.shape[:-2], *shape), fill, values.dtype)
+            out, values = _wider(out, values)
+            seen = [(max(a, c), min(b, d)) for (a, b), (c, d) in zip(ranges, inner, strict=True)]
+            target, source = (
+                tuple(slice(a - start, b - start) for (a, b), (start, _) in zip(seen, frame, strict=True))
+                for frame in (ranges, inner)
+            )
+            out[..., *target] = values[..., *source]
+        return out
+
+    def has_of_bins(self, name: str) -> bool:
+        """Whether a stage gave such values of the bins."""
+        return self.scratch.has(f"of_bins.{name}")
+
+    def surroundings(self, ranges: Ranges) -> Surroundings:
+        """The surroundings of all bins."""
+        nuclei, distance, counts, density, wide = (
+            self.of_bins(name, ranges, fill)
+            for name, fill in (("nuclei", 0), ("distance", np.inf), ("counts", 0), ("density", 0), ("wide", 0))
         )
-        return Spots(grid, spots.index[chosen], spots.counts[chosen]), relations
+        return Surroundings(nuclei.astype(np.uint32), distance, counts.astype(np.int64), density, wide.astype(np.int64))
 
-    def _read_spots(self, name: str, genes: np.ndarray | None) -> dict[str, Any] | None:
-        if not self.scratch.has(name):
-            return None
-        part = self.scratch.load(name)
-        if genes is not None:
-            part["counts"] = take_genes(part["counts"], genes)
-        return part
+    def nuclei(self, pixels: tuple[slice, slice]) -> np.ndarray:
+        """The nucleus labels of some pixels, uint32, once they are there."""
+        return read_labels(self.scratch, pixels)
+
+    def stain(self, pixels: tuple[slice, slice]) -> np.ndarray | None:
+        """The stain of some pixels; None where nuclei were given."""
+        return None if self.image is None else read_part(self.image, *pixels)
+
+    def save(self, name: str, tile: Tile, part: Part, spots: Spots | None = None) -> list[str]:
+        """Write what a stage made of a tile; the names of the files.
+
+        Parameters
+        ----------
+        name
+            Of the stage.
+        tile, part
+            The tile, and what was made of it.
+        spots
+            The tile's own spots, where the stage is the one that finds them.
+        """
+        files = [_file(name, tile)]
+        self.scratch.save(files[0], part.statistics)
+        if spots is None and part.of_spots:
+            spots = self.spots(tile.ranges, counts=False)
+        of_spots = {f"of_spots.{key}": values for key, values in part.of_spots.items()}
+        if spots is not None and spots.counts is not None:
+            of_spots |= {"spots.index": spots.index, "spots.counts": spots.counts}
+        for block, ranges in self.blocks(tile.ranges):
+            if of_spots:
+                chosen = np.flatnonzero(spots.within(ranges))
+                for key, values in of_spots.items() if len(chosen) else ():
+                    files.append(f"{key}/{block}.npz")
+                    self.scratch.save(files[-1], {"values": values[chosen]})
+            inner = tuple(slice(a - start, b - start) for (a, b), (start, _) in zip(ranges, tile.ranges, strict=True))
+            for key, values in part.of_bins.items():
+                files.append(f"of_bins.{key}/{block}.npz")
+                self.scratch.save(files[-1], {"values": _narrow(values[..., *inner])})
+        return files
+
+    def _of_blocks(self, name: str, ranges: Ranges) -> list[Any]:
+        files = [f"{name}/{block}.npz" for block, _ in self.blocks(ranges)]
+        return [self.scratch.load(file)["values"] for file in files if self.scratch.has(file)]
+
+    def _ordered(self, parts: list[np.ndarray], ranges: Ranges) -> tuple[np.ndarray, np.ndarray]:
+        """The bins among those of several blocks that lie in the ranges, in row-major order, and their places."""
+        index = np.concatenate([np.zeros((0, 2), np.int32), *parts])
+        spots = Spots(self.grid, index, None)
+        order = np.flatnonzero(spots.within(ranges))
+        order = order[np.argsort(spots.keys[order])]
+        return index[order], order
 
 
-def bucket(block: str) -> str:
-    """Name of the file that holds a block's transcripts."""
-    return f"transcripts/{block}.bin"
+def map_tiles(
+    name: str, task: Callable[[Any, Tile], tuple[Part, Spots | None]], job: Any, tiles: Sequence[Tile]
+) -> None:
+    """Do a stage's task on all tiles that it was not done on yet.
+
+    Parameters
+    ----------
+    name
+        Of the stage.
+    task
+        A function of a module, called with `job` and a tile; what it makes, and the spots where it finds them.
+    job
+        What all tasks have in common, with the workspace as its `workspace`.
+    tiles
+        The tiles.
+    """
+    scratch = job.workspace.scratch
+    left = [tile for tile in tiles if not is_done(scratch, name, tile)]
+    run(name, _map_tile, (name, task, job), left)
 
 
-def read_nuclei(scratch: Scratch, pixels: tuple[slice, slice]) -> np.ndarray:
+def statistics(scratch: Scratch, name: str, tile: Tile, *only: str) -> dict[str, Any]:
+    """The statistics that a stage gave of a tile, all or some of them."""
+    return scratch.load(_file(name, tile), *only)
+
+
+def _map_tile(work: tuple[str, Callable, Any], tile: Tile) -> None:
+    name, task, job = work
+    part, spots = task(job, tile)
+    files = job.workspace.save(name, tile, part, spots)
+    job.workspace.scratch.finish(_mark(name, tile), files)
+
+
+def is_done(scratch: Scratch, name: str, tile: Tile) -> bool:
+    """Whether a stage was done on a tile."""
+    return scratch.is_finished(_mark(name, tile))
+
+
+def _file(name: str, tile: Tile) -> str:
+    return f"{name}/{tile.name}.npz"
+
+
+def _mark(name: str, tile: Tile) -> str:
+    return f"{name}/{tile.name}.done"
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    """Whole numbers that are not negative in the smallest type that holds them."""
+    if values.dtype.kind not in "iu":
+        return values
+    return values.astype(np.min_scalar_type(int(values.max(initial=0))))
+
+
+def _wider(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    kind = np.result_type(one, other)
+    return one.astype(kind, copy=False), other
+
+
+def read_labels(scratch: Scratch, pixels: tuple[slice, slice]) -> np.ndarray:
     """The nucleus labels of some pixels (rows, columns), uint32, once they are there."""
     try:
         return zarr.open_array(scratch.folder / NUCLEI, mode="r")[pixels]

@@ -99,28 +99,3 @@ def aggregate(
     total = len(transcripts.gene) if transcripts.count is None else transcripts.count.sum()
     logger.info("%d cells hold %.1f%% of the counts.", len(measured), 100 * measured.counts.sum() / max(1, total))
     add_element(sdata, "tables", key_added, table)
-
-
-def as_table(cells: Cells, raster: Raster, genes: pd.Index, cells_key: str) -> AnnData:
-    """The table of measured cells, which annotates the cell labels."""
-    import anndata
-    from spatialdata.models import TableModel
-
-    table = anndata.AnnData(
-        cells.counts,
-        obs=pd.DataFrame(
-            {"cell_id": cells.id, "region": pd.Categorical([cells_key] * len(cells))}, index=cells.id.astype(str)
-        ),
-        var=pd.DataFrame(index=genes),
-        layers={"nuclear": cells.nuclear},
-        obsm={"spatial": apply_affine(raster.to_system, cells.center)[:, ::-1]},
-    )
-    table = TableModel.parse(table, region=cells_key, region_key="region", instance_key="cell_id")
-    # Columns of our own come after parsing, which would reorder and retype them.
-    table.obs["area"] = cells.area * raster.pixel_size**2
-    table.obs["nucleus_area"] = cells.nucleus_area * raster.pixel_size**2
-    table.obs["n_counts"] = np.asarray(cells.counts.sum(axis=1)).ravel()
-    table.obs["n_genes"] = np.diff(cells.counts.indptr)
-    for name in ("n_spots", "mean_prob", "touches_border"):
-        table.obs[name] = getattr(cells, name)
-    return table

@@ -1,6 +1,6 @@
 """To which of several near nuclei a bin belongs: by distance, and by what its transcripts share with each cell.
 
-A cell's mix of genes is known from its nucleus and from what surely is its cytoplasm. How far mixes tell neighbours
+A cell's expression profile is known from its nucleus and from what surely is its cytoplasm. How far profiles tell neighbours
 apart differs between tissues, and is learnt at bins that clearly belong to one of them.
 """
 
@@ -14,7 +14,8 @@ from sslcst.core import density
 from sslcst.core.density import Surroundings
 from sslcst.core.spots import Spots
 
-_PRIOR_COUNTS = 200.0  # of the tissue's mix of genes, added to those of each cell
+N_GENES = 2000  # those that vary most are compared
+_PRIOR_COUNTS = 200.0  # of the tissue's expression profile, added to those of each cell
 _HALF_WINDOW = 0.2  # half the side of the square whose transcripts are compared, in expected cell radii r
 _SOFTNESS = 0.125  # of the border between two nuclei by distance alone, in r
 # A clear bin is so far from its nucleus, at least and at most, and so much farther from others, in r.
@@ -23,12 +24,12 @@ _LEVELS, _STEP = 256, 0.25  # of the histogram of log-likelihood ratios
 _TRUST = np.linspace(0, 1.5, 151)
 
 
-def compare_mixes(
+def compare_profiles(
     around: Surroundings, spots: Spots, inside: np.ndarray, *, gene_total: np.ndarray, radius: float
 ) -> np.ndarray:
-    """Log-likelihood of the transcripts around each bin under the mix of genes of each cell near, relative to all.
+    """Log-likelihood of the transcripts around each bin under the expression profile of each cell near, relative to all.
 
-    Those in nuclei and outside cells are not asked, and a bin's own transcripts are taken out of the mix that they are
+    Those in nuclei and outside cells are not asked, and a bin's own transcripts are taken out of the profile that they are
     compared with.
 
     Parameters
@@ -73,11 +74,10 @@ def compare_mixes(
 def halo(extent: int, *, radius: float, reach: float) -> int:
     """Bins around a window beyond which nothing bears on the likelihoods of the bins in it.
 
-    A cell near a bin of the window reaches from `reach` beyond, over its nucleus, to `reach` on its other side; which
-    of these bins are its own is told within `sslcst.core.density.halo`.
+    A cell near a bin of the window reaches from `reach` beyond, over its nucleus, to `reach` on its other side.
     """
-    return (
-        int(np.ceil(2 * reach + extent + _HALF_WINDOW * radius)) + 1 + density.halo(extent, radius=radius, reach=reach)
+    return int(np.ceil(2 * reach + extent + _HALF_WINDOW * radius)) + 1 + density.halo(
+        extent, radius=radius, max_distance=reach
     )
 
 
@@ -125,9 +125,9 @@ def tally_ratios(
     Parameters
     ----------
     around, inside, radius
-        As in `compare_mixes`.
+        As in `compare_profiles`.
     likelihood
-        What `compare_mixes` found.
+        What `compare_profiles` found.
     owned
         Rows and columns of the bins that count.
     """
@@ -141,7 +141,7 @@ def tally_ratios(
 
 
 def trust_of(ratios: np.ndarray) -> float:
-    """How far mixes of genes can be trusted: the factor of log-likelihood ratios that best tells clear bins apart."""
+    """How far expression profiles can be trusted: the factor of log-likelihood ratios that best tells clear bins apart."""
     ratio = _STEP * np.arange(-_LEVELS, _LEVELS + 1)
     return float(_TRUST[np.argmin([ratios @ np.logaddexp(0, -trust * ratio) for trust in _TRUST])])
 

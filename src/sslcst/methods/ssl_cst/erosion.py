@@ -11,7 +11,7 @@ from skimage.segmentation import expand_labels, relabel_sequential
 from skimage.transform import AffineTransform, warp
 
 from sslcst.errors import DataError
-from sslcst.params import ErosionParams
+from sslcst.methods.ssl_cst.params import ErosionParams
 
 _RING = 3  # pixels; as wide as what a nucleus is compared with around it
 

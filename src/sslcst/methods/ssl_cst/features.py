@@ -11,7 +11,7 @@ from scipy import sparse
 from sslcst.core.geometry import nearest_spots
 from sslcst.methods.ssl_cst.sampling import Samples
 from sslcst.core.spots import Spots
-from sslcst.params import Params, TrainingParams
+from sslcst.methods.ssl_cst.params import SslCstParams, TrainingParams
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def gather(
     distance: np.ndarray,
     *,
     radius: float,
-    params: Params,
+    params: SslCstParams,
     owned: np.ndarray | slice = np.s_[:],
 ) -> Gathering:
     """Cut out the spots that an encoder reads when it learns from samples.
@@ -101,7 +101,7 @@ def gather(
     owned
         The spots that are this part's; the others serve as neighbours.
     """
-    seek = {"n_neighbors": params.spots.n_neighbors, "window": params.spots.window}
+    seek = {"n_neighbors": params.inputs.n_neighbors, "window": params.inputs.window}
     mine = np.zeros(len(spots), bool)
     mine[owned] = True
     if params.encoder.kind == "field":

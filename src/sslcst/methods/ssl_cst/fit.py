@@ -12,12 +12,12 @@ from sslcst.methods.ssl_cst.inputs import make_inputs
 from sslcst.methods.ssl_cst.model import Model
 from sslcst.methods.ssl_cst.sampling import Samples, set_apart
 from sslcst.methods.ssl_cst.training import Epoch, train_encoder
-from sslcst.params import Params
+from sslcst.methods.ssl_cst.params import SslCstParams
 
 logger = logging.getLogger("sslcst")
 
 
-def square_side(params: Params, radius: float) -> int:
+def square_side(params: SslCstParams, radius: float) -> int:
     """Side in bins of the squares in which samples are drawn together, where r is `radius` bins; 1: each by itself."""
     return crop_side(params.training, radius) if params.encoder.kind == "field" else 1
 
@@ -30,7 +30,7 @@ def fit(
     genes: Sequence[str],
     bin_size: float,
     radius: float,
-    params: Params,
+    params: SslCstParams,
     seed: int = 0,
     device: str = "cpu",
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
@@ -50,7 +50,7 @@ def fit(
     radius
         Expected cell radius r in bins.
     params
-        Sections ``sampling``, ``encoder`` and ``training``, and the neighbours of ``spots``.
+        Of the method.
     seed, device, on_epoch
         As in `sslcst.methods.ssl_cst.training.train_encoder`.
 
@@ -87,8 +87,8 @@ def fit(
         genes=tuple(genes),
         bin_size=float(bin_size),
         radius=float(radius),
-        n_neighbors=params.spots.n_neighbors,
-        window=params.spots.window,
+        n_neighbors=params.inputs.n_neighbors,
+        window=params.inputs.window,
         seed=seed,
         n_samples=int((~samples.validation).sum()),
         history=tuple(history),

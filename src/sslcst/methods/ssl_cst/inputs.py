@@ -16,7 +16,7 @@ from sslcst.methods.ssl_cst.encoder.neighborhood import Neighborhood
 from sslcst.methods.ssl_cst.features import Features, crop_side
 from sslcst.core.geometry import normalize_distance, normalize_position
 from sslcst.methods.ssl_cst.symmetry import N_TURNS, turn_matrices, turned_classes
-from sslcst.params import EncoderParams, TrainingParams
+from sslcst.methods.ssl_cst.params import EncoderParams, TrainingParams
 
 BLOCK = 512  # bins; side of what goes through the field encoder at once
 _THREADS = torch.get_num_threads()
@@ -67,7 +67,7 @@ class Inputs(ABC):
     features
         Of the n spots.
     params
-        Of the encoder that reads them; the distance or position that it does not read is 0.
+        Of the encoder that reads them.
     radius
         Expected cell radius r in bins.
     device
@@ -81,12 +81,10 @@ class Inputs(ABC):
         # depends on that number: set here for what follows, it does not depend on what ran before, and where.
         torch.set_num_threads(min(_THREADS, numba.get_num_threads()))
         self.radius = radius
-        self.position = params.position
         self.complete = bool((features.neighbors >= 0).all())
         self.neighbors = torch.from_numpy(features.neighbors).to(device)
         self.index = torch.from_numpy(features.index).to(device)
-        distance = normalize_distance(features.distance, radius)
-        self.distance = torch.from_numpy(distance * params.distance).to(device)
+        self.distance = torch.from_numpy(normalize_distance(features.distance, radius)).to(device)
         self.counts = GeneCounts(features.counts.astype(np.float32), device)
 
     def __len__(self) -> int:
@@ -95,8 +93,6 @@ class Inputs(ABC):
     def offsets(self, spot: torch.Tensor) -> torch.Tensor:
         """From some spots (m,) to their neighbours, in units of r: float32 (m, 1 + k, 2)."""
         neighbors = self.neighbors[spot].clamp_min(0)
-        if not self.position:
-            return torch.zeros((*neighbors.shape, 2), device=neighbors.device)
         return normalize_position((self.index[neighbors] - self.index[spot][:, None]).float(), self.radius)
 
     @abstractmethod

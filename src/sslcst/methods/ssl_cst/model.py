@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
 
 from sslcst.methods.ssl_cst.encoder import Encoder
 from sslcst.core.spots import Grid
 from sslcst.methods.ssl_cst.training import Epoch
 from sslcst.errors import DataError
-from sslcst.params import EncoderParams
+from sslcst.methods.ssl_cst.params import EncoderParams
 
 logger = logging.getLogger("sslcst")
 
@@ -81,15 +80,6 @@ class Model:
         if n_found < len(self.genes):
             logger.warning("%d of the model's %d genes are not in these data.", len(found) - n_found, len(found))
         return found
-
-
-def take_genes(counts: sparse.csr_matrix, places: np.ndarray) -> sparse.csr_matrix:
-    """Columns of counts (n, genes) in the order of `places`; one at -1 counts 0."""
-    there = np.flatnonzero(places >= 0)
-    select = sparse.csr_matrix(
-        (np.ones(len(there), counts.dtype), (places[there], there)), shape=(counts.shape[1], len(places))
-    )
-    return (counts @ select).tocsr()
 
 
 def check_scale(model: Model, grid: Grid) -> None:

@@ -42,8 +42,3 @@ def direction_posterior(predicted: np.ndarray, prior: np.ndarray) -> np.ndarray:
     joint = predicted * prior * N_DIRECTIONS
     total = joint.sum(axis=1, keepdims=True)
     return np.where(total > 0, joint / np.where(total > 0, total, 1), prior)
-
-
-def density_posterior(predicted: np.ndarray, share: np.ndarray, weight: float) -> np.ndarray:
-    """Probability of lying in a cell (n,), float32: the network's, and with a weight what the density tells."""
-    return ((1 - weight) * predicted.astype(np.float64) + weight * share).astype(np.float32)

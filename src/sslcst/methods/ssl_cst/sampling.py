@@ -14,17 +14,15 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from scipy import ndimage
 
-from sslcst.core.density import Membership
 from sslcst.methods.ssl_cst.relations import Relations
 from sslcst.core.spots import Spots
 from sslcst.errors import DataError
-from sslcst.params import SamplingParams
+from sslcst.methods.ssl_cst.params import SamplingParams
 
 logger = logging.getLogger("sslcst")
 
 N_DIRECTIONS = 16
 DENSITY_BINS = 7  # side of the square over which counts are summed to tell "little or no expression"
-_SURE = 0.8  # probability to lie in a cell from which on the direction to its nucleus is taught
 _MOST_DENSE = 1 << 20  # where histograms of the counts end
 _FINE = 256  # parts of an expected cell radius to which distances are told apart when the farthest spots are sought
 
@@ -71,7 +69,7 @@ class Samples:
     key
         Key of each sample's spot (`Spots.keys`), int64 (m,).
     inside
-        Whether it lies in a cell (positive, 1) or not (negative, 0), or the probability that it does, (m,).
+        Whether it lies in a cell (positive, 1) or not (negative, 0), (m,).
     direction
         Class of the direction to its nucleus' centroid, int64 (m,); -1 where there is none.
     square
@@ -157,7 +155,6 @@ def choose_samples(
     square: int = 1,
     seed: int = 0,
     owned: np.ndarray | slice = np.s_[:],
-    membership: Membership | None = None,
 ) -> Samples:
     """Positive and negative samples among the spots.
 
@@ -175,8 +172,6 @@ def choose_samples(
         Side in bins of the squares of tissue in which samples are drawn together; 1 draws each spot by itself.
     owned
         The spots that may be chosen; those around them count for their density.
-    membership
-        What the density of transcripts tells of all spots: then each is a sample, with the probability that it tells.
 
     Returns
     -------
@@ -194,18 +189,6 @@ def choose_samples(
     )
     squares = (index // square).astype(np.int64) @ (spots.grid.whole_shape[1], 1)
     direction = direction_class(relations.offset[owned])
-    if membership is not None:
-        share = membership.share[owned]
-        taught = (share >= _SURE) & (membership.owner[owned] == np.where(nucleus > 0, nucleus, nearest))
-        found = Samples(
-            spots.grid.keys(index),
-            share,
-            np.where(taught, direction, -1),
-            squares,
-            nearest.astype(np.int64),
-            np.zeros(len(index), bool),
-        )
-        return draw([found], params=params, whole_squares=square > 1, seed=seed)
     outside = nucleus == 0
     if (nearest_negative := _farthest(surveyed, params)) is None:
         little = params.negative_density * _median(surveyed.positive)

@@ -14,7 +14,7 @@ from sslcst.methods.ssl_cst.encoder import Encoder, Field, Tokens, make_encoder
 from sslcst.methods.ssl_cst.inputs import BLOCK, GeneCounts, Inputs, Targets
 from sslcst.methods.ssl_cst.sampling import Samples
 from sslcst.errors import TrainingError
-from sslcst.params import EncoderParams, TrainingParams
+from sslcst.methods.ssl_cst.params import EncoderParams, TrainingParams
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from sslcst.core.spots import Grid, inside_raster
 from sslcst.errors import DataError
 from sslcst.params import TileParams
 from sslcst.run.scratch import Scratch
-from sslcst.run.workspace import bucket
 from sslcst.run.tiling import Ranges, blocks
 from sslcst.transcripts import Transcripts, TranscriptSource
 
@@ -21,6 +20,11 @@ _RECORD = np.dtype(
     [("row", "i4"), ("column", "i4"), ("y", "i4"), ("x", "i4"), ("gene", "i4"), ("count", "u4"), ("transcript", "i8")]
 )
 _DONE = "transcripts/done.json"
+
+
+def bucket(block: str) -> str:
+    """Name of the file that holds a block's transcripts."""
+    return f"transcripts/{block}.bin"
 
 
 @dataclass(frozen=True)
@@ -114,8 +118,3 @@ def transcripts_in(ranges: Ranges, grid: Grid, scratch: Scratch, side: int) -> B
         records["transcript"],
     )
 
-
-def count_transcripts(grid: Grid, scratch: Scratch, side: int) -> int:
-    """Transcripts that lie in the blocks."""
-    files = (scratch.folder / bucket(name) for name, _ in blocks(grid.ranges, side, grid.whole_shape))
-    return sum(file.stat().st_size for file in files if file.exists()) // _RECORD.itemsize

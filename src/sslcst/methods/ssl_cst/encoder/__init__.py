@@ -7,7 +7,7 @@ same nearest spots, but each spot is one token that all spots around share, so t
 from sslcst.methods.ssl_cst.encoder.field import Field, FieldEncoder
 from sslcst.methods.ssl_cst.encoder.parts import Encoder
 from sslcst.methods.ssl_cst.encoder.spot import SpotEncoder, Tokens
-from sslcst.params import EncoderParams
+from sslcst.methods.ssl_cst.params import EncoderParams
 
 __all__ = ["Encoder", "Field", "FieldEncoder", "SpotEncoder", "Tokens", "make_encoder"]
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from sslcst.methods.ssl_cst.encoder.neighborhood import Neighborhood, attend
 from sslcst.methods.ssl_cst.encoder.parts import RMLP, Encoder
-from sslcst.params import EncoderParams
+from sslcst.methods.ssl_cst.params import EncoderParams
 
 # Spots at a time, within a layer of inference: what stays in the cache, or fits a GPU's memory with all neighbours.
 _ROWS = {"cpu": 1 << 12}

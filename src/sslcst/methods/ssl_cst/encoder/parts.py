@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sslcst.methods.ssl_cst.sampling import N_DIRECTIONS
-from sslcst.params import EncoderParams
+from sslcst.methods.ssl_cst.params import EncoderParams
 
 if TYPE_CHECKING:
     from sslcst.methods.ssl_cst.inputs import GeneCounts

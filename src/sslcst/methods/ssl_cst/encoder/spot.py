@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sslcst.methods.ssl_cst.encoder.parts import RMLP, Encoder
-from sslcst.params import EncoderParams
+from sslcst.methods.ssl_cst.params import EncoderParams
 
 
 @dataclass(frozen=True)

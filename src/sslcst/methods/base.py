@@ -1,0 +1,290 @@
+"""What a method declares, and what it sees of a tissue.
+
+A method looks at a tissue in passes: each maps a window of it to statistics, from which `fit` learns what holds for the
+whole tissue, or to values of spots and bins, which later passes see. In the end `decide` says which bin is whose. A
+window is arrays, wherever they come from: the runner cuts a chip into tiles, and a tissue in memory is one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from sslcst.core.density import Surroundings
+from sslcst.core.geometry import Regions
+from sslcst.core.spots import Grid, Spots
+from sslcst.params import Sections
+
+Ranges = tuple[tuple[int, int], tuple[int, int]]
+Fit = Any  # what a method learns of the whole tissue; its own matter
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """What is known of a tissue before a method looks at it. Lengths are in bins.
+
+    Parameters
+    ----------
+    grid
+        All bins.
+    regions
+        The nuclei, in pixels.
+    radius
+        Expected cell radius r.
+    max_distance
+        How far from its nucleus a cell may reach.
+    genes
+        Names of the genes, (n_genes,).
+    gene_total
+        Transcripts of each gene on the raster, int64 (n_genes,).
+    n_spots
+        Occupied bins.
+    spacing
+        Half the mean spacing of the spots within nuclei, at least 1: how far a prediction speaks for.
+    block
+        Side of the squares that go through a network at once.
+    """
+
+    grid: Grid
+    regions: Regions
+    radius: float
+    max_distance: float
+    genes: np.ndarray
+    gene_total: np.ndarray
+    n_spots: int
+    spacing: float
+    block: int
+
+    @property
+    def centers(self) -> np.ndarray:
+        """Centroids of the nuclei (n, 2)."""
+        return self.regions.centers / self.grid.step
+
+    @property
+    def extent(self) -> int:
+        """Longest side of a nucleus' bounding box."""
+        return self.regions.extent(self.grid.step)
+
+    @property
+    def first_free_id(self) -> int:
+        """Ids from here on are no nucleus': such a cell's id is this plus the key of the bin that it is named after."""
+        return int(self.regions.ids[-1]) + 1
+
+
+class Source(Protocol):
+    """Where a window's arrays come from. Ranges are rows and columns (start, stop) of bins."""
+
+    def spots(self, ranges: Ranges, *, counts: bool) -> Spots:
+        """The occupied bins, with or without their counts of genes."""
+
+    def surroundings(self, ranges: Ranges) -> Surroundings:
+        """The surroundings of all bins."""
+
+    def of_spots(self, name: str, ranges: Ranges) -> np.ndarray:
+        """Values of the occupied bins (n, ...) that an earlier pass gave."""
+
+    def of_bins(self, name: str, ranges: Ranges) -> np.ndarray:
+        """Values of all bins (rows, columns) that an earlier pass gave."""
+
+    def has_of_bins(self, name: str) -> bool:
+        """Whether an earlier pass gave such values of the bins."""
+
+    def nuclei(self, pixels: tuple[slice, slice]) -> np.ndarray:
+        """Nucleus labels of some pixels, uint32."""
+
+    def stain(self, pixels: tuple[slice, slice]) -> np.ndarray | None:
+        """The stain of some pixels; None where nuclei were given."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a tissue, read where it is asked for.
+
+    Parameters
+    ----------
+    tissue
+        The whole.
+    own
+        Rows and columns of the bins that the window is for.
+    ranges
+        Those in view: its own, and the halo around as far as the tissue goes.
+    source
+        Where the arrays come from.
+    """
+
+    tissue: Tissue
+    own: Ranges
+    ranges: Ranges
+    source: Source
+
+    @property
+    def grid(self) -> Grid:
+        """The bins in view."""
+        return self.tissue.grid.view(self.ranges)
+
+    @property
+    def own_bins(self) -> tuple[slice, slice]:
+        """Where its own bins lie among those in view."""
+        rows, columns = (
+            slice(a - start, b - start) for (a, b), (start, _) in zip(self.own, self.ranges, strict=True)
+        )
+        return rows, columns
+
+    @cached_property
+    def spots(self) -> Spots:
+        """The occupied bins in view, with their counts."""
+        return self.source.spots(self.ranges, counts=True)
+
+    @cached_property
+    def places(self) -> Spots:
+        """The occupied bins in view, without counts, which are most of what there is to read."""
+        return self.source.spots(self.ranges, counts=False)
+
+    @cached_property
+    def owned(self) -> np.ndarray:
+        """Which of the spots in view are the window's own, bool (n,)."""
+        return self.places.within(self.own)
+
+    @cached_property
+    def surroundings(self) -> Surroundings:
+        """The surroundings of the bins in view."""
+        return self.source.surroundings(self.ranges)
+
+    @cached_property
+    def nuclei(self) -> np.ndarray:
+        """Nucleus labels of the bins in view, uint32 (rows, columns)."""
+        return self.surroundings.in_nucleus
+
+    @cached_property
+    def probability(self) -> np.ndarray:
+        """Probability of the spots in view to lie in a cell (n,), whether `prediction` gave it of spots or of bins."""
+        if self.source.has_of_bins("probability"):
+            return self.of_bins("probability")[self.places.place]
+        return self.of_spots("probability")
+
+    def of_spots(self, name: str) -> np.ndarray:
+        """What an earlier pass gave for the spots in view, (n, ...)."""
+        return self.source.of_spots(name, self.ranges)
+
+    def of_bins(self, name: str) -> np.ndarray:
+        """What an earlier pass gave for the bins in view, (rows, columns)."""
+        return self.source.of_bins(name, self.ranges)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a pass finds in a window.
+
+    Parameters
+    ----------
+    statistics
+        Arrays and sparse matrices by their names, for `fit`.
+    of_spots
+        Values (n, ...) of the window's own spots, for later passes and `decide`.
+    of_bins
+        Values (rows, columns) of the window's own bins, likewise.
+    """
+
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    of_spots: Mapping[str, np.ndarray] = field(default_factory=dict)
+    of_bins: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def _same(parts: Sequence[Mapping[str, Any]], tissue: Tissue, fit: Fit) -> Fit:
+    return fit
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One look at the tissue.
+
+    Parameters
+    ----------
+    name
+        Written before the progress bar; of the files that it leaves.
+    map
+        Called with a window and the fit so far.
+    halo
+        Bins beyond a window that bear on what `map` says of its own, from the tissue and the fit so far.
+    fit
+        From the statistics of all windows, the tissue and the fit so far to the fit.
+    reads
+        Names of the window's arrays that `map` uses, read ahead while another window is computed.
+    """
+
+    name: str
+    map: Callable[[Window, Fit], Part]
+    halo: Callable[[Tissue, Fit], int] = lambda tissue, fit: 0
+    fit: Callable[[Sequence[Mapping[str, Any]], Tissue, Fit], Fit] = _same
+    reads: tuple[str, ...] = ()
+
+
+@contextmanager
+def _silent(name: str, total: int, *, unit: str) -> Iterator[None]:
+    yield None
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """How cells come about.
+
+    Parameters
+    ----------
+    params
+        The method's own parameters.
+    seed
+        Of whatever is drawn.
+    device
+        Where torch computes.
+    progress
+        Makes a progress bar, as `sslcst._logging.progress` does, for what takes long within a pass' `fit`.
+    """
+
+    params: Sections
+    seed: int = 0
+    device: str = "cpu"
+    progress: Callable[..., AbstractContextManager] = _silent
+
+    name: ClassVar[str]
+    Params: ClassVar[type[Sections]]
+    n_nearest: ClassVar[int] = 1  # nuclei of each bin's surroundings that it asks for
+
+    @property
+    @abstractmethod
+    def learning(self) -> Sequence[Pass]:
+        """Passes that lead to the fit."""
+
+    @property
+    @abstractmethod
+    def prediction(self) -> Pass:
+        """The pass that gives ``probability``, of lying in a cell, of the spots or of the bins, and what else helps."""
+
+    @abstractmethod
+    def halo(self, tissue: Tissue, fit: Fit) -> int:
+        """Bins beyond a window that bear on the cells that reach into it."""
+
+    @abstractmethod
+    def decide(self, window: Window, fit: Fit) -> np.ndarray:
+        """Labels of the bins in view (rows, columns), each with the id of its nucleus; 0 in no cell."""
+
+    def check_model(self, model: Any, tissue: Tissue) -> Fit:
+        """A fit that was learnt on another tissue, when it can be used on this one; raises `DataError` otherwise."""
+        return model
+
+    def keep(self, fit: Fit, folder: Path) -> None:
+        """Write a fit that took long to learn, so that a stopped run need not learn it again."""
+
+    def recall(self, folder: Path) -> Fit | None:
+        """What `keep` wrote."""
+        return None
+
+    def about(self, fit: Fit) -> dict[str, Any]:
+        """What a table's provenance says of the fit, in types that a store holds."""
+        return {}

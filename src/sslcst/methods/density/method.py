@@ -1,0 +1,142 @@
+"""The density method: no network. In a cell or not by the density of transcripts, whose by the nearest nucleus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import reduce
+from operator import add
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sslcst.core.cells import fill_holes, keep_attached
+from sslcst.core.density import Levels, Rings, cell_share, halo, levels_of, tally_rings, tally_spread, with_spread
+from sslcst.core.spots import GeneMoments, Spots, take_genes
+from sslcst.methods.base import Method, Part, Pass, Tissue, Window
+from sslcst.methods.density import composition
+from sslcst.methods.density.params import DensityParams
+
+
+@dataclass(frozen=True)
+class DensityFit:
+    """What the density of transcripts tells of a tissue.
+
+    Parameters
+    ----------
+    levels
+        Densities in cells and outside, and how far cells reach; None before they are known.
+    genes
+        Indices of the genes by which neighbours are told apart; only with ``expression``.
+    trust
+        How far these tell neighbours apart, see `composition.trust_of`.
+    """
+
+    levels: Levels | None = None
+    genes: np.ndarray | None = None
+    trust: float = 0.0
+
+
+@dataclass(frozen=True)
+class Density(Method):
+    """In a cell or not by the density of transcripts around each bin, whose by the nearest nucleus."""
+
+    name: ClassVar[str] = "density"
+    Params: ClassVar[type] = DensityParams
+
+    @property
+    def n_nearest(self) -> int:
+        """The nearest nucleus, and with ``expression`` those that may be meant instead."""
+        return 3 if self.params.density.expression else 1
+
+    @property
+    def learning(self) -> Sequence[Pass]:
+        """How densely transcripts lie, how much that varies, and with ``expression`` what genes tell."""
+        passes = [
+            Pass("density", self._tally, fit=self._levels, reads=("surroundings",)),
+            Pass("overdispersion", self._tally_spread, self._density_halo, self._spread, reads=("surroundings",)),
+        ]
+        if self.params.density.expression:
+            passes += [
+                Pass("variable genes", self._gene_moments, fit=self._variable_genes, reads=("spots",)),
+                Pass("expression", self._ratios, self._expression_halo, self._trust, ("spots", "surroundings")),
+            ]
+        return passes
+
+    @property
+    def prediction(self) -> Pass:
+        """The probability of each bin."""
+        return Pass("cell probability", self._probability, self._density_halo, reads=("surroundings",))
+
+    def halo(self, tissue: Tissue, fit: DensityFit) -> int:
+        """A cell spans its nucleus, and the largest distance on either side."""
+        own = int(np.ceil(tissue.extent + 2 * tissue.max_distance)) + 2
+        return own + (self._expression_halo(tissue, fit) if self.params.density.expression else 0)
+
+    def decide(self, window: Window, fit: DensityFit) -> np.ndarray:
+        """Each bin that is likely in a cell goes to its nearest nucleus, or the one that its transcripts speak for."""
+        around = window.surroundings
+        inside = self._inside(window)
+        owner = around.nuclei[0]
+        if self.params.density.expression:
+            likelihood = self._compare(window, fit, inside)
+            owner = composition.assign_bins(around, likelihood, fit.trust, radius=window.tissue.radius)
+        return fill_holes(keep_attached(np.where(inside, owner, 0), window.nuclei))
+
+    def about(self, fit: DensityFit) -> dict[str, Any]:
+        """The levels."""
+        return {"levels": asdict(fit.levels)} | ({"trust": fit.trust} if self.params.density.expression else {})
+
+    def _tally(self, window: Window, fit: None) -> Part:
+        return Part(vars(tally_rings(window.surroundings, reach=window.tissue.max_distance, owned=window.own_bins)))
+
+    def _levels(self, parts: Sequence[dict], tissue: Tissue, fit: None) -> DensityFit:
+        return DensityFit(levels_of(reduce(add, (Rings(**part) for part in parts)), radius=tissue.radius))
+
+    def _tally_spread(self, window: Window, fit: DensityFit) -> Part:
+        tally = tally_spread(window.surroundings, fit.levels, radius=window.tissue.radius, owned=window.own_bins)
+        return Part({"tally": tally})
+
+    def _spread(self, parts: Sequence[dict], tissue: Tissue, fit: DensityFit) -> DensityFit:
+        return replace(fit, levels=with_spread(fit.levels, sum(part["tally"] for part in parts)))
+
+    def _probability(self, window: Window, fit: DensityFit) -> Part:
+        share = cell_share(window.surroundings, fit.levels, radius=window.tissue.radius)
+        return Part(of_bins={"probability": share[window.own_bins].astype(np.float32)})
+
+    def _gene_moments(self, window: Window, fit: DensityFit) -> Part:
+        return Part(vars(GeneMoments.of(window.spots)))
+
+    def _variable_genes(self, parts: Sequence[dict], tissue: Tissue, fit: DensityFit) -> DensityFit:
+        moments = reduce(add, (GeneMoments(int(p["n_blocks"]), p["total"], p["squares"]) for p in parts))
+        return replace(fit, genes=moments.variable(composition.N_GENES))
+
+    def _ratios(self, window: Window, fit: DensityFit) -> Part:
+        radius = window.tissue.radius
+        share = cell_share(window.surroundings, fit.levels, radius=radius)
+        inside = (share >= self.params.density.threshold) | (window.nuclei > 0)
+        likelihood = self._compare(window, fit, inside)
+        ratios = composition.tally_ratios(
+            window.surroundings, likelihood, inside, radius=radius, owned=window.own_bins
+        )
+        return Part({"ratios": ratios})
+
+    def _trust(self, parts: Sequence[dict], tissue: Tissue, fit: DensityFit) -> DensityFit:
+        return replace(fit, trust=composition.trust_of(sum(part["ratios"] for part in parts)))
+
+    def _inside(self, window: Window) -> np.ndarray:
+        return (window.of_bins("probability") >= self.params.density.threshold) | (window.nuclei > 0)
+
+    def _compare(self, window: Window, fit: DensityFit, inside: np.ndarray) -> np.ndarray:
+        spots = window.spots
+        chosen = Spots(spots.grid, spots.index, take_genes(spots.counts, fit.genes))
+        total = window.tissue.gene_total[fit.genes]
+        return composition.compare_profiles(
+            window.surroundings, chosen, inside, gene_total=total, radius=window.tissue.radius
+        )
+
+    def _density_halo(self, tissue: Tissue, fit: DensityFit) -> int:
+        return halo(tissue.extent, radius=tissue.radius, max_distance=tissue.max_distance)
+
+    def _expression_halo(self, tissue: Tissue, fit: DensityFit) -> int:
+        return composition.halo(tissue.extent, radius=tissue.radius, reach=tissue.max_distance)

@@ -1,0 +1,210 @@
+"""One run: nuclei, transcripts, spots, the passes of a method, cells, results; each stage in what is not there yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sslcst._logging import logger, progress
+from sslcst.core.geometry import Regions
+from sslcst.core.layout import Layout, lay_out
+from sslcst.elements import NucleusSource, Raster
+from sslcst.errors import DataError
+from sslcst.methods.base import Fit, Method, Tissue
+from sslcst.params import Params
+from sslcst.run import results
+from sslcst.run.scratch import Scratch
+from sslcst.run.stages import alignment, nuclei
+from sslcst.run.stages.cells import find_cells
+from sslcst.run.stages.passes import learn, predict
+from sslcst.run.stages.spots import find_spots
+from sslcst.run.stages.transcripts import bucket, fill
+from sslcst.run.tiling import Tile, cut
+from sslcst.run.workspace import NUCLEI, Workspace, is_done
+from sslcst.transcripts import TranscriptSource
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a run reads, checked.
+
+    Parameters
+    ----------
+    raster
+        The pixels of stain and results.
+    image
+        The stain (y, x), an array that is read by slices, or None where nuclei are given.
+    nuclei
+        The nuclei, where they are given.
+    nuclei_key
+        Their name.
+    transcripts
+        Ready to be read.
+    points
+        The element that they come from.
+    """
+
+    raster: Raster
+    image: Any | None
+    nuclei: NucleusSource | None
+    nuclei_key: str | None
+    transcripts: TranscriptSource
+    points: Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run found: all that is needed to make elements of it."""
+
+    workspace: Workspace
+    tiles: list[Tile]
+    tissue: Tissue
+    fit: Fit
+
+
+def run(
+    given: Input,
+    scratch: Scratch,
+    *,
+    params: Params,
+    method: Method,
+    model: Any | None = None,
+    boundaries: bool = False,
+    transcripts: bool = False,
+) -> Outcome:
+    """Do the stages one after the other.
+
+    Parameters
+    ----------
+    given
+        The input.
+    scratch
+        Where the stages' results lie.
+    params, method
+        How.
+    model
+        A fit to take as it is, instead of learning one.
+    boundaries, transcripts
+        Whether the cells' boundaries, and the cell of each transcript, are asked for.
+
+    Raises
+    ------
+    DataError, TrainingError, BackendError, ClusterError
+        As `sslcst.tl.segment`.
+    """
+    raster = given.raster
+    regions = nuclei.regions_of(scratch) or _find_nuclei(given, params, scratch, method.device)
+    layout = lay_out(
+        regions.diameter, raster.shape, pixel_size=raster.pixel_size, pixel_sides=raster.pixel_sides, params=params
+    )
+    genes = np.asarray(given.transcripts.genes)
+    workspace = Workspace(scratch, layout.grid, params.tiles.block, len(genes), given.image)
+    fill(given.transcripts, layout.grid, scratch, params.tiles)
+    with progress("alignment"):
+        found = alignment.check(workspace, regions, pixel_size=raster.pixel_size)
+    if found.misaligned:
+        logger.warning("%s sslcst.pp.align brings them together.", found)
+    tiles = _tiles(workspace, layout, regions, params)
+    tissue = find_spots(
+        workspace, tiles, layout=layout, regions=regions, genes=genes, n_nearest=method.n_nearest
+    )
+    logger.info(
+        "%d spots of %.3g, expected cell radius %.3g, in coordinate system %r.",
+        tissue.n_spots,
+        layout.grid.bin_size,
+        layout.radius * layout.grid.bin_size,
+        raster.coordinate_system,
+    )
+    fit = learn(workspace, tiles, tissue, method) if model is None else method.check_model(model, tissue)
+    predict(workspace, tiles, tissue, method, fit)
+    find_cells(workspace, tiles, tissue, method, fit, boundaries=boundaries, transcripts=transcripts)
+    results.join_labels(workspace, tiles)
+    return Outcome(workspace, tiles, tissue, fit)
+
+
+def elements(
+    outcome: Outcome, given: Input, names: Mapping[str, str], about: Mapping[str, Any], *, in_memory: bool
+) -> dict[str, Any]:
+    """The elements of a run's results.
+
+    Parameters
+    ----------
+    outcome, given
+        What was found, and of what.
+    names
+        Name of each result: nuclei, cells, table and, if asked for, boundaries and transcripts.
+    about
+        The table's ``uns["sslcst"]``, to which the outcome adds what it knows.
+    in_memory
+        Whether the elements are to hold their data, rather than read what lies in the scratch folder.
+    """
+    scratch, tiles, raster, tissue = outcome.workspace.scratch, outcome.tiles, given.raster, outcome.tissue
+
+    def table() -> Any:
+        cells = results.join_cells(scratch, tiles)
+        held = 100 * cells.counts.sum() / tissue.gene_total.sum()
+        logger.info("%d cells hold %.1f%% of the transcripts on the raster.", len(cells), held)
+        table = results.as_table(cells, raster, given.transcripts.genes, names["cells"])
+        table.uns["sslcst"] = dict(about) | {
+            "bin_size": tissue.grid.bin_size,
+            "radius": tissue.radius * tissue.grid.bin_size,
+            "n_nuclei": len(tissue.regions),
+            "total_counts": int(tissue.gene_total.sum()),
+        }
+        return table
+
+    made = {
+        "nuclei": lambda: results.labels_element(scratch, NUCLEI, raster, in_memory=in_memory),
+        "cells": lambda: results.labels_element(scratch, results.CELLS, raster, in_memory=in_memory),
+        "boundaries": lambda: results.boundaries_element(scratch, tiles, raster),
+        "transcripts": lambda: results.transcripts_element(scratch, tiles, given.points, in_memory=in_memory),
+        "table": table,
+    }
+    return {name: made[kind]() for kind, name in names.items()}
+
+
+def _find_nuclei(given: Input, params: Params, scratch: Scratch, device: str) -> Regions:
+    raster = given.raster
+    if given.nuclei is None:
+        regions = nuclei.segment(
+            given.image, raster.shape, pixel_size=raster.pixel_size, scratch=scratch, params=params, device=device
+        )
+        if not len(regions):
+            raise DataError(
+                f"No nuclei were found with method {params.nuclei.method!r}: "
+                "try another nuclei.method, give nuclei.diameters, or bring nuclei of your own with nuclei_key=."
+            )
+    else:
+        regions = nuclei.copy(given.nuclei, raster.shape, scratch, params)
+        if not len(regions):
+            raise DataError(f"There are no nuclei in {given.nuclei_key!r}: every pixel is background.")
+    logger.info("%d nuclei.", len(regions))
+    return regions
+
+
+def _tiles(workspace: Workspace, layout: Layout, regions: Regions, params: Params) -> list[Tile]:
+    """The tiles that hold a transcript, or that a cell may reach into, row by row."""
+    step, reach = layout.grid.step, layout.max_distance
+    low, high = regions.low / step - reach, regions.high / step + reach
+
+    def is_empty(tile: Tile) -> bool:
+        start, stop = np.array(tile.ranges).T
+        near_nucleus = ((low < stop) & (high > start)).all(axis=1).any()
+        return not near_nucleus and not any(
+            workspace.scratch.has(bucket(name)) for name, _ in workspace.blocks(tile.ranges)
+        )
+
+    every = cut(layout.grid, params.tiles)
+    tiles = [tile for tile in every if not is_empty(tile)]
+    empty = [tile.name for tile in every if tile not in tiles]
+    logger.info(
+        "%d tiles of %d bins%s; %d were done before.",
+        len(tiles),
+        params.tiles.size,
+        f"; {len(empty)} more are empty and skipped: {', '.join(empty)}" if empty else "",
+        sum(is_done(workspace.scratch, "cells", tile) for tile in tiles),
+    )
+    return tiles
