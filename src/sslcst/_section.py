@@ -30,8 +30,9 @@ def _is(value: object, annotation: str) -> bool:
 
 
 def check_seed(seed: object) -> None:
-    """Raise ParameterError unless it is a whole number from 0."""
-    check(_is(seed, "int") and seed >= 0, "seed", seed, "must be a whole number, not negative")
+    """Raise ParameterError unless it is a whole number from 0 that generators take and a store holds."""
+    ok = _is(seed, "int") and 0 <= seed < 2**63
+    check(ok, "seed", seed, "must be a whole number, not negative, and below 2^63")
 
 
 class Section:

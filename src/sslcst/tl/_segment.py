@@ -26,6 +26,7 @@ from sslcst.elements import Raster, open_nuclei
 from sslcst.errors import ClusterError, DataError, SslcstError, StoreError
 from sslcst.fingerprint import fingerprint
 from sslcst.model_file import read_model, write_model
+from sslcst.names import check_name
 from sslcst.params import Params
 from sslcst.scratch import Scratch
 from sslcst.store import (
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 
     from sslcst.core.model import Model
 
+_KINDS = {"nuclei": "labels", "cells": "labels", "outlines": "shapes", "transcripts": "points", "table": "tables"}
 _PACKAGES = ("spatialdata", "torch", "numpy", "scipy", "scikit-image")
 
 
@@ -161,8 +163,10 @@ def segment(
     --------
     sslcst.pl.segmentation : look at the result.
     """
-    params = Params.of(params)
+    check_name(key_added, results=tuple(_KINDS))
     check_seed(seed)
+    seed = int(seed)  # those of numpy are written in another way
+    params = Params.of(params)
     device = choose_device(device)
     results = _results(key_added, shapes=shapes, assign_points=assign_points)
     if not is_half_published(sdata):
@@ -223,10 +227,8 @@ def segment(
 
 def _results(key_added: str, *, shapes: bool, assign_points: bool) -> dict[str, str]:
     """Name -> kind of all that a run adds."""
-    kinds = {"nuclei": "labels", "cells": "labels"}
-    kinds |= {"outlines": "shapes"} if shapes else {}
-    kinds |= {"transcripts": "points"} if assign_points else {}
-    return {f"{key_added}_{name}": kind for name, kind in (kinds | {"table": "tables"}).items()}
+    left_out = {"outlines": not shapes, "transcripts": not assign_points}
+    return {f"{key_added}_{name}": kind for name, kind in _KINDS.items() if not left_out.get(name)}
 
 
 def _run(
