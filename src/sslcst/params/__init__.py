@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from sslcst._section import check
+from sslcst.errors import ParameterError, did_you_mean
 from sslcst.params._cells import FlowParams, PriorParams, TileParams
 from sslcst.params._learning import EncoderParams, SamplingParams, TrainingParams
 from sslcst.params._tissue import ErosionParams, NucleiParams, SpotParams, TranscriptParams
@@ -51,6 +52,12 @@ class Params:
     flow: FlowParams = field(default_factory=FlowParams)
     tiles: TileParams = field(default_factory=TileParams)
 
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            kind = each.default_factory
+            check(isinstance(value, kind), each.name, value, f"must be {kind.__name__}; Params.of reads mappings")
+
     @classmethod
     def of(cls, params: Params | Mapping[str, Mapping[str, Any]] | str | None) -> Params:
         """Parameters from themselves, from nested mappings that name what differs from the defaults, or from nothing.
@@ -64,24 +71,33 @@ class Params:
         """
         if isinstance(params, Params):
             return params
-        if isinstance(params, str):
-            check(params == "paper", "params", params, 'must be "paper", or map sections to parameters')
+        if isinstance(params, str) and params == "paper":
             params = _PAPER
+        given = {} if params is None else params
+        rule = 'must be "paper", Params, or map sections to parameters'
+        check(isinstance(given, Mapping), "params", given if isinstance(given, str) else type(given), rule)
         changed = cls()
-        for section, values in (params or {}).items():
-            known = {f.name for f in fields(cls)}
-            check(section in known, "params", section, f"no such section; there are {', '.join(sorted(known))}")
+        for section, values in given.items():
+            _check_known("section", "params", section, cls)
             check(isinstance(values, Mapping), section, values, "must map parameters to values")
-            current = getattr(changed, section)
-            names = {f.name for f in fields(current)}
+            kind = type(getattr(changed, section))
             for name in values:
-                check(name in names, section, name, f"no such parameter; there are {', '.join(sorted(names))}")
-            changed = replace(changed, **{section: type(current)(**values)})
+                _check_known("parameter", section, name, kind)
+            try:
+                changed = replace(changed, **{section: kind(**values)})
+            except ParameterError as error:
+                raise ParameterError(f"{section}.{error}") from None
         return changed
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """The parameters as plain nested dictionaries, which `of` reads back."""
         return asdict(self)
+
+
+def _check_known(what: str, where: str, name: object, kind: type) -> None:
+    """Raise ParameterError unless a dataclass has a field of that name."""
+    known = sorted(f.name for f in fields(kind))
+    check(name in known, where, name, f"no such {what}; there are {', '.join(known)}{did_you_mean(name, known)}")
 
 
 _PAPER = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sslcst._section import Section, check, check_positive, check_share
+from sslcst._section import Section, check, check_most, check_positive, check_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ class PriorParams(Section):
         check_positive(self, "radius")
         check(self.sigma >= 0, "sigma", self.sigma, "must not be negative")
         check_share(self, "density")
+        check_most(self, radius=10**6, sigma=10)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,7 @@ class FlowParams(Section):
         check_share(self, "threshold")
         check(self.step >= 1, "step", self.step, "must be at least 1")
         check(self.min_orphan_area >= 1, "min_orphan_area", self.min_orphan_area, "must be at least 1")
+        check_most(self, step=1000, min_orphan_area=10**9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,5 +96,6 @@ class TileParams(Section):
 
     def _check_bounds(self) -> None:
         check_positive(self, "size", "block")
+        check_most(self, size=2**20, block=2**16, image_size=2**20)
         check(self.block % 16 == 0, "block", self.block, "must be a multiple of 16")
         check(self.image_size >= 64, "image_size", self.image_size, "must be at least 64")

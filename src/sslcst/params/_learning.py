@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sslcst._section import Section, check, check_positive, check_share
+from sslcst._section import Section, check, check_most, check_positive, check_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,7 @@ class SamplingParams(Section):
         check_share(self, "negative_density", "farthest")
         check_positive(self, "farthest")
         check(0 < self.validation < 1, "validation", self.validation, "must lie strictly between 0 and 1")
+        check_most(self, negative_distance=1000, max_samples=10**8, max_squares=10**6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,8 @@ class EncoderParams(Section):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, usual[self.kind])
         check_positive(self, "width", "depth", "heads")
+        check_most(self, width=4096, depth=64, hidden=2**14, noise=100)
+        check(len(self.hidden) <= 16, "hidden", self.hidden, "must be at most 16 layers")
         check(self.width % self.heads == 0, "heads", self.heads, f"must divide width={self.width}")
         check(all(size > 0 for size in self.hidden), "hidden", self.hidden, "each must be above 0")
         check(self.noise >= 0, "noise", self.noise, "must not be negative")
@@ -139,3 +142,5 @@ class TrainingParams(Section):
         check(self.schedule in ("cosine", "constant"), "schedule", self.schedule, "must be 'cosine' or 'constant'")
         check_positive(self, "learning_rate", "warm_up", "batch_size", "crop", "field_size", "max_epochs", "patience")
         check_positive(self, "min_steps")
+        check_most(self, learning_rate=1e30, batch_size=10**6, crop=1000, field_size=10**7)
+        check_most(self, warm_up=10**7, max_epochs=10**6, min_steps=10**7, patience=10**6)
