@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from sslcst.core.density import (
     Levels,
+    Rings,
     cell_densities,
     cell_share,
     halo,
@@ -95,6 +96,35 @@ def test_cells_are_found_where_transcripts_lie_densely(background: float) -> Non
     assert (inside == (cells > 0))[near & (nuclei == 0)].mean() > 0.9
 
 
+@pytest.mark.parametrize("in_nucleus", [0.0, 0.3, 1.5])
+def test_cells_whose_nuclei_are_poor_in_transcripts_are_found_whole(in_nucleus: float) -> None:
+    """Density that rises from the nucleus outwards, as in real tissue, caps no farther ring: cells keep their rim."""
+    cells, nuclei = discs()
+    around = look_around(np.zeros(cells.shape, np.int64), nuclei, radius=RADIUS, reach=REACH)
+    rise = np.clip(around.distance[0] / 4, 0, 1)
+    density = np.where(cells > 0, in_nucleus + (CELL - in_nucleus) * rise, BACKGROUND)
+    around = look_around(np.random.default_rng(0).poisson(density), nuclei, radius=RADIUS, reach=REACH)
+    levels = measure_levels(around, radius=RADIUS, reach=REACH)
+    assert levels.cell == pytest.approx(CELL, rel=0.15)
+    inside = cell_share(around, levels, radius=RADIUS) >= 0.5
+    near = (around.nuclei[0] > 0) & (nuclei == 0)
+    assert (inside == (cells > 0))[near].mean() > 0.88
+
+
+def test_share_falls_with_distance_and_few_far_bins_raise_no_nearer_ring() -> None:
+    rings = Rings(
+        np.array([100, 100, 100, 100, 100, 100, 100, 1, 0, 100]),
+        np.array([50, 150, 200, 290, 300, 310, 200, 50, 0, 10]),
+        np.tile([0, 90, 10], (10, 1)),
+    )
+    levels = levels_of(rings, radius=9.0)
+    share = np.array(levels.share)
+    assert (np.diff(share) <= 0).all()
+    assert levels.cell == pytest.approx(3.0)
+    assert share[6] < 0.8
+    assert share[9] < 0.1
+
+
 def test_each_cell_is_measured_by_its_own_density() -> None:
     """A cell four times as dense as another is no larger for it: the threshold of each lies between its own levels."""
     cells, nuclei = discs()
@@ -112,7 +142,7 @@ def test_density_of_a_cell_with_few_counts_is_that_of_all() -> None:
     _, nuclei = discs(size=80)
     counts = np.where((nuclei == 1) | (nuclei == 2), 0, 1)
     around = look_around(counts, nuclei, radius=RADIUS, reach=REACH)
-    levels = Levels(1.0, 1.0, 0.1, (1.0,) * 16, 2, 12)
+    levels = Levels(1.0, 1.0, 1.0, 0.1, (1.0,) * 16, 2, 12)
     density = cell_densities(around, levels)
     of_first = density[around.nuclei[0] == 1]
     assert 0.3 < of_first.min() == of_first.max() < 0.7
@@ -174,7 +204,7 @@ def test_told_shares_are_right_on_average() -> None:
     """Deep in cells they are 1 and outside them 0 in the mean, with the variance that counting lets expect."""
     cells, nuclei = discs(radius=14)
     around = look_around(strewn(cells), nuclei, radius=RADIUS, reach=REACH)
-    levels = Levels(CELL, CELL, BACKGROUND, (1.0,) * 16, 2, 12)
+    levels = Levels(CELL, CELL, CELL, BACKGROUND, (1.0,) * 16, 2, 12)
     told, variance = told_shares(around, levels, radius=RADIUS)
     near = np.rint(around.distance[0])
     assert told[near == 2].mean() == pytest.approx(1, abs=0.03)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
 
 import numpy as np
 import pytest
+import spatialdata as sd
+from anndata import AnnData
 
+from sslcst._section import check_seed
 from sslcst.errors import ParameterError, SslcstError
 from sslcst.params import Params, SamplingParams, TrainingParams
+from sslcst.tl._segment import _storable
 
 
 @pytest.mark.parametrize(
@@ -174,12 +179,11 @@ def test_parameters_come_back_from_json() -> None:
         ("spots", "n_neighbors", 50.5),
         ("spots", "bin_size", "1"),
         ("prior", "sigma", False),
-        ("encoder", "hidden", 64),
         ("encoder", "hidden", "64"),
         ("encoder", "hidden", ("64",)),
         ("transcripts", "exclude", ("Blank-",)),
         ("transcripts", "min_quality", None),
-        ("nuclei", "diameters", 8.0),
+        ("nuclei", "percentiles", 8.0),
         ("nuclei", "percentiles", (None, 99.0)),
         ("nuclei", "method", 3),
         ("nuclei", "model", 3),
@@ -250,6 +254,116 @@ def test_a_tuple_of_the_wrong_items_is_named(section: str, name: str, value: tup
 def test_an_infinite_value_is_named(section: str, name: str) -> None:
     with pytest.raises(ParameterError, match=name):
         Params.of({section: {name: float("inf")}})
+
+
+def as_a_store_gives_them_back(params: Params, folder: Path) -> dict:
+    """The parameters of a table's uns, written and read."""
+    table = AnnData(np.zeros((1, 1), np.float32), uns={"sslcst": {"params": _storable(params.to_dict())}})
+    sd.SpatialData(tables={"table": table}).write(folder / "a.zarr")
+    return sd.read_zarr(folder / "a.zarr")["table"].uns["sslcst"]["params"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        "paper",
+        {"encoder": {"hidden": [8, 4], "position": False}, "nuclei": {"diameters": [8, 12.5], "method": "watershed"}},
+        {"encoder": {"hidden": []}, "prior": {"radius": 7, "direction": False}, "transcripts": {"exclude": ""}},
+    ],
+)
+def test_parameters_come_back_from_a_store(changed: dict | str, tmp_path: Path) -> None:
+    """It gives arrays for tuples, numbers of numpy for plain ones, and nothing for None."""
+    params = Params.of(changed)
+    again = Params.of(as_a_store_gives_them_back(params, tmp_path))
+    assert again == params
+    assert Params.of(json.loads(json.dumps(again.to_dict()))) == params
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value", "taken"),
+    [
+        ("training", "max_epochs", np.array(20), 20),
+        ("training", "learning_rate", np.array(0.5), 0.5),
+        ("prior", "direction", np.bool_(False), False),
+        ("encoder", "kind", np.str_("spot"), "spot"),
+        ("encoder", "kind", np.array("spot"), "spot"),
+        ("encoder", "hidden", np.array([8, 4], np.int32), (8, 4)),
+        ("encoder", "hidden", np.array([]), ()),
+        ("encoder", "hidden", 64, (64,)),
+        ("nuclei", "diameters", 12, (12,)),
+        ("nuclei", "diameters", np.float32(12), (12.0,)),
+        ("nuclei", "diameters", np.array(12.5), (12.5,)),
+        ("nuclei", "percentiles", [np.array(1), np.float64(99)], (1, 99)),
+    ],
+)
+def test_values_of_numpy_become_plain_ones(section: str, name: str, value: object, taken: object) -> None:
+    """A number where several may stand is a tuple of one."""
+    got = getattr(getattr(Params.of({section: {name: value}}), section), name)
+    assert got == taken and type(got) is type(taken)
+
+
+@pytest.mark.parametrize(("section", "name"), KNOWN)
+def test_no_number_is_bounded_below_alone(section: str, name: str) -> None:
+    """What no machine could hold, or would ever end, is refused at once; so are NaN and a truth value for a number."""
+    usual = getattr(getattr(Params.of("paper"), section), name)
+    if isinstance(usual, bool | str) or name in ("method", "model"):
+        pytest.skip("no number")
+    for value in (10**31, 1e300, -(10**31), 10**400, float("nan"), float("inf"), True):
+        for given in (value, [value, value]) if isinstance(usual, tuple) else (value,):
+            with pytest.raises(ParameterError, match=f"^{section}.{name}="):
+                Params.of({section: {name: given}})
+
+
+def test_neither_tuples_nor_words_are_endless() -> None:
+    for section, name, value in [
+        ("encoder", "hidden", [8] * 1000),
+        ("nuclei", "diameters", [8.0] * 1000),
+        ("transcripts", "exclude", "a" * 10**6),
+    ]:
+        with pytest.raises(ParameterError, match=name) as error:
+            Params.of({section: {name: value}})
+        assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ({"trainin": {}}, "training"),
+        ({"Training": {}}, "training"),
+        ({"spot": {}}, "spots"),
+        ({"training": {"max_epoch": 3}}, "max_epochs"),
+        ({"training": {"maxEpochs": 3}}, "max_epochs"),
+        ({"spots": {"binsize": 3}}, "bin_size"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_close_one(given: dict, meant: str) -> None:
+    with pytest.raises(ParameterError, match=rf"did you mean '{meant}'\?"):
+        Params.of(given)
+
+
+@pytest.mark.parametrize("given", [3, [], [("training", {})], b"paper", "", np.zeros(2), Params, AnnData()])
+def test_what_is_no_parameters_is_told_what_they_are(given: object) -> None:
+    with pytest.raises(ParameterError, match=r'^params=.*must be "paper", Params, or map sections'):
+        Params.of(given)
+
+
+@pytest.mark.parametrize("section", [3, None, ("training",)])
+def test_a_section_that_is_no_word_is_refused(section: object) -> None:
+    with pytest.raises(ParameterError, match="no such section"):
+        Params.of({section: {}})
+
+
+def test_a_section_of_another_kind_is_refused() -> None:
+    for section in ({"max_epochs": 3}, SamplingParams(), TrainingParams, None):
+        with pytest.raises(ParameterError, match=r"training=.*must be TrainingParams"):
+            Params(training=section)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**70, 1.0, True, "1", None, float("nan")])
+def test_a_seed_is_a_whole_number_that_a_store_holds(seed: object) -> None:
+    with pytest.raises(ParameterError, match=r"^seed="):
+        check_seed(seed)
 
 
 def test_parameters_do_not_change() -> None:

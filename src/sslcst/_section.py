@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from math import isfinite
+from math import inf
 from numbers import Integral, Real
+<<<<<<< HEAD
 from typing import ClassVar
+=======
+from textwrap import shorten
+from typing import Any
+
+import numpy as np
+>>>>>>> main
 
 from sslcst.errors import ParameterError
 
@@ -13,7 +20,7 @@ from sslcst.errors import ParameterError
 def check(ok: bool, name: str, value: object, rule: str) -> None:
     """Raise ParameterError, with the rule that is broken, unless it is kept."""
     if not ok:
-        raise ParameterError(f"{name}={value!r}: {rule}.")
+        raise ParameterError(f"{name}={shorten(repr(value), 200, placeholder=' ...')}: {rule}.")
 
 
 _TYPES = {"int": Integral, "float": Real, "bool": bool, "str": str}
@@ -26,32 +33,42 @@ def _is(value: object, annotation: str) -> bool:
         return name != annotation
     if name not in _TYPES:
         return True  # a Literal, whose values are checked with the bounds
-    finite = not isinstance(value, Real) or isfinite(value)
+    finite = not isinstance(value, Real) or abs(value) < inf
     return isinstance(value, _TYPES[name]) and isinstance(value, bool) == (name == "bool") and finite
 
 
 def check_seed(seed: object) -> None:
-    """Raise ParameterError unless it is a whole number from 0."""
-    check(_is(seed, "int") and seed >= 0, "seed", seed, "must be a whole number, not negative")
+    """Raise ParameterError unless it is a whole number from 0 that generators take and a store holds."""
+    ok = _is(seed, "int") and 0 <= seed < 2**63
+    check(ok, "seed", seed, "must be a whole number, not negative, and below 2^63")
 
 
 class Section:
-    """Base of the sections: each value is of its field's type."""
+    """Base of the sections: each value is of its field's type, and a plain one of Python.
+
+    Numbers and arrays of numpy are what a store makes of plain values, so that they come back from there.
+    """
 
     shorthand: ClassVar[str | None] = None  # the parameter that a lone text in place of the section is of
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            value = getattr(self, each.name)
+            value = _plain(getattr(self, each.name))
             if each.type.startswith("tuple"):
+                value = (value,) if isinstance(value, Real) else value
                 check(isinstance(value, list | tuple), each.name, value, "must be a list or tuple")
-                object.__setattr__(self, each.name, tuple(value))
+                value = tuple(map(_plain, value))
                 item_type = each.type.removeprefix("tuple[").split(",")[0]
                 right = all(_is(item, item_type) for item in value)
             else:
                 right = _is(value, each.type)
             check(right, each.name, value, f"must be of type {each.type}, and finite")
+            object.__setattr__(self, each.name, value)
         self._check_bounds()
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def check_positive(section: object, *names: str) -> None:
@@ -59,6 +76,14 @@ def check_positive(section: object, *names: str) -> None:
     for name in names:
         value = getattr(section, name)
         check(value is None or value > 0, name, value, "must be above 0")
+
+
+def check_most(section: object, **limits: float) -> None:
+    """Raise ParameterError where a value, or an item of a tuple, exceeds its limit: no sane run comes near it."""
+    for name, limit in limits.items():
+        value = getattr(section, name)
+        items = value if isinstance(value, tuple) else (value,)
+        check(all(item is None or item <= limit for item in items), name, value, f"must be at most {limit:,}")
 
 
 def check_share(section: object, *names: str) -> None:

@@ -1,5 +1,15 @@
 """What `sslcst` raises. Each message says what is wrong, with which element, and what to do."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """Words for a message on a name that is not known: which of the known ones it is close to, if any."""
+    spelt = {str(each).lower(): each for each in known}
+    close = get_close_matches(str(name).lower(), spelt, n=1)
+    return f" (did you mean {spelt[close[0]]!r}?)" if close else ""
+
 
 class SslcstError(Exception):
     """Any failure that `sslcst` foresaw; catch this to catch all of them."""

@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import sparse
 
 from sslcst._logging import logger
+from sslcst.columns import as_counts, as_numbers, gene_codes
 from sslcst.elements import YX, Raster, affine_matrix, apply_affine, choose_key
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.params import TranscriptParams
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 GENE_COLUMNS = ("gene", "feature_name", "target", "geneID", "name")  # ours, xenium, cosmx, GEM, seqfish
 COUNT_COLUMNS = ("count", "MIDCount", "MIDCounts")
 QUALITY_COLUMN = "qv"  # xenium
+_OUR_READERS = frozenset({"gem_header", "gef_header"})  # which refuse what has no gene: "nan" is one of the fly's
 _BLOCK = 4_000_000  # entries of a table of counts that are read at once
 
 
@@ -86,12 +88,14 @@ class TranscriptSource:
         """The transcripts of one partition."""
         block = self.blocks[i]
         gene = self.genes.get_indexer(block["gene"].cat.categories)[block["gene"].cat.codes]
-        kept = _good(block, self.params) & (gene >= 0)
-        yx, count = block.loc[kept, list(YX)].to_numpy(np.float64), block.get("count")
+        kept = gene >= 0
+        for rows in _left_out(block, self.params).values():
+            kept &= ~rows
+        yx, count = block.loc[kept, list(YX)].to_numpy(), block.get("count")
         return Transcripts(
             apply_affine(self.to_pixel, yx),
             gene[kept].astype(np.int64),
-            None if count is None else count.to_numpy(np.int64)[kept],
+            None if count is None else count.to_numpy()[kept],
             self.genes,
             block["row"].to_numpy()[kept],
         )
@@ -118,7 +122,7 @@ def open_transcripts(
     ------
     DataError
         No transcripts, or none that is kept; coordinates that are not finite; missing genes; counts that are no whole
-        numbers.
+        numbers from 0 to 2^32 - 1.
     KeyMissingError
         No column of genes, or several that could be meant.
     """
@@ -127,7 +131,8 @@ def open_transcripts(
     if gene_key is None and table_key is not None and not set(GENE_COLUMNS) & set(points.columns):
         blocks = _open_places(sdata, points_key, table_key)
     else:
-        blocks = _open_molecules(points, points_key, gene_key, count_key, params)
+        literal = not _OUR_READERS.isdisjoint(sdata.attrs)
+        blocks = _open_molecules(points, points_key, gene_key, count_key, params, literal=literal)
     genes, sizes, digest = _survey(blocks, points_key, params)
     if isinstance(blocks, _Molecules):
         blocks = replace(blocks, starts=tuple(np.cumsum([0, *sizes[:-1]]).tolist()))
@@ -175,7 +180,8 @@ class _Molecules:
 
     frame: DataFrame
     columns: dict[str, str]  # ours to its own
-    what: str  # the counts, in words
+    points_key: str
+    literal: bool  # whether a gene may be named "nan"
     starts: tuple[int, ...] = ()  # row at which each partition starts, once known
 
     def __len__(self) -> int:
@@ -183,14 +189,20 @@ class _Molecules:
 
     def __getitem__(self, i: int) -> pd.DataFrame:
         rows = self.frame.partitions[i].compute(scheduler="synchronous")  # in this thread: the caller's is the pool
-        rows = pd.DataFrame({name: rows[own] for name, own in self.columns.items()})
-        gene = rows["gene"].astype("category").cat.remove_unused_categories()
-        rows["gene"] = gene.cat.rename_categories(gene.cat.categories.astype(str))
-        if "count" in rows:
-            rows["count"] = _whole(rows["count"].to_numpy(), self.what)
         start = self.starts[i] if self.starts else 0
-        rows["row"] = np.arange(start, start + len(rows))
-        return rows
+        block = {}
+        for name, own in self.columns.items():
+            what = f"Column {own!r} of points {self.points_key!r}"
+            block[name] = self._genes(rows[own]) if name == "gene" else as_numbers(rows[own], what)
+            if name == "count":
+                block[name] = as_counts(block[name], what)
+        return pd.DataFrame(block | {"row": np.arange(start, start + len(rows))})
+
+    def _genes(self, column: pd.Series) -> pd.Categorical:
+        """The genes of rows, missing where they have none."""
+        found = column.astype("category").cat.remove_unused_categories().cat
+        codes, genes = gene_codes(found.categories, literal=self.literal)
+        return pd.Categorical.from_codes(np.append(codes, -1)[found.codes], genes)
 
 
 @dataclass(frozen=True)
@@ -200,7 +212,7 @@ class _Places:
     yx: np.ndarray  # of each place
     place: np.ndarray  # of each row of the table
     counts: sparse.csr_matrix
-    genes: pd.Index
+    genes: tuple[np.ndarray, pd.Index]  # which gene each column of the table is, and their names
     ends: np.ndarray  # rows of the table at which the blocks end
     what: str
 
@@ -211,19 +223,19 @@ class _Places:
         start = self.ends[i - 1] if i else 0
         entries = self.counts[start : self.ends[i]].tocoo()
         row = self.place[start : self.ends[i]][entries.row]
-        names, code = np.unique(self.genes, return_inverse=True)
+        codes, names = self.genes
         return pd.DataFrame(
             {
                 "y": self.yx[row, 0],
                 "x": self.yx[row, 1],
-                "gene": pd.Categorical.from_codes(code[entries.col], names),
-                "count": _whole(entries.data, self.what),
+                "gene": pd.Categorical.from_codes(codes[entries.col], names),
+                "count": as_counts(entries.data, self.what),
                 "row": row,
             }
         )
 
 
-def _open_molecules(points, points_key, gene_key, count_key, params) -> _Molecules:
+def _open_molecules(points, points_key, gene_key, count_key, params, *, literal: bool) -> _Molecules:
     columns = {"y": "y", "x": "x", "gene": gene_column(points, points_key, gene_key)}
     if count_key is None:
         count_key = next((name for name in COUNT_COLUMNS if name in points.columns), None)
@@ -242,12 +254,16 @@ def _open_molecules(points, points_key, gene_key, count_key, params) -> _Molecul
         "one molecule a row" if count_key is None else f"counts in column {count_key!r}",
         ", z is left aside" if "z" in points.columns else "",
     )
-    return _Molecules(points[list(columns.values())], columns, f"Column {count_key!r} of points {points_key!r}")
+    return _Molecules(points[list(columns.values())], columns, points_key, literal)
 
 
 def _open_places(sdata, points_key, table_key) -> _Places:
     table = sdata.tables[table_key]
+    if table.X is None:
+        raise DataError(f"Table {table_key!r} of points {points_key!r} has no X: counts must lie there.")
     places = sdata.points[points_key][list(YX)].compute()
+    if not places.index.is_unique:
+        raise DataError(f"Points {points_key!r} have an index that repeats: number their rows for table {table_key!r}.")
     instance = table.obs[table.uns["spatialdata_attrs"]["instance_key"]]
     of_points = (table.obs[table.uns["spatialdata_attrs"]["region_key"]] == points_key).to_numpy()
     place = pd.Index(places.index).get_indexer(instance[of_points])
@@ -256,22 +272,30 @@ def _open_places(sdata, points_key, table_key) -> _Places:
     counts = sparse.csr_matrix(table.X[of_points])
     steps = np.arange(_BLOCK, counts.nnz, _BLOCK)
     ends = np.append(np.unique(np.searchsorted(counts.indptr, steps)), counts.shape[0])
-    genes = pd.Index(table.var_names.astype(str))
     logger.info("Points %r: genes and counts in table %r.", points_key, table_key)
-    return _Places(places.to_numpy(np.float64), place, counts, genes, ends, f"X of table {table_key!r}")
+    yx = np.column_stack([as_numbers(places[name], f"Column {name!r} of points {points_key!r}") for name in YX])
+    return _Places(yx, place, counts, gene_codes(table.var_names), ends, f"X of table {table_key!r}")
 
 
 def _survey(blocks: _Molecules | _Places, points_key: str, params: TranscriptParams) -> tuple[pd.Index, list[int], str]:
     """The genes that occur, the rows of each block, and a hash of all; one pass, which also checks the values."""
     sizes, no_gene, not_finite, n_good, digest = [], 0, 0, Counter(), hashlib.sha256()
+    reasons = Counter()
     for block in map(blocks.__getitem__, range(len(blocks))):
         digest.update(pd.util.hash_pandas_object(block.drop(columns="row"), index=False).to_numpy().tobytes())
         sizes.append(len(block))
         no_gene += block["gene"].isna().sum()
         not_finite += (~np.isfinite(block[list(YX)])).any(axis=1).sum()
-        n_good.update(block.loc[_good(block, params), "gene"].value_counts().to_dict())
+        good = np.ones(len(block), bool)
+        for reason, rows in _left_out(block, params).items():
+            reasons[reason] += (rows & good).sum()
+            good &= ~rows
+        n_good.update(block.loc[good, "gene"].value_counts().to_dict())
     if no_gene:
-        raise DataError(f"Points {points_key!r} have {no_gene} rows without a gene.")
+        raise DataError(
+            f"Points {points_key!r} have {no_gene} rows without a gene (missing, blank, or named as a missing value is "
+            'once it was made text: "None", "nan", "<NA>"): drop these rows, or name their gene.'
+        )
     if not sum(sizes):
         raise DataError(f"Points {points_key!r} are empty: there is no transcript.")
     if not_finite:
@@ -280,10 +304,7 @@ def _survey(blocks: _Molecules | _Places, points_key: str, params: TranscriptPar
     controls = {name for name in n_good if params.exclude and re.match(params.exclude, name)}
     genes = sorted(name for name, many in n_good.items() if many and name not in controls)
     n, n_kept = sum(sizes), sum(n_good[name] for name in genes)
-    reasons = {
-        f"of quality below {params.min_quality:g}": n - n_good.total(),
-        "of control probes": n_good.total() - n_kept,
-    }
+    reasons["of control probes"] = n_good.total() - n_kept
     dropped = ", ".join(f"{many:,} {reason}" for reason, many in reasons.items() if many)
     if not genes:
         raise DataError(
@@ -295,13 +316,13 @@ def _survey(blocks: _Molecules | _Places, points_key: str, params: TranscriptPar
     return pd.Index(genes), sizes, digest.hexdigest()
 
 
-def _good(block: pd.DataFrame, params: TranscriptParams) -> np.ndarray:
-    """Whether the quality of each row is high enough, where there is one."""
-    return block["quality"].to_numpy() >= params.min_quality if "quality" in block else np.ones(len(block), bool)
-
-
-def _whole(values: np.ndarray, what: str) -> np.ndarray:
-    whole = np.asarray(values, np.float64)
-    if not (np.isfinite(whole) & (whole >= 0) & (whole == np.floor(whole))).all():
-        raise DataError(f"{what} must hold counts: whole numbers that are not negative.")
-    return whole.astype(np.int64)
+def _left_out(block: pd.DataFrame, params: TranscriptParams) -> dict[str, np.ndarray]:
+    """Reasons to leave rows out, and for which rows each holds."""
+    rows = {}
+    if "count" in block:
+        rows["of count 0"] = block["count"].to_numpy() == 0
+    if "quality" in block:
+        quality = block["quality"].to_numpy()
+        rows["of unknown quality"] = np.isnan(quality)
+        rows[f"of quality below {params.min_quality:g}"] = quality < params.min_quality
+    return rows

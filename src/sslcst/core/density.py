@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
+from scipy.optimize import isotonic_regression
 
 from sslcst.core.geometry import nearest_nuclei
 
 _WINDOW = 0.15  # half the side of the square of counts, which is summed over twice, in expected cell radii r
 _NEAR, _FAR = 0.2, 1.0  # from a nucleus, in r: up to here all is its cell, and from here on hardly anything
 _LEAST_FAR = 0.02  # of the bins outside nuclei: where fewer are far, as in dense tissue, the farthest are taken
+_LEAST_RING = 0.02  # of the bins outside nuclei: rings of fewer do not tell how dense a cell is
 _CONTRAST = 1.5  # a cell's density is at least so many times that of the background
 _PRIOR_COUNTS = 40.0  # of the mean nucleus, added to each cell's own to tell its density
 _ALL = np.s_[:, :]
@@ -136,8 +138,8 @@ class Levels:
 
     Parameters
     ----------
-    nucleus, cell, background
-        Counts a bin in nuclei, in cells close to their nucleus, and outside cells.
+    nucleus, close, cell, background
+        Counts a bin in nuclei, next to nuclei, in cells where they are densest, and outside cells.
     share
         Share of the bins at each whole distance from a nucleus, from 0 bins on, that lie in its cell.
     near, far
@@ -147,6 +149,7 @@ class Levels:
     """
 
     nucleus: float
+    close: float
     cell: float
     background: float
     share: tuple[float, ...]
@@ -205,8 +208,9 @@ def levels_of(rings: Rings, *, radius: float) -> Levels:
     """How densely transcripts lie in cells and outside, and how far cells reach; without the spread.
 
     The mean density at a distance d from the nuclei, λ(d) = f(d) λ_cell + (1 - f(d)) λ_background, gives the share f(d)
-    that lies in cells. λ_cell is the density close to nuclei, λ_background the median around r, which a few cells
-    without a nucleus do not raise; f does not rise with d.
+    that lies in cells. λ_cell is the density where it is highest, since it may rise from a nucleus poor in transcripts
+    to a cytoplasm rich in them; λ_background is the median around r, which a few cells without a nucleus do not raise.
+    f does not rise with d.
 
     Parameters
     ----------
@@ -217,14 +221,31 @@ def levels_of(rings: Rings, *, radius: float) -> Levels:
     """
     n_bins, total = rings.n_bins, rings.total
     near, far = max(1, round(_NEAR * radius)), min(round(_FAR * radius), len(n_bins) - 1)
-    nucleus, cell = (total[at].sum() / max(1, n_bins[at].sum()) for at in (slice(1), slice(1, near + 1)))
+    nucleus, close = (total[at].sum() / max(1, n_bins[at].sum()) for at in (slice(1), slice(1, near + 1)))
+    cell = max(close, _densest(n_bins[1:], total[1:]))
     while far > 1 and n_bins[far:].sum() < _LEAST_FAR * n_bins[1:].sum():
         far -= 1
     background = min(_median(rings.wide[far:].sum(axis=0)) / _side(radius / 2) ** 2, cell / 2)
-    density = np.divide(total, n_bins, out=np.full(len(total), np.inf), where=n_bins > 0)
-    share = np.minimum.accumulate(np.clip((density - background) / max(cell - background, 1e-9), 0, 1))
-    share[0] = 1
-    return Levels(float(nucleus), float(cell), float(background), tuple(share.tolist()), near, far)
+    share = _falling((total / np.maximum(n_bins, 1) - background) / max(cell - background, 1e-9), n_bins)
+    return Levels(float(nucleus), float(close), float(cell), float(background), tuple(share.tolist()), near, far)
+
+
+def _densest(n_bins: np.ndarray, total: np.ndarray) -> float:
+    """Counts a bin in the densest three neighbouring rings, the middle one being no small one; 0 where none is."""
+    many = n_bins > _LEAST_RING * n_bins.sum()
+    n_bins, total = (np.convolve(values, np.ones(3, np.int64), mode="same") for values in (n_bins, total))
+    return float((total[many] / n_bins[many]).max(initial=0.0))
+
+
+def _falling(share: np.ndarray, n_bins: np.ndarray) -> np.ndarray:
+    """The shares nearest to those of the rings, each as heavy as its bins are many, that do not rise with distance."""
+    rings = np.flatnonzero(n_bins[1:]) + 1
+    falling = np.zeros(len(n_bins))
+    if len(rings):
+        fit = isotonic_regression(np.clip(share[rings], 0, 1), weights=n_bins[rings], increasing=False)
+        falling = np.interp(np.arange(len(n_bins)), rings, fit.x)
+    falling[0] = 1
+    return falling
 
 
 def _median(histogram: np.ndarray) -> float:
@@ -277,12 +298,12 @@ def cell_densities(around: Surroundings, levels: Levels) -> np.ndarray:
     ring, label = around.ring, around.nuclei[0]
     known = (ring >= 0) & (ring <= levels.near)
     ids, member = np.unique(label[known], return_inverse=True)
-    nucleus, cell = max(levels.nucleus, 1e-9), max(levels.cell, 1e-9)
+    nucleus, close = max(levels.nucleus, 1e-9), max(levels.close, 1e-9)
     in_nucleus = ring[known] == 0
     counts = around.counts[known]
     total, nuclear = (np.bincount(member, of, len(ids)) for of in (counts, counts * in_nucleus))
     prior = _PRIOR_COUNTS / nucleus
-    relative = (nuclear / nucleus + (total - nuclear) / cell + prior) / (
+    relative = (nuclear / nucleus + (total - nuclear) / close + prior) / (
         np.bincount(member, minlength=len(ids)) + prior
     )
     return levels.cell * np.where(label > 0, np.append(relative, 1.0)[np.searchsorted(ids, label)], 1.0)

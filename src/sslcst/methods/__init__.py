@@ -10,8 +10,7 @@ from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sslcst._section import check
-from sslcst.params import Params
+from sslcst.params import Params, check_known
 
 if TYPE_CHECKING:
     from sslcst.methods.base import Method
@@ -35,7 +34,7 @@ def method_class(method: str | type[Method]) -> type[Method]:
 
     if isinstance(method, type) and issubclass(method, Method):
         return method
-    check(method in METHODS, "method", method, f"there are {', '.join(map(repr, METHODS))}")
+    check_known("method", "method", method, METHODS)
     module, name = METHODS[method].split(":")
     return getattr(import_module(module), name)
 
@@ -66,12 +65,10 @@ def choose_method(
 
 def split(params: Params | Mapping[str, Any] | None, kind: type[Method]) -> tuple[Any, Any]:
     """What all methods share, and what is the method's own."""
-    if params is None or isinstance(params, Params):
+    if not isinstance(params, Mapping):
         return params, None
-    check(isinstance(params, Mapping), "params", params, "must map sections to parameters")
     shared, own = ({each.name for each in fields(sections)} for sections in (Params, kind.Params))
     for name in params:
-        known = ", ".join(sorted(shared | own))
-        check(name in shared | own, "params", name, f"no such section of method {kind.name!r}; there are {known}")
+        check_known(f"section of method {kind.name!r}", "params", name, shared | own)
     parts = ({name: values for name, values in params.items() if name in names} for names in (shared, own))
     return tuple(parts)

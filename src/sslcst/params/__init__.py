@@ -7,11 +7,12 @@ own folder: `sslcst.methods.density.params`, `sslcst.methods.ssl_cst.params`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from sslcst._section import check
+from sslcst.errors import ParameterError, did_you_mean
 from sslcst.params._cells import CellParams, TileParams
 from sslcst.params._tissue import NucleiParams, SpotParams, TranscriptParams
 
@@ -21,6 +22,11 @@ __all__ = ["CellParams", "NucleiParams", "Params", "Sections", "SpotParams", "Ti
 @dataclass(frozen=True, kw_only=True)
 class Sections:
     """Base of sets of parameters: sections of them by their names."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value, kind = getattr(self, each.name), each.default_factory
+            check(isinstance(value, kind), each.name, value, f"must be {kind.__name__}; `of` reads mappings")
 
     @classmethod
     def of(cls, params: Self | Mapping[str, Any] | None) -> Self:
@@ -33,23 +39,33 @@ class Sections:
         """
         if isinstance(params, cls):
             return params
-        check(params is None or isinstance(params, Mapping), "params", params, "must map sections to parameters")
-        sections, changed = {each.name: getattr(cls(), each.name) for each in fields(cls)}, {}
-        for section, values in (params or {}).items():
-            check(section in sections, "params", section, f"no such section; there are {', '.join(sorted(sections))}")
-            kind = type(sections[section])
+        given = {} if params is None else params
+        rule = f"must be {cls.__name__}, or map sections to parameters"
+        check(isinstance(given, Mapping), "params", given if isinstance(given, str) else type(given), rule)
+        kinds, changed = {each.name: each.default_factory for each in fields(cls)}, {}
+        for section, values in given.items():
+            check_known("section", "params", section, kinds)
+            kind = kinds[section]
             if isinstance(values, str) and kind.shorthand:
                 values = {kind.shorthand: values}
             check(isinstance(values, Mapping), section, values, "must map parameters to values")
-            names = {each.name for each in fields(kind)}
             for name in values:
-                check(name in names, section, name, f"no such parameter; there are {', '.join(sorted(names))}")
-            changed[section] = kind(**values)
+                check_known("parameter", section, name, [each.name for each in fields(kind)])
+            try:
+                changed[section] = kind(**values)
+            except ParameterError as error:
+                raise ParameterError(f"{section}.{error}") from None
         return cls(**changed)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """The parameters as plain nested dictionaries, which `of` reads back."""
         return asdict(self)
+
+
+def check_known(what: str, where: str, name: object, known: Iterable[str]) -> None:
+    """Raise ParameterError unless a name is among those that are known."""
+    known = sorted(known)
+    check(name in known, where, name, f"no such {what}; there are {', '.join(known)}{did_you_mean(name, known)}")
 
 
 @dataclass(frozen=True, kw_only=True)

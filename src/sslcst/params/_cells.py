@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sslcst._section import Section, check, check_positive
+from sslcst._section import Section, check, check_most, check_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,7 @@ class CellParams(Section):
 
     def _check_bounds(self) -> None:
         check_positive(self, "radius")
+        check_most(self, radius=10**6, max_distance=10)
         check(self.max_distance >= 1, "max_distance", self.max_distance, "must be at least 1")
 
 
@@ -47,5 +48,6 @@ class TileParams(Section):
 
     def _check_bounds(self) -> None:
         check_positive(self, "size", "block")
+        check_most(self, size=2**20, block=2**16, image_size=2**20)
         check(self.block % 16 == 0, "block", self.block, "must be a multiple of 16")
         check(self.image_size >= 64, "image_size", self.image_size, "must be at least 64")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from sslcst._section import Section, check, check_positive
+from sslcst._section import Section, check, check_most, check_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,8 @@ class TranscriptParams(Section):
 
     def _check_bounds(self) -> None:
         check(self.min_quality >= 0, "min_quality", self.min_quality, "must not be negative")
+        check_most(self, min_quality=10**6)
+        check(len(self.exclude) <= 10_000, "exclude", f"{self.exclude[:20]}...", "must be at most 10,000 characters")
         try:
             re.compile(self.exclude)
         except re.error as error:
@@ -75,6 +77,10 @@ class NucleiParams(Section):
         check(len(self.percentiles) == 2, "percentiles", self.percentiles, "must be two numbers")
         low, high = self.percentiles
         check(0 <= low < high <= 100, "percentiles", self.percentiles, "must rise and lie between 0 and 100")
+        check_most(self, diameters=10**6, flow_threshold=1000)
+        check(len(self.diameters) <= 100, "diameters", self.diameters, "must be at most 100, each of which is tried")
+        threshold = self.cellprob_threshold
+        check(abs(threshold) <= 1000, "cellprob_threshold", threshold, "must lie between -1000 and 1000")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,3 +98,4 @@ class SpotParams(Section):
 
     def _check_bounds(self) -> None:
         check_positive(self, "bin_size")
+        check_most(self, bin_size=10**6)

@@ -21,6 +21,7 @@ from sslcst.elements import (
     raster_over_points,
 )
 from sslcst.errors import DataError, ParameterError
+from sslcst.names import check_name
 from sslcst.pp._nuclei import import_nuclei
 from sslcst.pp._owners import read_owners
 
@@ -74,6 +75,7 @@ def import_cells(
     DataError
         Labels or ids that are no whole numbers; no cell.
     """
+    check_name(key_added)
     kinds = [*sdata.labels, *sdata.shapes, *sdata.points]
     choose_key(kinds, cells_key, kind="labels, shapes or points element", argument="cells_key")
     if reach is not None and not 0 < reach < np.inf:

@@ -26,6 +26,7 @@ from sslcst.elements import (
     read_nuclei,
 )
 from sslcst.errors import DataError
+from sslcst.names import check_name
 from sslcst.params import Params
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def segment_nuclei(
     BackendError
         The model that was asked for cannot be had.
     """
+    check_name(key_added)
     params = Params.of(params).nuclei
     if method is not None:
         params = replace(params, method=method)
@@ -146,6 +148,7 @@ def import_nuclei(
     DataError
         Labels that are no integers from 0 to 2^32 - 1; no nucleus.
     """
+    check_name(key_added)
     raster = raster_of_nuclei(
         sdata, nuclei_key, image_key=image_key, points_key=points_key, coordinate_system=coordinate_system
     )

@@ -26,6 +26,7 @@ from sslcst.elements import (
     raster_of,
     read_nuclei,
 )
+from sslcst.names import check_name
 from sslcst.params import Params
 from sslcst.transcripts import read_transcripts
 
@@ -79,6 +80,7 @@ def bin_spots(
     """
     import anndata
 
+    check_name(key_added)
     params = Params.of(params)
     points_key = choose_points(sdata, points_key)
     for key in (nuclei_key, cores_key):

@@ -20,6 +20,7 @@ from sslcst.elements import (
     raster_of,
     read_nuclei,
 )
+from sslcst.names import check_name
 from sslcst.params import Params
 from sslcst.pp._spots import as_spots
 from sslcst.transcripts import read_transcripts
@@ -70,6 +71,7 @@ def aggregate(
     KeyMissingError, DataError
         As in `sslcst.pp.bin_spots`.
     """
+    check_name(key_added)
     params = Params.of(params)
     points_key = choose_points(sdata, points_key)
     for key in (cells_key, nuclei_key):

@@ -14,6 +14,7 @@ from sslcst.core.density import cell_share, look_around
 from sslcst.methods.ssl_cst.model import take_genes
 from sslcst.elements import add_labels, choose_key, raster_of, read_nuclei
 from sslcst.errors import KeyMissingError
+from sslcst.names import check_name
 from sslcst.params import Params
 from sslcst.pp._spots import as_levels, as_spots
 
@@ -51,6 +52,7 @@ def track(
     KeyMissingError
         There are no such elements, or the spots have no predictions yet.
     """
+    check_name(key_added)
     params = Params.of(params)
     choose_key(sdata.tables, spots_key, kind="table of spots", argument="spots_key")
     choose_key(sdata.labels, nuclei_key, kind="labels element", argument="nuclei_key")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, Literal
 
-from sslcst._section import Section, check, check_positive, check_share
+from sslcst._section import Section, check, check_most, check_positive, check_share
 from sslcst.params import Sections
 
 
@@ -44,6 +44,7 @@ class ErosionParams(Section):
         check(0 <= self.contrast <= 4, "contrast", self.contrast, "must lie between 0 and 4")
         check(self.length >= 3, "length", self.length, "must be at least 3")
         check(self.min_area >= 0, "min_area", self.min_area, "must not be negative")
+        check_most(self, size=10**6, length=1000, min_area=10**9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,7 @@ class InputParams(Section):
 
     def _check_bounds(self) -> None:
         check_positive(self, "n_genes", "n_neighbors", "window")
+        check_most(self, n_genes=10**6, n_neighbors=1024, window=512)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +105,7 @@ class SamplingParams(Section):
         check_share(self, "negative_density", "farthest")
         check_positive(self, "farthest")
         check(0 < self.validation < 1, "validation", self.validation, "must lie strictly between 0 and 1")
+        check_most(self, negative_distance=1000, max_samples=10**8, max_squares=10**6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +149,8 @@ class EncoderParams(Section):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, usual[self.kind])
         check_positive(self, "width", "depth", "heads")
+        check_most(self, width=4096, depth=64, hidden=2**14, noise=100)
+        check(len(self.hidden) <= 16, "hidden", self.hidden, "must be at most 16 layers")
         check(self.width % self.heads == 0, "heads", self.heads, f"must divide width={self.width}")
         check(all(size > 0 for size in self.hidden), "hidden", self.hidden, "each must be above 0")
         check(self.noise >= 0, "noise", self.noise, "must not be negative")
@@ -195,6 +200,8 @@ class TrainingParams(Section):
         )
         check_positive(self, "learning_rate", "warm_up", "batch_size", "crop", "field_size", "max_epochs", "patience")
         check_positive(self, "min_steps")
+        check_most(self, learning_rate=1e30, batch_size=10**6, crop=1000, field_size=10**7)
+        check_most(self, warm_up=10**7, max_epochs=10**6, min_steps=10**7, patience=10**6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +236,7 @@ class FlowParams(Section):
         check_share(self, "threshold")
         check(self.step is None or self.step >= 1, "step", self.step, "must be at least 1")
         check(self.min_orphan_area >= 1, "min_orphan_area", self.min_orphan_area, "must be at least 1")
+        check_most(self, step=1000, min_orphan_area=10**9)
 
 
 _USUAL = {
@@ -263,6 +271,7 @@ class SslCstParams(Sections):
     flow: FlowParams = field(default_factory=FlowParams)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, usual in _USUAL[self.encoder.kind].items():
             section = getattr(self, name)
             missing = {each.name: usual[each.name] for each in fields(section) if getattr(section, each.name) is None}

@@ -1,0 +1,67 @@
+"""Columns that come from outside, as what they must be: numbers, counts, names of genes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from sslcst.errors import DataError
+
+LARGEST_COUNT = np.iinfo(np.uint32).max  # of one row: as files and buckets hold it
+# What a missing value reads as once it is made text, as spatialdata does with the column of genes.
+_MISSING_AS_TEXT = frozenset({"None", "nan", "NaN", "<NA>"})
+
+
+def as_numbers(column: pd.Series, what: str) -> np.ndarray:
+    """A column of any type of numbers as float64, NaN where a value is missing.
+
+    Raises
+    ------
+    DataError
+        It holds no numbers.
+    """
+    if column.dtype.kind not in "biuf":
+        raise DataError(f"{what} must hold numbers, and is of type {column.dtype}: convert it with astype(float).")
+    return column.to_numpy(np.float64, na_value=np.nan)
+
+
+def as_counts(values: np.ndarray, what: str) -> np.ndarray:
+    """Numbers of molecules as int64.
+
+    Raises
+    ------
+    DataError
+        One is negative, not finite, no whole number, or beyond `LARGEST_COUNT`.
+    """
+    if values.dtype.kind in "biuf":
+        good = (values >= 0) & (values <= LARGEST_COUNT) & (values == np.floor(values))
+        if good.all():
+            return values.astype(np.int64)
+        found = f"{values[~good][0]} in {len(good) - good.sum():,} of {len(good):,} places"
+    else:
+        found = f"values of type {values.dtype}"
+    raise DataError(
+        f"{what} must hold counts: whole numbers that are not negative, at most {LARGEST_COUNT:,}; there are {found}."
+    )
+
+
+def gene_codes(names: Iterable[object], *, literal: bool = False) -> tuple[np.ndarray, pd.Index]:
+    """The genes that are named, sorted, and which of them each name is; -1 for a name that is missing or blank.
+
+    Parameters
+    ----------
+    names
+        Text, bytes as HDF5 files have them, or numbers. Equal ones are one gene.
+    literal
+        Whether "nan" and the like are names, since no missing value was made text where they come from.
+    """
+    missing = frozenset() if literal else _MISSING_AS_TEXT
+    texts = [
+        name.decode(errors="backslashreplace") if isinstance(name, bytes) else "" if pd.isna(name) else str(name)
+        for name in names
+    ]
+    known = np.array([text if text.strip() and text not in missing else None for text in texts], object)
+    codes, genes = pd.factorize(known, sort=True)
+    return codes, pd.Index(genes, dtype=object)
