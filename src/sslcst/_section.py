@@ -5,14 +5,10 @@ from __future__ import annotations
 from dataclasses import fields
 from math import inf
 from numbers import Integral, Real
-<<<<<<< HEAD
-from typing import ClassVar
-=======
 from textwrap import shorten
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
->>>>>>> main
 
 from sslcst.errors import ParameterError
 

@@ -14,7 +14,7 @@ _BINS_ACROSS = 16  # a nucleus of median diameter
 
 @dataclass(frozen=True)
 class Layout:
-    """The grid of bins over the raster; in bins the expected cell radius r, and how far from its nucleus a cell reaches."""
+    """The grid of bins over the raster; in bins, the expected radius r of a cell and how far it may reach."""
 
     grid: Grid
     radius: float

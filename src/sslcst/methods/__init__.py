@@ -63,6 +63,17 @@ def choose_method(
     return Params.of(shared), kind(kind.Params.of(own), **settings)
 
 
+def shared_params(params: Params | Mapping[str, Any] | None) -> Params:
+    """The parameters that all methods share; sections of a method may stand beside them, and are not read."""
+    shared = {each.name for each in fields(Params)}
+    if isinstance(params, Mapping) and not set(params) <= shared:
+        known = shared.union(*({each.name for each in fields(method_class(name).Params)} for name in METHODS))
+        for name in params:
+            check_known("section", "params", name, known)
+        params = {name: values for name, values in params.items() if name in shared}
+    return Params.of(params)
+
+
 def split(params: Params | Mapping[str, Any] | None, kind: type[Method]) -> tuple[Any, Any]:
     """What all methods share, and what is the method's own."""
     if not isinstance(params, Mapping):

@@ -132,9 +132,7 @@ class Window:
     @property
     def own_bins(self) -> tuple[slice, slice]:
         """Where its own bins lie among those in view."""
-        rows, columns = (
-            slice(a - start, b - start) for (a, b), (start, _) in zip(self.own, self.ranges, strict=True)
-        )
+        rows, columns = (slice(a - start, b - start) for (a, b), (start, _) in zip(self.own, self.ranges, strict=True))
         return rows, columns
 
     @cached_property
@@ -274,17 +272,21 @@ class Method(ABC):
     def decide(self, window: Window, fit: Fit) -> np.ndarray:
         """Labels of the bins in view (rows, columns), each with the id of its nucleus; 0 in no cell."""
 
-    def check_model(self, model: Any, tissue: Tissue) -> Fit:
-        """A fit that was learnt on another tissue, when it can be used on this one; raises `DataError` otherwise."""
+    def model(self, fit: Fit) -> Any:
+        """What of a fit serves other tissues too; its class names the method as its `method`."""
+        return fit
+
+    def fit_of(self, model: Any, tissue: Tissue) -> Fit:
+        """The fit of a model to a tissue that it may not have been learnt on; raises `DataError` where it is unfit."""
         return model
 
-    def keep(self, fit: Fit, folder: Path) -> None:
-        """Write a fit that took long to learn, so that a stopped run need not learn it again."""
+    def keep(self, model: Any, folder: Path) -> None:  # noqa: B027 (most methods learn in no time)
+        """Write a model that took long to learn, so that a stopped run need not learn it again."""
 
-    def recall(self, folder: Path) -> Fit | None:
+    def recall(self, folder: Path) -> Any | None:
         """What `keep` wrote."""
         return None
 
-    def about(self, fit: Fit) -> dict[str, Any]:
-        """What a table's provenance says of the fit, in types that a store holds."""
+    def about(self, model: Any) -> dict[str, Any]:
+        """What a table's provenance says of the model, in types that a store holds."""
         return {}

@@ -11,8 +11,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb, to_rgba
 from matplotlib.lines import Line2D
 
-from sslcst.methods.ssl_cst.sampling import direction_vectors
 from sslcst.errors import DataError, KeyMissingError
+from sslcst.methods.ssl_cst.sampling import direction_vectors
 from sslcst.pl._canvas import (
     CELLS,
     NUCLEI,

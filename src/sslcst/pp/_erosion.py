@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from sslcst._logging import logger
 from sslcst._section import check_seed
-from sslcst.methods.ssl_cst.erosion import ErosionReport, erode_and_report
 from sslcst.elements import add_labels, choose_image, choose_key, raster_of, read_channel, read_nuclei
+from sslcst.methods import choose_method
+from sslcst.methods.ssl_cst.erosion import ErosionReport, erode_and_report
 from sslcst.names import check_name
 from sslcst.params import Params
 
@@ -67,7 +68,8 @@ def erode_nuclei(
     raster = raster_of(sdata, nuclei_key, any_system)
     nuclei = read_nuclei(sdata, nuclei_key, raster)
     image = None if image_key is None else read_channel(sdata, choose_image(sdata, image_key), channel)
-    cores, report = erode_and_report(nuclei, image=image, params=Params.of(params).erosion, seed=seed)
+    erosion = choose_method("ssl-cst", params)[1].params.erosion
+    cores, report = erode_and_report(nuclei, image=image, params=erosion, seed=seed)
     logger.info("%s", report)
     add_labels(sdata, key_added, cores, raster)
     return report

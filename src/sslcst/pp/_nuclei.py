@@ -26,6 +26,7 @@ from sslcst.elements import (
     read_nuclei,
 )
 from sslcst.errors import DataError
+from sslcst.methods import shared_params
 from sslcst.names import check_name
 from sslcst.params import Params
 
@@ -85,7 +86,7 @@ def segment_nuclei(
         The model that was asked for cannot be had.
     """
     check_name(key_added)
-    params = Params.of(params).nuclei
+    params = shared_params(params).nuclei
     if method is not None:
         params = replace(params, method=method)
     image_key = choose_image(sdata, image_key)

@@ -37,10 +37,8 @@ class Input:
         The pixels of stain and results.
     image
         The stain (y, x), an array that is read by slices, or None where nuclei are given.
-    nuclei
-        The nuclei, where they are given.
-    nuclei_key
-        Their name.
+    nuclei_key, nuclei
+        The nuclei, and their name, where they are given.
     transcripts
         Ready to be read.
     points
@@ -49,8 +47,8 @@ class Input:
 
     raster: Raster
     image: Any | None
-    nuclei: NucleusSource | None
     nuclei_key: str | None
+    nuclei: NucleusSource | None
     transcripts: TranscriptSource
     points: Any
 
@@ -108,9 +106,7 @@ def run(
     if found.misaligned:
         logger.warning("%s sslcst.pp.align brings them together.", found)
     tiles = _tiles(workspace, layout, regions, params)
-    tissue = find_spots(
-        workspace, tiles, layout=layout, regions=regions, genes=genes, n_nearest=method.n_nearest
-    )
+    tissue = find_spots(workspace, tiles, layout=layout, regions=regions, genes=genes, n_nearest=method.n_nearest)
     logger.info(
         "%d spots of %.3g, expected cell radius %.3g, in coordinate system %r.",
         tissue.n_spots,
@@ -118,7 +114,7 @@ def run(
         layout.radius * layout.grid.bin_size,
         raster.coordinate_system,
     )
-    fit = learn(workspace, tiles, tissue, method) if model is None else method.check_model(model, tissue)
+    fit = learn(workspace, tiles, tissue, method) if model is None else method.fit_of(model, tissue)
     predict(workspace, tiles, tissue, method, fit)
     find_cells(workspace, tiles, tissue, method, fit, boundaries=boundaries, transcripts=transcripts)
     results.join_labels(workspace, tiles)

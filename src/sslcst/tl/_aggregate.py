@@ -5,28 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-
 from sslcst._logging import logger
-from sslcst.core.measure import Cells, measure
+from sslcst.core.measure import measure
 from sslcst.elements import (
-    Raster,
     add_element,
-    apply_affine,
     choose_coordinate_system,
     choose_key,
     choose_points,
     raster_of,
     read_nuclei,
 )
+from sslcst.methods import shared_params
 from sslcst.names import check_name
 from sslcst.params import Params
 from sslcst.pp._spots import as_spots
+from sslcst.run.results import as_table
 from sslcst.transcripts import read_transcripts
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from spatialdata import SpatialData
 
 
@@ -72,7 +68,7 @@ def aggregate(
         As in `sslcst.pp.bin_spots`.
     """
     check_name(key_added)
-    params = Params.of(params)
+    params = shared_params(params)
     points_key = choose_points(sdata, points_key)
     for key in (cells_key, nuclei_key):
         choose_key(sdata.labels, key, kind="labels element", argument="cells_key and nuclei_key")
@@ -84,8 +80,8 @@ def aggregate(
         sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster, params=params.transcripts
     )
 
-    spots_table = sdata.tables[spots_key]
-    spots, _ = as_spots(spots_table)
+    of_spots = sdata.tables[spots_key]
+    spots, _ = as_spots(of_spots)
     measured = measure(
         cells,
         nuclei,
@@ -95,9 +91,10 @@ def aggregate(
         count=transcripts.count,
         n_genes=len(transcripts.genes),
         spot=spots.grid.centers(spots.index),
-        inside=spots_table.obs["inside"].to_numpy(),
+        inside=of_spots.obs["probability"].to_numpy(),
     )
     table = as_table(measured, raster, transcripts.genes, cells_key)
-    total = len(transcripts.gene) if transcripts.count is None else transcripts.count.sum()
-    logger.info("%d cells hold %.1f%% of the counts.", len(measured), 100 * measured.counts.sum() / max(1, total))
+    total = of_spots.X.sum()
+    held = 100 * measured.counts.sum() / max(1, total)
+    logger.info("%d cells hold %.1f%% of the transcripts on the raster.", len(measured), held)
     add_element(sdata, "tables", key_added, table)

@@ -1,20 +1,18 @@
-"""Directions and in/out probabilities of the spots of a store."""
+"""Predictions of a method for the spots and bins of an object."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sslcst._logging import progress
-from sslcst.methods.ssl_cst.features import Features
-from sslcst.methods.ssl_cst.inference import predict_spots
-from sslcst.methods.ssl_cst.inputs import make_inputs
-from sslcst.methods.ssl_cst.model import Model, check_scale, take_genes
-from sslcst.methods.ssl_cst.prior import density_posterior, direction_posterior, direction_prior
+import numpy as np
+
 from sslcst.device import choose_device
-from sslcst.elements import choose_key
+from sslcst.elements import add_element
+from sslcst.methods import choose_method
 from sslcst.params import Params
-from sslcst.pp._spots import as_spots
+from sslcst.run import memory
+from sslcst.tl._steps import open_window, prediction_key, raster_of_spots, spots_table
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -22,26 +20,26 @@ if TYPE_CHECKING:
 
 def predict(
     sdata: SpatialData,
-    model: Model,
+    model: Any,
     *,
     spots_key: str = "sslcst_spots",
     params: Params | Mapping[str, Any] | None = None,
     device: str | None = None,
 ) -> None:
-    """Predict for each spot the direction to its nucleus and whether it lies in a cell (paper: eq. 5-11, 13-15).
+    """Predict whether spots lie in a cell and, with ``"ssl-cst"``, the direction to its nucleus (paper: eq. 5-15).
 
     Parameters
     ----------
     sdata
-        Holds the spots.
+        Holds the spots and the nuclei that they were binned on.
     model
-        A trained model.
+        From `sslcst.tl.train`.
     spots_key
-        The table that `sslcst.pp.bin_spots` made. ``obsm["direction"]``, float32 (n, 16), gets the posterior of the
-        directions, class 0 from the x axis and on towards +y; ``obs["inside"]`` the probability of lying in a cell, of
-        the network and of the density of transcripts together.
+        The table that `sslcst.pp.bin_spots` made. ``obs["probability"]`` gets the probability of lying in a cell, and
+        ``obsm["direction"]``, float32 (n, 16), with ``"ssl-cst"`` the posterior of the directions, class 0 from the x
+        axis and on towards +y. What a method predicts of all bins is added as the image ``{spots_key}_prediction``.
     params
-        Section ``prior``.
+        The method's own sections, and ``tiles``.
     device
         ``"cpu"``, ``"cuda"``, ...; by default a GPU where there is one.
 
@@ -50,32 +48,26 @@ def predict(
     DataError
         The spots are of another size than those the model was trained on, or have few of its genes.
     """
-    params = Params.of(params)
-    device = choose_device(device)
-    choose_key(sdata.tables, spots_key, kind="table of spots", argument="spots_key")
-    table = sdata.tables[spots_key]
-    spots, relations = as_spots(table)
-    check_scale(model, spots.grid)
-    inputs = make_inputs(
-        model.encoder_params,
-        Features.of(
-            spots,
-            counts=take_genes(table.X, model.places(table.var_names)),
-            distance=relations.distance,
-            n_neighbors=model.n_neighbors,
-            window=model.window,
-        ),
-        radius=model.radius,
-        device=device,
-    )
-    with progress("predict", len(spots), unit="spot") as bar:
-        direction, inside = predict_spots(
-            model.encoder.to(device), inputs, block=params.tiles.block, on_batch=bar.update
+    from spatialdata.models import Image2DModel
+    from spatialdata.transformations import Affine, Sequence
+
+    shared, method = choose_method(model.method, params, device=choose_device(device))
+    table = spots_table(sdata, spots_key)
+    window = open_window(sdata, spots_key, method, block=shared.tiles.block)
+    part = memory.predict(method, window, method.fit_of(model, window.tissue))
+    if part.of_bins:
+        raster, grid = raster_of_spots(sdata, table), window.grid
+        to_pixel = Affine(np.diag([*grid.step[::-1], 1.0]), input_axes=("x", "y"), output_axes=("x", "y"))
+        image = Image2DModel.parse(
+            np.stack(list(part.of_bins.values())),
+            dims=("c", "y", "x"),
+            c_coords=list(part.of_bins),
+            transformations={
+                name: Sequence([to_pixel, to_system]) for name, to_system in raster.transformations.items()
+            },
         )
-    model.encoder.cpu()
-    layout = table.uns["sslcst"]
-    if params.prior.direction:
-        prior = direction_prior(spots.index + 0.5, layout["centroids"], (1 + params.prior.sigma) * layout["radius"])
-        direction = direction_posterior(direction, prior)
-    table.obsm["direction"] = direction
-    table.obs["inside"] = density_posterior(inside, table.obs["share"].to_numpy(), params.prior.density)
+        add_element(sdata, "images", prediction_key(spots_key), image)
+    table.obs["probability"] = window.probability
+    for name, values in part.of_spots.items():
+        if name != "probability":
+            table.obsm[name] = values

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import numpy as np
-
 from sslcst import __version__
-from sslcst._logging import collect_stages, expect, logger, progress
+from sslcst._logging import collect_stages, logger, progress
 from sslcst._section import check_seed
-from sslcst.methods.ssl_cst.fit import fit
-from sslcst.core.geometry import Regions
-from sslcst.core.layout import lay_out
-from sslcst.methods.ssl_cst.model import check_scale
 from sslcst.device import choose_device
-from sslcst.elements import Raster, open_nuclei
-from sslcst.errors import ClusterError, DataError, SslcstError, StoreError
+from sslcst.errors import ClusterError, SslcstError, StoreError
 from sslcst.fingerprint import fingerprint
-from sslcst.methods.ssl_cst.model_file import read_model, write_model
+from sslcst.methods import DEFAULT, choose_method
+from sslcst.names import check_name
 from sslcst.params import Params
+from sslcst.run.pipeline import elements, run
 from sslcst.run.scratch import Scratch
 from sslcst.store import (
     add_to_object,
@@ -38,32 +31,14 @@ from sslcst.store import (
     read_back,
     scratch_folder,
 )
-from sslcst.run.stages.alignment import check as check_alignment
-from sslcst.run.stages.transcripts import count_transcripts, fill
-from sslcst.run.stages.cells import MODEL, Segmentation, find, is_done
-from sslcst.run.workspace import NUCLEI, Chip
-from sslcst.run.stages.nuclei import copy as copy_nuclei
-from sslcst.run.stages.nuclei import regions_of
-from sslcst.run.stages.nuclei import segment as segment_stain
-from sslcst.run.tiling import Tile, cut
-from sslcst.run.results import (
-    CELLS,
-    labels_element,
-    points_element,
-    put_together,
-    shapes_element,
-)
-from sslcst.run.stages.spots import Surveyed, choose_lessons, survey_chip
-from sslcst.tl._aggregate import as_table
-from sslcst.tl._plan import stage_seconds
 from sslcst.tl._sources import Sources, choose_sources
-from sslcst.tl._train import show_epoch
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    from sslcst.methods.ssl_cst.model import Model
+    from sslcst.methods.base import Method
 
+_KINDS = {"nuclei": "labels", "cells": "labels", "boundaries": "shapes", "transcripts": "points", "table": "tables"}
 _PACKAGES = ("spatialdata", "torch", "numpy", "scipy", "scikit-image")
 
 
@@ -77,8 +52,9 @@ def segment(
     count_key: str | None = None,
     nuclei_key: str | None = None,
     coordinate_system: str | None = None,
-    params: Params | Mapping[str, Any] | str | None = None,
-    model: Model | None = None,
+    method: str | type[Method] = DEFAULT,
+    params: Params | Mapping[str, Any] | None = None,
+    model: Any | None = None,
     device: str | None = None,
     seed: int = 0,
     key_added: str = "sslcst",
@@ -86,17 +62,18 @@ def segment(
     assign_points: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Segment the cells of a tissue from its stain and its transcripts, by the method of SSL-CST.
+    """Segment the cells of a tissue from its stain and its transcripts.
 
-    Nuclei are segmented in the stain; how the density of transcripts falls around them tells how far cells reach, and
-    from that a transformer learns whether a spot lies in a cell, and in which direction its nucleus lies; each bin in a
-    cell goes to one of the nuclei near it, by distance and by its transcripts. The same in steps, with all in memory:
-    `sslcst.pp.segment_nuclei` (or `sslcst.pp.import_nuclei`), `sslcst.pp.erode_nuclei`, `sslcst.pp.bin_spots`,
-    `sslcst.tl.train`, `sslcst.tl.predict`, `sslcst.tl.track` and `sslcst.tl.aggregate`.
+    Nuclei are segmented in the stain, or given; from them and the transcripts a method makes cells. ``"density"`` needs
+    no training: how the density of transcripts falls around the nuclei tells how far cells reach, and a bin in a cell
+    goes to the nearest nucleus. ``"ssl-cst"`` is the method of the paper: a transformer learns from the cores of the
+    nuclei whether a spot lies in a cell and in which direction its nucleus lies, and the directions are followed.
 
-    The chip is cut into tiles, on which memory depends, and which change nothing of the result. They are the tasks of
+    The tissue is cut into tiles, on which memory depends, and which change nothing of the result. They are the tasks of
     the active `dask.distributed` client, or of threads. A run that was stopped, by anything, goes on where it was when
-    it is called again with the same arguments.
+    it is called again with the same arguments. The same in steps, with all in memory: `sslcst.pp.segment_nuclei` (or
+    `sslcst.pp.import_nuclei`), `sslcst.pp.bin_spots`, `sslcst.tl.train`, `sslcst.tl.predict`, `sslcst.tl.track` and
+    `sslcst.tl.aggregate`.
 
     Parameters
     ----------
@@ -120,11 +97,14 @@ def segment(
     coordinate_system
         Where stain and transcripts meet, and whose units (micron or pixel) lengths are in; by default "global" or the
         only one they share.
+    method
+        How cells come about: ``"density"`` or ``"ssl-cst"``; or a class of your own (`sslcst.methods.base.Method`).
     params
-        `sslcst.params.Params`; or nested mappings of what differs from the defaults, ``{"training": {"max_epochs":
-        20}}``; or ``"paper"`` for the paper's own samples, encoder, training, smoothing and tracking.
+        Nested mappings of what differs from the defaults, ``{"cells": {"radius": 6.0}}``: sections that all methods
+        share (`sslcst.params.Params`), and the method's own (`sslcst.methods.ssl_cst.params.SslCstParams`, ...).
+        ``{"encoder": "spot"}`` with ``"ssl-cst"`` takes the paper's own encoder, training, smoothing and tracking.
     model
-        A model from `sslcst.tl.train`, to be used as it is instead of training one.
+        What `sslcst.tl.train` learnt with this method, to be used as it is.
     device
         ``"cpu"``, ``"cuda"``, ...; by default a GPU where there is one.
     seed
@@ -132,7 +112,7 @@ def segment(
     key_added
         Results are the labels ``{key_added}_nuclei`` and ``{key_added}_cells`` and the table ``{key_added}_table``.
     shapes
-        Whether the outlines of the cells are added too, as polygons ``{key_added}_outlines``.
+        Whether the boundaries of the cells are added too, as polygons ``{key_added}_boundaries``.
     assign_points
         Whether the transcripts are added once more, as points ``{key_added}_transcripts`` with the columns ``cell_id``
         (0: in no cell) and ``probability`` (of lying in a cell).
@@ -161,9 +141,11 @@ def segment(
     --------
     sslcst.pl.segmentation : look at the result.
     """
-    params = Params.of(params)
+    check_name(key_added, results=tuple(_KINDS))
     check_seed(seed)
+    seed = int(seed)  # those of numpy are written in another way
     device = choose_device(device)
+    params, chosen = choose_method(method, params, seed=seed, device=device, progress=progress)
     results = _results(key_added, shapes=shapes, assign_points=assign_points)
     if not is_half_published(sdata):
         check_free(sdata, results, overwrite=overwrite)
@@ -179,10 +161,11 @@ def segment(
         params=params,
     )
     about = {
-        "params": params.to_dict(),
+        "method": chosen.name,
+        "params": params.to_dict() | chosen.params.to_dict(),
         "versions": _versions(),
         "seed": seed,
-        "model": None if model is None else model.sha256(),
+        "model": None if model is None else chosen.about(model),
         "device": device,
         "sources": sources.about,
         "results": results,
@@ -206,10 +189,10 @@ def segment(
         try:
             if scratch.open(run_id):
                 logger.info("Going on with a run that was stopped, from what lies in %s.", folder)
-            elements = _run(sdata, sources, params, scratch, results, model=model, device=device, seed=seed)
-            elements[f"{key_added}_table"].uns["sslcst"] |= {"run": run_id}
+            about = {"run": run_id, "seed": seed}
+            made = _run(sources, params, chosen, model, scratch, results, about, in_memory=sdata.path is None)
             with progress("write"):
-                commit(sdata, elements, results, folder=folder)
+                commit(sdata, made, results, folder=folder)
         except OSError as error:
             where = f"What was done lies in {folder}: the same call goes on from there." if sdata.path else ""
             raise StoreError(f"{error}. The data are as they were. {where}") from error
@@ -223,164 +206,44 @@ def segment(
 
 def _results(key_added: str, *, shapes: bool, assign_points: bool) -> dict[str, str]:
     """Name -> kind of all that a run adds."""
-    kinds = {"nuclei": "labels", "cells": "labels"}
-    kinds |= {"outlines": "shapes"} if shapes else {}
-    kinds |= {"transcripts": "points"} if assign_points else {}
-    return {f"{key_added}_{name}": kind for name, kind in (kinds | {"table": "tables"}).items()}
+    left_out = {"boundaries": not shapes, "transcripts": not assign_points}
+    return {f"{key_added}_{name}": kind for name, kind in _KINDS.items() if not left_out.get(name)}
 
 
 def _run(
-    sdata: SpatialData,
     sources: Sources,
     params: Params,
+    method: Method,
+    model: Any | None,
     scratch: Scratch,
     results: Mapping[str, str],
+    about: Mapping[str, Any],
     *,
-    model: Model | None,
-    device: str,
-    seed: int,
+    in_memory: bool,
 ) -> dict[str, Any]:
-    """The stages one after the other, each in what the scratch folder does not hold yet; the elements to add."""
-    raster, kinds = sources.raster, dict(zip((name.rsplit("_", 1)[1] for name in results), results, strict=True))
-    regions = regions_of(scratch) or _find_nuclei(sdata, sources, params, scratch, device)
-    layout = lay_out(
-        regions.diameter, raster.shape, pixel_size=raster.pixel_size, pixel_sides=raster.pixel_sides, params=params
+    """The elements to add."""
+    names = {name.rsplit("_", 1)[1]: name for name in results}
+    outcome = run(
+        sources,
+        scratch,
+        params=params,
+        method=method,
+        model=model,
+        boundaries="boundaries" in names,
+        transcripts="transcripts" in names,
     )
-    genes = sources.transcripts.genes
-    chip = Chip(scratch, layout, regions, len(genes), sources.image, params, seed)
-    fill(sources.transcripts, chip.grid, scratch, params.tiles)
-    tiles = chip.tiles()
-    n_transcripts = count_transcripts(chip.grid, scratch, params.tiles.block)
-    expect(stage_seconds(int(np.prod(chip.grid.whole_shape)), n_transcripts, params))
-    _log_tiles(chip, tiles)
-    with progress("alignment"):
-        alignment = check_alignment(chip, pixel_size=raster.pixel_size)
-    if alignment.misaligned:
-        logger.warning("%s sslcst.pp.align brings them together.", alignment)
-    surveyed = survey_chip(chip, tiles)
-    logger.info(
-        "%d spots of %.3g in %d tiles, expected cell radius %.3g, in coordinate system %r, a pixel being %.4g.",
-        surveyed.n_spots,
-        chip.grid.bin_size,
-        len(tiles),
-        layout.radius * chip.grid.bin_size,
-        raster.coordinate_system,
-        raster.pixel_size,
-    )
-    if model is not None:
-        check_scale(model, chip.grid)
-    model = _model_of(chip, tiles, surveyed, genes, model, device)
-    job = Segmentation(
-        chip,
-        model.places(genes),
-        surveyed.told,
-        surveyed.occupancy.spacing,
-        device,
-        model.sha256(),
-        shapes="outlines" in kinds,
-        owners="transcripts" in kinds,
-    )
-    find(job, tiles)
-    cells = put_together(chip, tiles)
-    table = as_table(cells, raster, genes, kinds["cells"])
-    table.uns["sslcst"] = _provenance(chip, surveyed, raster, model)
-    logger.info("%d cells hold %.1f%% of the counts.", len(cells), 100 * cells.counts.sum() / surveyed.n_counts)
-
-    in_memory = sdata.path is None
-    made = {
-        "nuclei": lambda: labels_element(scratch, NUCLEI, raster, in_memory=in_memory),
-        "cells": lambda: labels_element(scratch, CELLS, raster, in_memory=in_memory),
-        "outlines": lambda: shapes_element(chip, tiles, raster),
-        "transcripts": lambda: points_element(chip, tiles, sdata.points[sources.points_key], in_memory=in_memory),
-        "table": lambda: table,
+    about = dict(about) | {
+        "method": method.name,
+        "params": _storable(params.to_dict() | method.params.to_dict()),
+        "versions": _versions(),
+        "coordinate_system": sources.raster.coordinate_system,
     }
-    return {name: made[kind]() for kind, name in kinds.items()}
-
-
-def _log_tiles(chip: Chip, tiles: list[Tile]) -> None:
-    """Say how many tiles there are, which ones are empty, and how many an earlier run has done."""
-    empty = [tile.name for tile in cut(chip.grid, chip.params.tiles) if tile not in tiles]
-    logger.info(
-        "%d tiles of %d bins%s; %d were done before.",
-        len(tiles),
-        chip.params.tiles.size,
-        f"; {len(empty)} more are empty and skipped: {', '.join(empty)}" if empty else "",
-        sum(is_done(chip, tile) for tile in tiles),
-    )
-
-
-def _find_nuclei(sdata, sources: Sources, params: Params, scratch: Scratch, device: str) -> Regions:
-    raster = sources.raster
-    if sources.nuclei_key is None:
-        regions = segment_stain(
-            sources.image, raster.shape, pixel_size=raster.pixel_size, scratch=scratch, params=params, device=device
-        )
-        if not len(regions):
-            raise DataError(
-                f"No nuclei were found with method {params.nuclei.method!r}: "
-                "try another nuclei.method, give nuclei.diameters, or bring nuclei of your own with nuclei_key=."
-            )
-    else:
-        nuclei = open_nuclei(sdata, sources.nuclei_key, raster)
-        regions = copy_nuclei(nuclei, raster.shape, scratch, params)
-        if not len(regions):
-            raise DataError(f"There are no nuclei in {sources.nuclei_key!r}: every pixel is background.")
-    logger.info("%d nuclei.", len(regions))
-    return regions
-
-
-def _model_of(chip: Chip, tiles, surveyed: Surveyed, genes, model: Model | None, device: str) -> Model:
-    """The model, in the scratch folder where all workers find it; trained, unless there is one."""
-    file = chip.scratch.folder / MODEL
-    if file.exists():
-        try:
-            return read_model(file)
-        except (DataError, StoreError) as error:
-            raise chip.scratch.discard(MODEL, error) from error
-    params = chip.params
-    if model is None:
-        samples, *lessons = choose_lessons(chip, tiles, surveyed)
-        with progress("train", params.training.max_epochs, unit="epoch") as bar:
-            model = fit(
-                *lessons,
-                samples,
-                genes=genes[surveyed.told.genes],
-                bin_size=chip.grid.bin_size,
-                radius=chip.layout.radius,
-                params=params,
-                seed=chip.seed,
-                device=device,
-                on_epoch=show_epoch(bar),
-            )
-    new = chip.scratch.folder / "new"
-    rmtree(new, ignore_errors=True)
-    new.mkdir()
-    write_model(model, new / MODEL)
-    for suffix in (".json", ".safetensors"):  # the weights last: where they are, all is there
-        (new / MODEL).with_suffix(suffix).rename(file.with_suffix(suffix))
-    return model
+    about |= _storable(method.about(method.model(outcome.fit)))
+    return elements(outcome, sources, names, about, in_memory=in_memory)
 
 
 def _versions() -> dict[str, str]:
     return {"sslcst": __version__} | {name: version(name) for name in _PACKAGES}
-
-
-def _provenance(chip: Chip, surveyed: Surveyed, raster: Raster, model: Model) -> dict[str, Any]:
-    """What is needed to know how a result came about, in types that a store holds."""
-    history = [asdict(epoch) for epoch in model.history]
-    return {
-        "params": _storable(chip.params.to_dict()),
-        "versions": _versions(),
-        "seed": chip.seed,
-        "model": {"seed": model.seed, "sha256": model.sha256()},
-        "history": {name: [epoch[name] for epoch in history] for name in history[0]},
-        "coordinate_system": raster.coordinate_system,
-        "bin_size": chip.grid.bin_size,
-        "radius": chip.layout.radius * chip.grid.bin_size,
-        "n_nuclei": len(chip.regions),
-        "n_cores": surveyed.n_cores,
-        "total_counts": surveyed.n_counts,
-    }
 
 
 def _storable(value: Any) -> Any:

@@ -7,25 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 from sslcst.core.nuclei import choose_method
 from sslcst.elements import (
-    Raster,
     channel_of,
     choose_coordinate_system,
     choose_image,
     choose_key,
     choose_points,
+    open_nuclei,
     raster_of,
 )
 from sslcst.params import Params
 from sslcst.pp._nuclei import raster_of_nuclei
-from sslcst.transcripts import TranscriptSource, open_transcripts
+from sslcst.run.pipeline import Input
+from sslcst.transcripts import open_transcripts
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
 @dataclass(frozen=True)
-class Sources:
-    """What a run reads.
+class Sources(Input):
+    """What a run reads, and what it is called.
 
     Parameters
     ----------
@@ -33,22 +34,10 @@ class Sources:
         The raster, or the shapes, that are read.
     points_key
         The transcripts.
-    nuclei_key
-        Nuclei that are given, or None.
-    image
-        The stain (y, x), an array that is read by slices, or None where nuclei are given.
-    raster
-        The pixels of stain and results.
-    transcripts
-        Checked, and ready to be read.
     """
 
     keys: tuple[str, ...]
     points_key: str
-    nuclei_key: str | None
-    image: Any | None
-    raster: Raster
-    transcripts: TranscriptSource
 
     @property
     def about(self) -> dict[str, Any]:
@@ -88,14 +77,16 @@ def choose_sources(
         coordinate_system = choose_coordinate_system(sdata, [image_key, points_key], coordinate_system)
         raster = raster_of(sdata, image_key, coordinate_system)
         image, keys = channel_of(sdata, image_key, channel).data, (image_key,)
+        nuclei = None
     else:
         choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
         coordinate_system = choose_coordinate_system(sdata, [nuclei_key, points_key], coordinate_system)
         raster = raster_of_nuclei(
             sdata, nuclei_key, image_key=image_key, points_key=points_key, coordinate_system=coordinate_system
         )
-        image, keys = None, (nuclei_key,)
+        image, keys, nuclei = None, (nuclei_key,), open_nuclei(sdata, nuclei_key, raster)
     transcripts = open_transcripts(
         sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster, params=params.transcripts
     )
-    return Sources(keys, points_key, nuclei_key, image, raster, transcripts), params
+    points = sdata.points[points_key]
+    return Sources(raster, image, nuclei_key, nuclei, transcripts, points, keys, points_key), params

@@ -1,7 +1,7 @@
 """To which of several near nuclei a bin belongs: by distance, and by what its transcripts share with each cell.
 
-A cell's expression profile is known from its nucleus and from what surely is its cytoplasm. How far profiles tell neighbours
-apart differs between tissues, and is learnt at bins that clearly belong to one of them.
+A cell's expression profile is known from its nucleus and from what surely is its cytoplasm. How far profiles tell
+neighbours apart differs between tissues, and is learnt at bins that clearly belong to one of them.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _TRUST = np.linspace(0, 1.5, 151)
 def compare_profiles(
     around: Surroundings, spots: Spots, inside: np.ndarray, *, gene_total: np.ndarray, radius: float
 ) -> np.ndarray:
-    """Log-likelihood of the transcripts around each bin under the expression profile of each cell near, relative to all.
+    """Log-likelihood of the transcripts around each bin under the profile of each cell near, relative to the tissue's.
 
-    Those in nuclei and outside cells are not asked, and a bin's own transcripts are taken out of the profile that they are
-    compared with.
+    Those in nuclei and outside cells are not asked, and a bin's own transcripts are taken out of the profile that
+    they are compared with.
 
     Parameters
     ----------
@@ -76,8 +76,10 @@ def halo(extent: int, *, radius: float, reach: float) -> int:
 
     A cell near a bin of the window reaches from `reach` beyond, over its nucleus, to `reach` on its other side.
     """
-    return int(np.ceil(2 * reach + extent + _HALF_WINDOW * radius)) + 1 + density.halo(
-        extent, radius=radius, max_distance=reach
+    return (
+        int(np.ceil(2 * reach + extent + _HALF_WINDOW * radius))
+        + 1
+        + density.halo(extent, radius=radius, max_distance=reach)
     )
 
 
@@ -141,7 +143,7 @@ def tally_ratios(
 
 
 def trust_of(ratios: np.ndarray) -> float:
-    """How far expression profiles can be trusted: the factor of log-likelihood ratios that best tells clear bins apart."""
+    """How far profiles can be trusted: the factor of log-likelihood ratios that best tells clear bins apart."""
     ratio = _STEP * np.arange(-_LEVELS, _LEVELS + 1)
     return float(_TRUST[np.argmin([ratios @ np.logaddexp(0, -trust * ratio) for trust in _TRUST])])
 

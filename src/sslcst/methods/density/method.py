@@ -32,6 +32,8 @@ class DensityFit:
         How far these tell neighbours apart, see `composition.trust_of`.
     """
 
+    method: ClassVar[str] = "density"
+
     levels: Levels | None = None
     genes: np.ndarray | None = None
     trust: float = 0.0
@@ -83,9 +85,9 @@ class Density(Method):
             owner = composition.assign_bins(around, likelihood, fit.trust, radius=window.tissue.radius)
         return fill_holes(keep_attached(np.where(inside, owner, 0), window.nuclei))
 
-    def about(self, fit: DensityFit) -> dict[str, Any]:
+    def about(self, model: DensityFit) -> dict[str, Any]:
         """The levels."""
-        return {"levels": asdict(fit.levels)} | ({"trust": fit.trust} if self.params.density.expression else {})
+        return {"levels": asdict(model.levels)} | ({"trust": model.trust} if self.params.density.expression else {})
 
     def _tally(self, window: Window, fit: None) -> Part:
         return Part(vars(tally_rings(window.surroundings, reach=window.tissue.max_distance, owned=window.own_bins)))
@@ -116,9 +118,7 @@ class Density(Method):
         share = cell_share(window.surroundings, fit.levels, radius=radius)
         inside = (share >= self.params.density.threshold) | (window.nuclei > 0)
         likelihood = self._compare(window, fit, inside)
-        ratios = composition.tally_ratios(
-            window.surroundings, likelihood, inside, radius=radius, owned=window.own_bins
-        )
+        ratios = composition.tally_ratios(window.surroundings, likelihood, inside, radius=radius, owned=window.own_bins)
         return Part({"ratios": ratios})
 
     def _trust(self, parts: Sequence[dict], tissue: Tissue, fit: DensityFit) -> DensityFit:

@@ -9,9 +9,9 @@ import numpy as np
 from scipy import sparse
 
 from sslcst.core.geometry import nearest_spots
-from sslcst.methods.ssl_cst.sampling import Samples
 from sslcst.core.spots import Spots
 from sslcst.methods.ssl_cst.params import SslCstParams, TrainingParams
+from sslcst.methods.ssl_cst.sampling import Samples
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy as np
 from sslcst.methods.ssl_cst.features import Features, crop_side
 from sslcst.methods.ssl_cst.inputs import make_inputs
 from sslcst.methods.ssl_cst.model import Model
+from sslcst.methods.ssl_cst.params import SslCstParams
 from sslcst.methods.ssl_cst.sampling import Samples, set_apart
 from sslcst.methods.ssl_cst.training import Epoch, train_encoder
-from sslcst.methods.ssl_cst.params import SslCstParams
 
 logger = logging.getLogger("sslcst")
 

@@ -9,8 +9,8 @@ import numba
 import numpy as np
 from scipy import ndimage
 
-from sslcst.methods.ssl_cst.sampling import direction_vectors
 from sslcst.core.spots import Spots
+from sslcst.methods.ssl_cst.sampling import direction_vectors
 
 _FAINT = 0.05  # of a spot's weight at its own place: with less than that around, a bin counts as empty surroundings
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from sslcst.core.geometry import normalize_distance, normalize_position
 from sslcst.methods.ssl_cst.encoder import Field, Tokens
 from sslcst.methods.ssl_cst.encoder.neighborhood import Neighborhood
 from sslcst.methods.ssl_cst.features import Features, crop_side
-from sslcst.core.geometry import normalize_distance, normalize_position
-from sslcst.methods.ssl_cst.symmetry import N_TURNS, turn_matrices, turned_classes
 from sslcst.methods.ssl_cst.params import EncoderParams, TrainingParams
+from sslcst.methods.ssl_cst.symmetry import N_TURNS, turn_matrices, turned_classes
 
 BLOCK = 512  # bins; side of what goes through the field encoder at once
 _THREADS = torch.get_num_threads()

@@ -99,24 +99,28 @@ class SslCst(Method):
             params=self.params.flow,
         )
 
-    def check_model(self, model: Any, tissue: Tissue) -> SslCstFit:
+    def model(self, fit: SslCstFit) -> Model:
+        """The trained encoder."""
+        return fit.model
+
+    def fit_of(self, model: Model, tissue: Tissue) -> SslCstFit:
         """A model for spots of the same size, most of whose genes are there."""
         check_scale(model, tissue.grid)
         return SslCstFit(model=model, places=model.places(tissue.genes))
 
-    def keep(self, fit: SslCstFit, folder: Path) -> None:
+    def keep(self, model: Model, folder: Path) -> None:
         """The model as a file."""
-        write_model(fit.model, folder / _MODEL)
+        write_model(model, folder / _MODEL)
 
-    def recall(self, folder: Path) -> SslCstFit:
+    def recall(self, folder: Path) -> Model:
         """The model of `keep`."""
-        return SslCstFit(model=read_model(folder / _MODEL))
+        return read_model(folder / _MODEL)
 
-    def about(self, fit: SslCstFit) -> dict[str, Any]:
+    def about(self, model: Model) -> dict[str, Any]:
         """The model's seed and hash, and how its training went."""
-        history = [asdict(epoch) for epoch in fit.model.history]
+        history = [asdict(epoch) for epoch in model.history]
         return {
-            "model": {"seed": fit.model.seed, "sha256": fit.model.sha256()},
+            "model": {"seed": model.seed, "sha256": model.sha256()},
             "history": {name: [epoch[name] for epoch in history] for name in history[0]},
         }
 
@@ -124,9 +128,7 @@ class SslCst(Method):
         tissue, spots = window.tissue, window.spots
         cores, n_small, n_irregular = cores_of(window, self.params.erosion, self.seed)
         relations = relate(spots, window.nuclei, cores, tissue.regions)
-        surveyed = survey(
-            spots, relations, radius=tissue.radius, params=self.params.sampling, owned=window.owned
-        )
+        surveyed = survey(spots, relations, radius=tissue.radius, params=self.params.sampling, owned=window.owned)
         own = Spots(tissue.grid.view(window.own), spots.index[window.owned], spots.counts[window.owned])
         statistics = vars(surveyed) | vars(GeneMoments.of(own)) | {"n_small": n_small, "n_irregular": n_irregular}
         return Part(statistics, of_spots={"core": relations.core[window.owned]})
@@ -171,9 +173,7 @@ class SslCst(Method):
         spots, radius = window.spots, window.tissue.radius
         distance = self._distance(window, spots.index)
         counts = take_genes(spots.counts, fit.genes)
-        gathered = gather(
-            spots, fit.samples, counts, distance, radius=radius, params=self.params, owned=window.owned
-        )
+        gathered = gather(spots, fit.samples, counts, distance, radius=radius, params=self.params, owned=window.owned)
         return Part(vars(gathered))
 
     def _train(self, parts: Sequence[dict], tissue: Tissue, so_far: SslCstFit) -> SslCstFit:
@@ -189,7 +189,7 @@ class SslCst(Method):
                 device=self.device,
                 on_epoch=lambda epoch: bar and bar.update(),
             )
-        return self.check_model(model, tissue)
+        return self.fit_of(model, tissue)
 
     def _seen_by_encoder(self, tissue: Tissue, fit: SslCstFit) -> int:
         layers = fit.model.encoder_params.depth if fit.model.encoder_params.kind == "field" else 1

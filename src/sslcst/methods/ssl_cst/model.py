@@ -6,14 +6,15 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from sslcst.methods.ssl_cst.encoder import Encoder
 from sslcst.core.spots import Grid
-from sslcst.methods.ssl_cst.training import Epoch
 from sslcst.errors import DataError
+from sslcst.methods.ssl_cst.encoder import Encoder
 from sslcst.methods.ssl_cst.params import EncoderParams
+from sslcst.methods.ssl_cst.training import Epoch
 
 logger = logging.getLogger("sslcst")
 
@@ -43,6 +44,8 @@ class Model:
     history
         The epochs of the training.
     """
+
+    method: ClassVar[str] = "ssl-cst"
 
     encoder: Encoder
     encoder_params: EncoderParams

@@ -70,8 +70,8 @@ def read_model(path: str | Path) -> Model:
 
     from sslcst.methods.ssl_cst.encoder import make_encoder
     from sslcst.methods.ssl_cst.model import Model
-    from sslcst.methods.ssl_cst.training import Epoch
     from sslcst.methods.ssl_cst.params import EncoderParams
+    from sslcst.methods.ssl_cst.training import Epoch
 
     weights, card = _files(path)
     try:

@@ -231,7 +231,10 @@ class FlowParams(Section):
 
     def _check_bounds(self) -> None:
         check(
-            self.smoothing in ("confidence", "mean", None), "smoothing", self.smoothing, "must be 'confidence' or 'mean'"
+            self.smoothing in ("confidence", "mean", None),
+            "smoothing",
+            self.smoothing,
+            "must be 'confidence' or 'mean'",
         )
         check_share(self, "threshold")
         check(self.step is None or self.step >= 1, "step", self.step, "must be at least 1")

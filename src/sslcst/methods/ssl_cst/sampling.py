@@ -14,10 +14,10 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from scipy import ndimage
 
-from sslcst.methods.ssl_cst.relations import Relations
 from sslcst.core.spots import Spots
 from sslcst.errors import DataError
 from sslcst.methods.ssl_cst.params import SamplingParams
+from sslcst.methods.ssl_cst.relations import Relations
 
 logger = logging.getLogger("sslcst")
 

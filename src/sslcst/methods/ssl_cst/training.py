@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from sslcst.errors import TrainingError
 from sslcst.methods.ssl_cst.encoder import Encoder, Field, Tokens, make_encoder
 from sslcst.methods.ssl_cst.inputs import BLOCK, GeneCounts, Inputs, Targets
-from sslcst.methods.ssl_cst.sampling import Samples
-from sslcst.errors import TrainingError
 from sslcst.methods.ssl_cst.params import EncoderParams, TrainingParams
+from sslcst.methods.ssl_cst.sampling import Samples
 
 
 @dataclass(frozen=True)

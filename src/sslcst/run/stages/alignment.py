@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from sslcst.core.alignment import Alignment, coarse_counts, coarse_mean, coarse_step, find_alignment
-from sslcst.run.stages.transcripts import transcripts_in
 from sslcst.core.geometry import Regions
+from sslcst.run.stages.transcripts import transcripts_in
 from sslcst.run.workspace import Workspace
 
 _BAND = 2048  # pixels of the labels that are read at once

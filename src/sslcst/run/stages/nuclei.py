@@ -16,10 +16,10 @@ from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_int
 from sslcst.core.nuclei.sslcst import DIAMETER, typical_diameter
 from sslcst.elements import NucleusSource, read_part
 from sslcst.params import Params
-from sslcst.run.scratch import Scratch
-from sslcst.run.workspace import NUCLEI
 from sslcst.run.execute import computing, run
+from sslcst.run.scratch import Scratch
 from sslcst.run.tiling import Ranges, squares
+from sslcst.run.workspace import NUCLEI
 
 _CHUNK = 1024  # pixels
 _HALO = 8  # diameters of a nucleus that are seen around a tile

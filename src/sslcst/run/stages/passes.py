@@ -32,15 +32,15 @@ def learn(workspace: Workspace, tiles: list[Tile], tissue: Tissue, method: Metho
     scratch, mark = workspace.scratch, f"{_FIT}/done.json"
     folder = scratch.path(mark).parent
     if scratch.is_finished(mark):
-        fit = method.recall(folder)
-        if fit is not None:
-            return method.check_model(fit, tissue)
+        model = method.recall(folder)
+        if model is not None:
+            return method.fit_of(model, tissue)
     fit = None
     for each in method.learning:
         _map(workspace, tiles, tissue, method, each, fit)
         parts = [statistics(scratch, each.name, tile) for tile in tiles]
         fit = each.fit(parts, tissue, fit)
-    method.keep(fit, folder)
+    method.keep(method.model(fit), folder)
     scratch.finish(mark, [f"{_FIT}/{file.name}" for file in folder.iterdir()])
     return fit
 

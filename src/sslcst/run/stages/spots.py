@@ -1,4 +1,4 @@
-"""Spots and surroundings of each tile, and what they add up to: what is known of a tissue before a method looks at it."""
+"""Spots and surroundings of each tile, and what they add up to, before a method looks at the tissue."""
 
 from __future__ import annotations
 

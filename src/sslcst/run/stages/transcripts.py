@@ -117,4 +117,3 @@ def transcripts_in(ranges: Ranges, grid: Grid, scratch: Scratch, side: int) -> B
         records["count"],
         records["transcript"],
     )
-

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sslcst.methods.ssl_cst.sampling import N_DIRECTIONS
 from sslcst.methods.ssl_cst.params import EncoderParams
+from sslcst.methods.ssl_cst.sampling import N_DIRECTIONS
 
 if TYPE_CHECKING:
     from sslcst.methods.ssl_cst.inputs import GeneCounts

@@ -1,0 +1,118 @@
+"""A tissue in memory: one window, on which the passes of a method run as they do on tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from sslcst.core.cells import Occupancy
+from sslcst.core.density import Surroundings, look_around
+from sslcst.core.geometry import Regions
+from sslcst.core.layout import Layout
+from sslcst.core.spots import Spots
+from sslcst.methods.base import Fit, Method, Part, Ranges, Tissue, Window
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Arrays of a whole tissue; a source of its one window (`sslcst.methods.base.Source`).
+
+    Parameters
+    ----------
+    spots_
+        The occupied bins.
+    layout
+        Grid and scale.
+    labels
+        Nucleus labels (y, x).
+    image
+        The stain (y, x), if there is one.
+    n_nearest
+        Nuclei that are sought around each bin.
+    by_spot, by_bin
+        What passes gave.
+    """
+
+    spots_: Spots
+    layout: Layout
+    labels: np.ndarray
+    image: np.ndarray | None
+    n_nearest: int
+    by_spot: dict[str, np.ndarray] = field(default_factory=dict)
+    by_bin: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @cached_property
+    def _around(self) -> Surroundings:
+        nuclei, layout = self.layout.grid.from_raster(self.labels), self.layout
+        return look_around(
+            self.spots_.totals(), nuclei, radius=layout.radius, reach=layout.max_distance, n_nearest=self.n_nearest
+        )
+
+    def spots(self, ranges: Ranges, *, counts: bool) -> Spots:
+        """See `Source`."""
+        return self.spots_
+
+    def surroundings(self, ranges: Ranges) -> Surroundings:
+        """See `Source`."""
+        return self._around
+
+    def of_spots(self, name: str, ranges: Ranges) -> np.ndarray:
+        """See `Source`."""
+        return self.by_spot[name]
+
+    def of_bins(self, name: str, ranges: Ranges) -> np.ndarray:
+        """See `Source`."""
+        return self.by_bin[name]
+
+    def has_of_bins(self, name: str) -> bool:
+        """See `Source`."""
+        return name in self.by_bin
+
+    def nuclei(self, pixels: tuple[slice, slice]) -> np.ndarray:
+        """See `Source`."""
+        return self.labels[pixels]
+
+    def stain(self, pixels: tuple[slice, slice]) -> np.ndarray | None:
+        """See `Source`."""
+        return None if self.image is None else self.image[pixels]
+
+    def window(self, genes: np.ndarray, block: int) -> Window:
+        """The one window, of the tissue."""
+        grid, spots = self.layout.grid, self.spots_
+        nuclei = self._around.in_nucleus
+        tissue = Tissue(
+            grid=grid,
+            regions=Regions.of(self.labels),
+            radius=self.layout.radius,
+            max_distance=self.layout.max_distance,
+            genes=genes,
+            gene_total=np.asarray(spots.counts.sum(axis=0), np.int64).ravel(),
+            n_spots=len(spots),
+            spacing=Occupancy.of(nuclei, nuclei[spots.place]).spacing,
+            block=block,
+        )
+        return Window(tissue, grid.ranges, grid.ranges, self)
+
+
+def learn(method: Method, window: Window) -> Fit:
+    """The fit of a method to a tissue in memory."""
+    fit = None
+    for each in method.learning:
+        part = each.map(window, fit)
+        _keep(window, part)
+        fit = each.fit([part.statistics], window.tissue, fit)
+    return fit
+
+
+def predict(method: Method, window: Window, fit: Fit) -> Part:
+    """The method's last pass."""
+    part = method.prediction.map(window, fit)
+    _keep(window, part)
+    return part
+
+
+def _keep(window: Window, part: Part) -> None:
+    window.source.by_spot.update(part.of_spots)
+    window.source.by_bin.update(part.of_bins)

@@ -1,0 +1,72 @@
+"""What the steps of a method read: the spots and nuclei of an object, as the one window of a tissue in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sslcst.elements import (
+    Raster,
+    choose_image,
+    choose_key,
+    full_scale,
+    raster_of,
+    read_channel,
+    read_nuclei,
+)
+from sslcst.methods.base import Method, Window
+from sslcst.pp._spots import as_spots
+from sslcst.run.memory import InMemory
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+def prediction_key(spots_key: str) -> str:
+    """Name of the image that holds what a method predicts of all bins."""
+    return f"{spots_key}_prediction"
+
+
+def spots_table(sdata: SpatialData, spots_key: str) -> AnnData:
+    """The table of spots of that name."""
+    return sdata.tables[choose_key(sdata.tables, spots_key, kind="table of spots", argument="spots_key")]
+
+
+def raster_of_spots(sdata: SpatialData, table: AnnData) -> Raster:
+    """The pixels of the nuclei that the spots were binned on."""
+    about = table.uns["sslcst"]
+    return raster_of(sdata, about["nuclei_key"], about["coordinate_system"])
+
+
+def open_window(
+    sdata: SpatialData,
+    spots_key: str,
+    method: Method,
+    *,
+    block: int,
+    image_key: str | None = None,
+    channel: str | int | None = None,
+) -> Window:
+    """The tissue of a table of spots, with what `sslcst.tl.predict` gave if it did.
+
+    Raises
+    ------
+    KeyMissingError
+        There is no such table, or its nuclei are gone; no such image or channel.
+    """
+    table = spots_table(sdata, spots_key)
+    nuclei_key = table.uns["sslcst"]["nuclei_key"]
+    choose_key(sdata.labels, nuclei_key, kind="labels element", argument="nuclei_key")
+    nuclei = read_nuclei(sdata, nuclei_key, raster_of_spots(sdata, table))
+    image = None if image_key is None else read_channel(sdata, choose_image(sdata, image_key), channel)
+    spots, layout = as_spots(table)
+    by_spot = {name: table.obs[name].to_numpy() for name in ("probability",) if name in table.obs}
+    by_spot |= {name: np.asarray(table.obsm[name]) for name in ("direction",) if name in table.obsm}
+    by_bin = {}
+    if prediction_key(spots_key) in sdata.images:
+        planes = full_scale(sdata.images[prediction_key(spots_key)])
+        by_bin = {str(name): planes.sel(c=name).to_numpy() for name in planes.coords["c"].values}
+    source = InMemory(spots, layout, nuclei, image, method.n_nearest, by_spot, by_bin)
+    return source.window(np.asarray(table.var_names), block)
