@@ -30,7 +30,8 @@ class ReparameterizedLinear(nn.Module):
     def __init__(self, width_in: int, width_out: int, noise: float) -> None:
         super().__init__()
         self.linear = nn.Linear(width_in, width_out)
-        self.spread = noise * float(self.linear.weight.detach().std())
+        weight = self.linear.weight.detach()
+        self.spread = 0.0 if weight.is_meta else noise * float(weight.std())  # of "meta" nothing but the shape is asked
 
     def forward(self, r: torch.Tensor) -> torch.Tensor:
         """Tokens r (..., width_in) -> (..., width_out)."""
