@@ -9,8 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import dask
+import dask.array as da
 import numba
 import torch
+import zarr
+from zarr.storage import LocalStore
 
 from sslcst._logging import logger, progress
 from sslcst.errors import ClusterError
@@ -31,6 +34,18 @@ def active_client() -> Any | None:
         return distributed.get_client()
     except ValueError:  # what it raises for "there is none"
         return None
+
+
+def with_real_paths(array: Any) -> Any:
+    """An array of dask that is read from the same files in whatever directory a worker is."""
+    if not isinstance(array, da.Array):
+        return array
+    real = {
+        key: zarr.open_array(value.store.root.resolve() / value.path, mode="r")
+        for key, value in dict(array.dask).items()
+        if isinstance(value, zarr.Array) and isinstance(value.store, LocalStore) and not value.store.root.is_absolute()
+    }
+    return da.Array(dict(array.dask) | real, array.name, array.chunks, meta=array) if real else array
 
 
 def run(stage: str, task: Callable[[Any, T], Any], job: Any, items: Sequence[T], *, unit: str = "tile") -> list[Any]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from shutil import rmtree
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -24,17 +23,17 @@ from sslcst.core.model import check_scale
 from sslcst.device import choose_device
 from sslcst.elements import Raster, open_nuclei
 from sslcst.errors import ClusterError, DataError, SslcstError, StoreError
-from sslcst.fingerprint import fingerprint
+from sslcst.fingerprint import fingerprint, recorded
 from sslcst.model_file import read_model, write_model
 from sslcst.names import check_name
 from sslcst.params import Params
+from sslcst.places import real_store, temporary_folder
 from sslcst.scratch import Scratch
 from sslcst.store import (
     add_to_object,
     check_free,
     commit,
     finish,
-    is_half_published,
     locked,
     read_back,
     scratch_folder,
@@ -66,6 +65,7 @@ if TYPE_CHECKING:
     from sslcst.core.model import Model
 
 _KINDS = {"nuclei": "labels", "cells": "labels", "outlines": "shapes", "transcripts": "points", "table": "tables"}
+_MODEL_DONE = "model.done"
 _PACKAGES = ("spatialdata", "torch", "numpy", "scipy", "scikit-image")
 
 
@@ -169,60 +169,84 @@ def segment(
     params = Params.of(params)
     device = choose_device(device)
     results = _results(key_added, shapes=shapes, assign_points=assign_points)
-    if not is_half_published(sdata):
-        check_free(sdata, results, overwrite=overwrite)
-    sources, params = choose_sources(
-        sdata,
-        image_key=image_key,
-        channel=channel,
-        points_key=points_key,
-        gene_key=gene_key,
-        count_key=count_key,
-        nuclei_key=nuclei_key,
-        coordinate_system=coordinate_system,
-        params=params,
-    )
+    store = real_store(sdata)
+    keys = {
+        "image_key": image_key,
+        "channel": channel,
+        "points_key": points_key,
+        "gene_key": gene_key,
+        "count_key": count_key,
+        "nuclei_key": nuclei_key,
+        "coordinate_system": coordinate_system,
+    }
     about = {
         "params": params.to_dict(),
         "versions": _versions(),
         "seed": seed,
         "model": None if model is None else model.sha256(),
         "device": device,
-        "sources": sources.about,
         "results": results,
     }
+    # Once results are published in the place of what they were made of, the call alone tells whose they are.
+    call = "" if results.keys().isdisjoint((nuclei_key, points_key)) else f"{fingerprint(sdata, (), about | keys)}-"
     with ExitStack() as stack:
-        if sdata.path is None:
-            run_id = uuid4().hex
-            folder = Path(stack.enter_context(TemporaryDirectory(prefix="sslcst-")))
-        else:
-            store = Path(sdata.path)
+        finished, done = [], None
+        if store is not None:
             stack.enter_context(locked(store))
-            run_id = fingerprint(sdata, sources.keys, about)
-            if run_id in finish(store):
-                logger.info("A run that was stopped while it wrote its results is now complete.")
-                add_to_object(sdata, read_back(store, results), results)
+            finished = finish(store)
+            done = None if overwrite else recorded(store, results)
+        if call and any(run and run.startswith(call) for run in finished):
+            _take_over(sdata, store, results)
+            return
+        if done is None:
+            check_free(sdata, results, overwrite=overwrite)
+        sources, params = choose_sources(sdata, **keys, params=params)
+        if store is None:
+            run_id, folder = uuid4().hex, stack.enter_context(temporary_folder())
+        else:
+            about |= {"params": params.to_dict(), "sources": sources.about}
+            run_id, folder = call + fingerprint(sdata, sources.keys, about), scratch_folder(store, key_added)
+            if run_id in (*finished, done):
+                _take_over(sdata, store, results)
                 return
             check_free(sdata, results, overwrite=overwrite)
-            folder = scratch_folder(store, key_added)
         scratch = Scratch(folder)
         stages = stack.enter_context(collect_stages())
-        try:
+        with _kept(scratch, in_memory=store is None):
             if scratch.open(run_id):
                 logger.info("Going on with a run that was stopped, from what lies in %s.", folder)
             elements = _run(sdata, sources, params, scratch, results, model=model, device=device, seed=seed)
             elements[f"{key_added}_table"].uns["sslcst"] |= {"run": run_id}
             with progress("write"):
                 commit(sdata, elements, results, folder=folder)
-        except OSError as error:
-            where = f"What was done lies in {folder}: the same call goes on from there." if sdata.path else ""
-            raise StoreError(f"{error}. The data are as they were. {where}") from error
-        except (ClusterError, StoreError):
-            raise
-        except SslcstError:  # to be called again with other input or other parameters
-            scratch.remove()
-            raise
         logger.info("%s", stages)
+
+
+def _take_over(sdata: SpatialData, store: Path, results: dict[str, str]) -> None:
+    """Add to the object what it does not hold of the results that an earlier, equal run wrote to its store."""
+    logger.info("An earlier run with the same input and arguments has written %s: nothing is left to do.", [*results])
+    add_to_object(sdata, read_back(store, results), results)
+
+
+@contextmanager
+def _kept(scratch: Scratch, *, in_memory: bool) -> Iterator[None]:
+    """Keep what was done when a run is stopped, unless it is to be called with other input or other parameters."""
+    where = "" if in_memory else f"What was done lies in {scratch.folder}: the same call goes on from there."
+    try:
+        yield
+    except KeyboardInterrupt:
+        logger.warning("Stopped. The data are as they were. %s", where)
+        raise
+    except (ClusterError, StoreError):
+        raise
+    except OSError as error:
+        raise StoreError(f"{error}. The data are as they were. {where}") from error
+    except SslcstError:
+        scratch.remove()
+        raise
+    finally:
+        if scratch.is_empty():
+            scratch.remove()
 
 
 def _results(key_added: str, *, shapes: bool, assign_points: bool) -> dict[str, str]:
@@ -334,11 +358,8 @@ def _find_nuclei(sdata, sources: Sources, params: Params, scratch: Scratch, devi
 def _model_of(chip: Chip, tiles, surveyed: Surveyed, genes, model: Model | None, device: str) -> Model:
     """The model, in the scratch folder where all workers find it; trained, unless there is one."""
     file = chip.scratch.folder / MODEL
-    if file.exists():
-        try:
-            return read_model(file)
-        except (DataError, StoreError) as error:
-            raise chip.scratch.discard(MODEL, error) from error
+    if chip.scratch.is_finished(_MODEL_DONE):
+        return read_model(file)
     params = chip.params
     if model is None:
         samples, *lessons = choose_lessons(chip, tiles, surveyed)
@@ -358,8 +379,10 @@ def _model_of(chip: Chip, tiles, surveyed: Surveyed, genes, model: Model | None,
     rmtree(new, ignore_errors=True)
     new.mkdir()
     write_model(model, new / MODEL)
-    for suffix in (".json", ".safetensors"):  # the weights last: where they are, all is there
-        (new / MODEL).with_suffix(suffix).rename(file.with_suffix(suffix))
+    names = [file.with_suffix(suffix).name for suffix in (".json", ".safetensors")]
+    for name in names:
+        (new / name).replace(chip.scratch.folder / name)
+    chip.scratch.finish(_MODEL_DONE, names)
     return model
 
 
