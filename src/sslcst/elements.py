@@ -12,6 +12,7 @@ import pandas as pd
 
 from sslcst._logging import logger
 from sslcst.core.counts import owners
+from sslcst.core.threads import check_process
 from sslcst.errors import DataError, KeyMissingError
 
 if TYPE_CHECKING:
@@ -71,7 +72,10 @@ def choose_key(
     ------
     KeyMissingError
         There is no such name, or several could be meant; the message lists the candidates.
+    ProcessError
+        This process cannot compute, nor read.
     """
+    check_process()
     candidates = list(candidates)
     listed = ", ".join(map(repr, candidates)) or "none"
     if key is not None:

@@ -16,6 +16,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from sslcst._logging import logger, progress
+from sslcst.core.threads import settle
 from sslcst.errors import ClusterError
 
 T = TypeVar("T")
@@ -112,6 +113,11 @@ def _on_cluster(client: Any, task: Callable[[Any, T], Any], job: Any, items: Seq
 
 
 def _on_worker(item: T, *, task: Callable[[Any, T], Any], job: Any) -> Any:
-    """Run a task with as many compiled threads as the worker lets torch have."""
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-    return task(job, item)
+    """Run a task with as many compiled threads as the worker lets torch have; numba counts them thread by thread."""
+    settle()
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(torch.get_num_threads(), before))
+    try:
+        return task(job, item)
+    finally:
+        numba.set_num_threads(before)
