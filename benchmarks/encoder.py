@@ -38,23 +38,30 @@ from sslcst.methods.ssl_cst.inference import predict_spots
 from sslcst.methods.ssl_cst.inputs import BLOCK, Inputs, Targets, make_inputs
 from sslcst.core.spots import Grid, Spots
 from sslcst.methods.ssl_cst.training import _one_epoch, forward
-from sslcst.params import EncoderParams, TrainingParams
+from sslcst.methods.ssl_cst.params import EncoderParams, TrainingParams
 
 NAMES = ("spot, plain", "spot", "field")
+
+
+class PlainDropout(nn.Dropout):
+    """Torch's own."""
+
+    def forward(self, x, noise=None):
+        return super().forward(x)
 
 
 class PlainSpotEncoder(SpotEncoder):
     """The spot encoder as one would first write it."""
 
-    def __init__(self, n_genes: int, params: EncoderParams) -> None:
-        super().__init__(n_genes, params)
+    def __init__(self, n_genes: int, params: EncoderParams, generator: torch.Generator) -> None:
+        super().__init__(n_genes, params, generator)
         for block in self.blocks:
-            block.rmlp.dropout = nn.Dropout(params.dropout)
+            block.rmlp.dropout = PlainDropout(params.dropout)
 
-    def forward(self, tokens, expression):
+    def forward(self, tokens, expression, noise=None):
         r = expression + self.position(tokens.position) + self.distance(tokens.distance[..., None])
         for block in self.blocks:
-            r = block(r, tokens.present, r.shape[1])
+            r = block(r, tokens.present, r.shape[1], noise)
         return self.read_off(r[:, 0])
 
 
@@ -130,8 +137,9 @@ def measure(args: argparse.Namespace, name: str) -> dict[str, float]:
     """All figures of one network."""
     params = EncoderParams(kind=name.split(",")[0])
     inputs, targets = make_tissue(args, params)
-    torch.manual_seed(0)
-    encoder = (PlainSpotEncoder if name == "spot, plain" else make_encoder)(args.genes, params).to(args.device)
+    make = PlainSpotEncoder if name == "spot, plain" else make_encoder
+    encoder = make(args.genes, params, torch.Generator().manual_seed(0)).to(args.device)
+    noise = torch.Generator(args.device).manual_seed(1)
     flop, moved = counted(inputs, encoder.eval(), params)
     encoder = torch.compile(encoder) if args.compile else encoder
     optimizer = torch.optim.Adam(encoder.parameters(), lr=1e-4)
@@ -148,7 +156,8 @@ def measure(args: argparse.Namespace, name: str) -> dict[str, float]:
 
     def train() -> None:
         with precision(args):
-            _one_epoch(encoder, optimizer, inputs, targets, settings, epoch=1)
+            encoder.train()
+            _one_epoch(encoder, optimizer, inputs, targets, settings, epoch=1, noise=noise)
 
     if args.profile:
         infer()

@@ -17,7 +17,7 @@ from sslcst.methods.ssl_cst.sampling import direction_class, direction_vectors
 from sslcst.core.spots import Grid, Spots
 from sslcst.errors import DataError
 from sslcst.metrics import mean_best_iou
-from sslcst.params import FlowParams
+from sslcst.methods.ssl_cst.params import FlowParams
 
 SEEDS = st.integers(0, 2**32 - 1)
 FIRST_ORPHAN = 1000

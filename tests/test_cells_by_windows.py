@@ -12,7 +12,7 @@ from sslcst.core.cells import find_cells, halo
 from sslcst.methods.ssl_cst.flow import confidence_field, mean_field
 from sslcst.core.geometry import Regions
 from sslcst.core.spots import Grid, Spots
-from sslcst.params import FlowParams
+from sslcst.methods.ssl_cst.params import FlowParams
 
 SIDE, REACH, SPACING = 150, 4.0, 1.0
 SEEDS = st.integers(0, 2**32 - 1)

@@ -11,25 +11,24 @@ import torch
 from scipy import sparse
 from scipy.special import erf
 
-from sslcst.methods.ssl_cst.encoder import SpotEncoder, Tokens
+from sslcst.methods.ssl_cst.encoder import SpotEncoder, Tokens, make_encoder
 from sslcst.methods.ssl_cst.encoder.parts import RMLP, Dropout, ReparameterizedLinear
 from sslcst.methods.ssl_cst.encoder.spot import SpotBlock
 from sslcst.methods.ssl_cst.features import Features
 from sslcst.methods.ssl_cst.inputs import GeneCounts, SpotInputs
 from sslcst.core.spots import Grid, Spots
 from sslcst.methods.ssl_cst.training import forward
-from sslcst.params import EncoderParams
+from sslcst.methods.ssl_cst.params import EncoderParams
 
 N_GENES = 11
 SMALL = EncoderParams(kind="spot", width=8, depth=3, heads=1, hidden=(12, 10))
 
 
 def encoder_of(params: EncoderParams, seed: int = 0) -> SpotEncoder:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        encoder = SpotEncoder(N_GENES, params).eval()
-        for parameter in encoder.parameters():  # away from the ones and zeros that norms and biases start with
-            parameter.data += 0.3 * torch.randn_like(parameter)
+    generator = torch.Generator().manual_seed(seed)
+    encoder = SpotEncoder(N_GENES, params, generator)
+    for parameter in encoder.parameters():  # away from the ones and zeros that norms and biases start with
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
     return encoder
 
 
@@ -98,7 +97,7 @@ def test_network_is_the_papers(heads: int, missing: bool) -> None:
 
 def test_sizes_are_those_of_the_paper() -> None:
     """W1 is N x D, W2 2 x D and W3 D; eight blocks; 16 directions and in or out."""
-    encoder = SpotEncoder(30, EncoderParams(kind="spot", width=16, hidden=(24,)))
+    encoder = make_encoder(30, EncoderParams(kind="spot", width=16, hidden=(24,)))
     assert encoder.expression.shape == (30, 16)
     assert encoder.position.weight.T.shape == (2, 16)
     assert encoder.distance.weight[:, 0].shape == (16,)
@@ -108,7 +107,7 @@ def test_sizes_are_those_of_the_paper() -> None:
 
 def test_the_bias_of_the_tokens_starts_at_0() -> None:
     """Drawn at random it would be the same in every token, and larger than what tells them apart."""
-    encoder = SpotEncoder(N_GENES, SMALL)
+    encoder = make_encoder(N_GENES, SMALL)
     assert not encoder.position.bias.any()
     assert encoder.position.weight.all()
     assert encoder.position.bias.requires_grad
@@ -163,66 +162,69 @@ def test_a_missing_neighbours_content_does_not_leak() -> None:
         assert torch.equal(a, b)
 
 
+def drawing() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
 def plain(**changes: object) -> EncoderParams:
     return replace(EncoderParams(width=6, depth=2, hidden=(5,), dropout=0.0), **changes)
 
 
 def test_the_reparameterisation_is_drawn_anew_in_training_and_never_at_inference() -> None:
-    rmlp = RMLP(plain(noise=0.1))
-    r = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
-    rmlp.train()
-    steps = [rmlp(r) for _ in range(3)]
+    draw = drawing()
+    rmlp, r = RMLP(plain(noise=0.1), draw), torch.randn(4, 6, generator=draw)
+    steps = [rmlp(r, draw) for _ in range(3)]
     assert not any(torch.equal(a, b) for a, b in zip(steps, steps[1:] + steps[:1], strict=True))
-    rmlp.eval()
     assert torch.equal(rmlp(r), rmlp(r))
 
 
 def test_without_noise_an_rmlp_is_plain() -> None:
-    rmlp = RMLP(plain(noise=0.0))
-    r = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    draw = drawing()
+    rmlp, r = RMLP(plain(noise=0.0), draw), torch.randn(4, 6, generator=draw)
     x = r
     for layer in rmlp.layers:
         x = torch.nn.functional.gelu(layer.linear(x))
-    assert torch.equal(rmlp.train()(r), x)
-    assert torch.equal(rmlp.eval()(r), x)
+    assert torch.equal(rmlp(r, draw), x)
+    assert torch.equal(rmlp(r), x)
 
 
 @pytest.mark.parametrize("noise", [0.1, 0.5])
 def test_the_noise_has_the_asked_for_spread(noise: float) -> None:
     """Relative to the weights it is added to; without a trend, and new from step to step."""
-    layer = ReparameterizedLinear(200, 300, noise).train()
+    draw = drawing()
+    layer = ReparameterizedLinear(200, 300, noise, draw)
     unit, weight = torch.eye(200), layer.linear.weight.detach()
     with torch.no_grad():
-        first, second = (layer(unit) - layer.linear.bias - weight.T for _ in range(2))
+        first, second = (layer(unit, draw) - layer.linear.bias - weight.T for _ in range(2))
     assert float(first.std()) == pytest.approx(noise * float(weight.std()), rel=0.02)
     assert abs(float(first.mean())) < 4 * float(first.std()) / 60_000**0.5
     assert abs(np.corrcoef(first.numpy().ravel(), second.numpy().ravel())[0, 1]) < 0.02
 
 
 def test_the_weights_learn_through_the_noise() -> None:
-    layer = ReparameterizedLinear(3, 2, 0.5).train()
-    layer(torch.ones(1, 3)).sum().backward()
+    layer = ReparameterizedLinear(3, 2, 0.5, drawing())
+    layer(torch.ones(1, 3), drawing()).sum().backward()
     assert torch.equal(layer.linear.weight.grad, torch.ones(2, 3))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_dropout_drops_its_share_at_random_and_keeps_the_mean(share: float) -> None:
-    dropout, x = Dropout(share).train(), torch.ones(1001, 333)
-    first, second = dropout(x), dropout(x)
+    dropout, x, draw = Dropout(share), torch.ones(1001, 333), drawing()
+    first, second = dropout(x, draw), dropout(x, draw)
     for out in (first, second):
         assert out.unique().tolist() == pytest.approx([0, 1 / (1 - share)])
         assert float((out == 0).float().mean()) == pytest.approx(share, abs=0.005)
         of_rows = (out == 0).float().mean(dim=1)  # no stripes: rows differ as independent draws do
         assert float(of_rows.std()) == pytest.approx((share * (1 - share) / 333) ** 0.5, rel=0.1)
     assert abs(float(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1])) < 0.01
-    assert torch.equal(Dropout(share).eval()(x), x)
+    assert torch.equal(dropout(x), x)
 
 
 def test_dropout_acts_in_training_alone() -> None:
-    block = SpotBlock(plain(noise=0.0, dropout=0.5))
-    r = torch.randn(2, 4, 6)
-    assert not torch.equal(block.train()(r, None, 4), block(r, None, 4))
-    assert torch.equal(block.eval()(r, None, 4), block(r, None, 4))
+    draw = drawing()
+    block, r = SpotBlock(plain(noise=0.0, dropout=0.5), draw), torch.randn(2, 4, 6, generator=draw)
+    assert not torch.equal(block(r, None, 4, draw), block(r, None, 4, draw))
+    assert torch.equal(block(r, None, 4), block(r, None, 4))
 
 
 # --- What the network reads of the spots -----------------------------------------------------------------------------

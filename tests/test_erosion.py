@@ -29,7 +29,7 @@ from sslcst.methods.ssl_cst.erosion import (
     turned_element,
 )
 from sslcst.errors import DataError, KeyMissingError, ParameterError
-from sslcst.params import ErosionParams
+from sslcst.methods.ssl_cst.params import ErosionParams
 
 ALL = {"min_area": 0, "min_solidity": 0.0}  # no core is dropped
 SMALL_IMAGES = arrays(np.uint32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 3))

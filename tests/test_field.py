@@ -19,18 +19,17 @@ from sslcst.methods.ssl_cst.sampling import direction_class
 from sslcst.core.spots import Grid, Spots
 from sslcst.methods.ssl_cst.symmetry import N_TURNS, turn_matrices, turned_classes
 from sslcst.methods.ssl_cst.training import forward
-from sslcst.params import EncoderParams, TrainingParams
+from sslcst.methods.ssl_cst.params import EncoderParams, TrainingParams
 
 N_GENES = 9
 SMALL = EncoderParams(kind="field", width=8, depth=3, heads=2, hidden=(12,))
 
 
 def encoder_of(params: EncoderParams = SMALL, seed: int = 0) -> FieldEncoder:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        encoder = FieldEncoder(N_GENES, params).eval()
-        for parameter in encoder.parameters():  # away from the ones and zeros that norms and biases start with
-            parameter.data += 0.3 * torch.randn_like(parameter)
+    generator = torch.Generator().manual_seed(seed)
+    encoder = FieldEncoder(N_GENES, params, generator)
+    for parameter in encoder.parameters():  # away from the ones and zeros that norms and biases start with
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
     return encoder
 
 
@@ -251,9 +250,8 @@ def lessons(size: int = 60, crop: float = 1.5):
         torch.from_numpy(np.where(np.arange(120) % 3, direction_class(offset), -1)),
         torch.from_numpy((np.arange(120) % 3 > 0).astype(np.float32)),
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        batches = list(inputs.lessons(targets, TrainingParams(crop=crop, field_size=size)))
+    draw = torch.Generator().manual_seed(0)
+    batches = list(inputs.lessons(targets, TrainingParams(crop=crop, field_size=size), draw))
     return index, inputs, targets, batches
 
 
@@ -300,12 +298,12 @@ def test_a_lesson_is_the_tissue_turned_square_by_square() -> None:
     assert len(used) > 8
 
 
-def test_lessons_differ_from_epoch_to_epoch_and_come_again_with_the_seed() -> None:
+def test_lessons_differ_from_epoch_to_epoch_and_come_again_with_the_generators_state() -> None:
     _, inputs, targets, first = lessons()
     again = lessons()[3]
     for (a, _), (b, _) in zip(first, again, strict=True):
         assert torch.equal(a.spot, b.spot)
-    later = list(inputs.lessons(targets, TrainingParams(crop=1.5, field_size=60)))
+    later = list(inputs.lessons(targets, TrainingParams(crop=1.5, field_size=60), torch.Generator().manual_seed(1)))
     assert not all(torch.equal(a.spot, b.spot) for (a, _), (b, _) in zip(first, later, strict=False))
 
 

@@ -26,7 +26,7 @@ LAYERS = [
     {"params"},
     {"core", "metrics"},
     {"scratch"},
-    {"device", "elements", "fingerprint", "model_file", "repair", "store", "tiles", "transcripts"},
+    {"device", "elements", "fingerprint", "model_file", "places", "repair", "store", "tiles", "transcripts"},
     {"pp", "tl", "pl", "io", "datasets"},
     {"_demo", "report"},
     {"cli"},

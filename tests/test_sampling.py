@@ -27,7 +27,7 @@ from sslcst.methods.ssl_cst.sampling import (
 )
 from sslcst.core.spots import Grid, Spots
 from sslcst.errors import DataError
-from sslcst.params import SamplingParams
+from sslcst.methods.ssl_cst.params import SamplingParams
 
 RADIUS = 6.0
 

@@ -26,7 +26,7 @@ from sslcst.methods.ssl_cst.sampling import Samples, choose_samples, set_apart, 
 from sslcst.core.spots import Grid, Spots
 from sslcst.methods.ssl_cst.training import Epoch, forward, losses, train_encoder
 from sslcst.errors import DataError, TrainingError
-from sslcst.params import EncoderParams, SamplingParams, TrainingParams
+from sslcst.methods.ssl_cst.params import EncoderParams, SamplingParams, TrainingParams
 
 N_GENES = 17
 TINY = {kind: EncoderParams(kind=kind, width=16, depth=2, hidden=(16,)) for kind in ("spot", "field")}

@@ -35,16 +35,25 @@ def as_counts(values: np.ndarray, what: str) -> np.ndarray:
     DataError
         One is negative, not finite, no whole number, or beyond `LARGEST_COUNT`.
     """
+    return as_whole(values, f"{what} must hold counts", 0, LARGEST_COUNT)
+
+
+def as_whole(values: np.ndarray, rule: str, low: int, high: int) -> np.ndarray:
+    """Whole numbers within bounds, of any type, as int64.
+
+    Raises
+    ------
+    DataError
+        One is no such number; the message begins with the rule.
+    """
     if values.dtype.kind in "biuf":
-        good = (values >= 0) & (values <= LARGEST_COUNT) & (values == np.floor(values))
+        good = (values >= low) & (values <= high) & (values == np.floor(values))
         if good.all():
             return values.astype(np.int64)
         found = f"{values[~good][0]} in {len(good) - good.sum():,} of {len(good):,} places"
     else:
         found = f"values of type {values.dtype}"
-    raise DataError(
-        f"{what} must hold counts: whole numbers that are not negative, at most {LARGEST_COUNT:,}; there are {found}."
-    )
+    raise DataError(f"{rule}: whole numbers from {low:,} to {high:,}; there are {found}.")
 
 
 def gene_codes(names: Iterable[object], *, literal: bool = False) -> tuple[np.ndarray, pd.Index]:

@@ -10,11 +10,16 @@ def choose_device(device: str | None) -> str:
 
     Raises
     ------
+    ProcessError
+        This process cannot compute.
     BackendError
         The asked-for device is not there.
     """
     import torch
 
+    from sslcst.core.threads import check_process
+
+    check_process()
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():

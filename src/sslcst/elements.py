@@ -12,6 +12,7 @@ import pandas as pd
 
 from sslcst._logging import logger
 from sslcst.core.counts import owners
+from sslcst.core.threads import check_process
 from sslcst.errors import DataError, KeyMissingError
 
 if TYPE_CHECKING:
@@ -71,7 +72,10 @@ def choose_key(
     ------
     KeyMissingError
         There is no such name, or several could be meant; the message lists the candidates.
+    ProcessError
+        This process cannot compute, nor read.
     """
+    check_process()
     candidates = list(candidates)
     listed = ", ".join(map(repr, candidates)) or "none"
     if key is not None:
@@ -130,7 +134,14 @@ def choose_points(sdata: SpatialData, points_key: str | None) -> str:
             "a cell they lie, and it has no single transcripts. Take the cells that Space Ranger 4 finds "
             "(spatialdata_io.visium_hd with load_segmentations_only=True), or join bins by nuclei, as bin2cell does."
         )
-    return choose_key(sdata.points, points_key, kind="points element", argument="points_key", usual=TRANSCRIPTS)
+    candidates = [name for name in sdata.points if points_key is not None or not _is_result(name, sdata.points[name])]
+    return choose_key(candidates, points_key, kind="points element", argument="points_key", usual=TRANSCRIPTS)
+
+
+def _is_result(name: str, points: Any) -> bool:
+    """Whether points are transcripts to which `sslcst.tl.segment` has added their cells."""
+    added = {"cell_id": "uint32", "probability": "float32"}
+    return name.endswith("_transcripts") and added.items() <= points.dtypes.astype(str).to_dict().items()
 
 
 def choose_coordinate_system(sdata: SpatialData, keys: Iterable[str], coordinate_system: str | None) -> str:

@@ -41,5 +41,9 @@ class TrainingError(SslcstError, RuntimeError):
     """Training failed: the loss is not finite."""
 
 
+class ProcessError(SslcstError, RuntimeError):
+    """A process cannot compute: it was made by fork from one that has computed before."""
+
+
 class ClusterError(SslcstError):
     """The workers of a cluster are lost again and again."""

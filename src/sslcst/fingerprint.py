@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,20 @@ def fingerprint(sdata: SpatialData, keys: Iterable[str], about: dict[str, Any]) 
     return digest.hexdigest()
 
 
+def recorded(store: Path, results: Mapping[str, str]) -> str | None:
+    """The run that results (name -> kind) in a store are of, by what their table tells; None where some are missing."""
+    import zarr
+    from anndata.io import read_elem
+
+    if not all((store / kind / name / "zarr.json").is_file() for name, kind in results.items()):
+        return None
+    [table] = (name for name, kind in results.items() if kind == "tables")
+    try:
+        return read_elem(zarr.open_group(store / "tables" / table, mode="r")["uns/sslcst/run"])
+    except (OSError, KeyError, ValueError, TypeError):  # it tells none, or is damaged
+        return None
+
+
 def _identity(element: Any) -> Iterable[bytes]:
     from spatialdata import get_dask_backing_files
 
@@ -53,4 +68,4 @@ def _identity(element: Any) -> Iterable[bytes]:
         for file in sorted([Path(place), *Path(place).rglob("*")]):
             if file.is_file():
                 about = file.stat()
-                yield repr((str(file), about.st_size, about.st_mtime_ns)).encode()
+                yield repr((os.path.realpath(file), about.st_size, about.st_mtime_ns)).encode()

@@ -30,14 +30,14 @@ def check_name(name: object, argument: str = "key_added", *, results: tuple[str,
     """
     if not isinstance(name, str):
         raise ParameterError(f"{argument}={name!r} is no text, but {type(name).__name__}: {_RULE}.")
-    if not _is_valid(name) or len(name.encode()) > _LONGEST:
+    if not is_valid(name) or len(name.encode()) > _LONGEST:
         shown = name if len(name) <= _LONGEST else f"{name[:20]}..."
         raise ParameterError(f"{argument}={shown!r} cannot name an element: {_RULE}.")
     for ending in results:
-        if not _is_valid(f"{name}_{ending}"):
+        if not is_valid(f"{name}_{ending}"):
             raise ParameterError(f"{argument}={name!r} would make {f'{name}_{ending}'!r}: {_RULE}.")
 
 
-def _is_valid(name: str) -> bool:
+def is_valid(name: str) -> bool:
     """Spatialdata's rule; it also reads no element whose name begins with a dot."""
     return bool(name) and not name.startswith((".", "__")) and all(c.isalnum() or c in "_-." for c in name)

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from sslcst.core.spots import Spots
+from sslcst.core.threads import parallel
 from sslcst.errors import DataError
 
 _MOST_TIES = 4  # centroids that may be equally near: the corners of a square around a spot
@@ -196,7 +197,7 @@ def nearest_spots(spots: Spots, *, n_neighbors: int, window: int, wanted: np.nda
     return _search_rings(place[wanted], lookup, rows[rings], columns[rings], 1 + n_neighbors)
 
 
-@numba.njit(parallel=True, cache=True)
+@parallel()
 def _search_rings(index, lookup, rows, columns, n):  # pragma: no cover (compiled)
     out = np.full((len(index), n), -1, np.int32)
     for spot in numba.prange(len(index)):

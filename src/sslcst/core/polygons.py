@@ -8,6 +8,7 @@ import numba
 import numpy as np
 from skimage.measure import label
 
+from sslcst.core.threads import parallel
 from sslcst.errors import DataError
 
 # Headings of a walk along the edges of pixels, clockwise where y runs downward: right, down, left, up.
@@ -100,7 +101,7 @@ def _walk(pieces, y, x, corners):  # pragma: no cover (compiled)
             return n
 
 
-@numba.njit(parallel=True, cache=True)
+@parallel()
 def _count_corners(pieces, starts):  # pragma: no cover (compiled)
     sizes = np.zeros(len(starts), np.int64)
     nowhere = np.empty((0, 2), np.int32)
@@ -109,7 +110,7 @@ def _count_corners(pieces, starts):  # pragma: no cover (compiled)
     return sizes
 
 
-@numba.njit(parallel=True, cache=True)
+@parallel()
 def _collect_corners(pieces, starts, places, total):  # pragma: no cover (compiled)
     corners = np.empty((total, 2), np.int32)
     for i in numba.prange(len(starts)):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,16 @@ import pandas as pd
 from spatialdata import SpatialData
 
 from sslcst._logging import logger
+from sslcst.columns import as_counts, as_whole, gene_codes
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.io import _partitions
 from sslcst.io._partitions import lazy_points, make_frame
 from sslcst.io._stain import read_stain
-from sslcst.io._systems import chip_systems
+from sslcst.io._systems import chip_offset, chip_systems
 
 _BIN1 = "geneExp/bin1"
+# Types in which no number can be wrong; files that have others are checked at once, not when they are read.
+_USUAL = {"x": ("i4", "u2"), "y": ("i4", "u2"), "count": ("u1", "u2", "u4")}
 
 
 def read_gef(
@@ -61,21 +66,22 @@ def read_gef(
     Raises
     ------
     ParameterError
-        `spot_size` is not a positive number.
+        `spot_size` is not a positive number, or `image_offset` is not two finite ones.
     KeyMissingError
         There is no field `gene_column`.
     DataError
-        The file is no GEF with bin 1, it has no counts, the offsets of its genes do not fit its rows, or it does not
-        say its resolution. The image is no TIFF of one channel.
+        The file is no GEF with bin 1, it has no counts or ones that are negative or no whole numbers, the offsets of
+        its genes do not fit its rows, a gene has no name, or it does not say its resolution. The image is no TIFF of
+        one channel.
     """
     path = Path(path)
     try:
         with h5py.File(path) as file:
-            if f"{_BIN1}/expression" not in file or f"{_BIN1}/gene" not in file:
-                raise DataError(f"{path} is no GEF with counts of single spots: it has no {_BIN1}.")
-            counts, genes = file[f"{_BIN1}/expression"], file[f"{_BIN1}/gene"][:]
+            counts = _table(path, file, "expression", ("x", "y", "count"))
+            genes = _table(path, file, "gene", ("offset", "count"))[:]
             header = {name: _plain(value) for name, value in [*file.attrs.items(), *counts.attrs.items()]}
             n_rows = len(counts)
+            usual = all(counts.dtype[name].str[1:] in types for name, types in _USUAL.items())
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             raise
@@ -83,17 +89,34 @@ def read_gef(
     ends = _ends(path, genes, n_rows)
     names, codes = _names(path, genes, gene_column)
     if spot_size is None:
-        spot_size = header.get("resolution", 0) / 1000
-        if not spot_size > 0:
+        resolution = header.get("resolution")
+        if not (isinstance(resolution, Real) and 0 < resolution < math.inf):
             raise DataError(f"{path} does not say its resolution: give spot_size, in microns.")
-    offset = (header["minX"], header["minY"]) if {"minX", "minY"} <= set(header) else None
-    systems = chip_systems(spot_size, offset)
+        spot_size = resolution / 1000
+    systems = chip_systems(spot_size, chip_offset(path, header, ("minX", "minY")))
     size = _partitions.ROWS_PER_PARTITION
     sizes = [min(size, n_rows - start) for start in range(0, n_rows, size)]
-    points = lazy_points(_Rows(path, size, ends, codes, names), sizes, names, systems)
+    rows = _Rows(path, size, ends, codes, names)
+    if not usual:
+        for number, start in enumerate(range(0, n_rows, size)):
+            rows(number, start)  # checks them
+    points = lazy_points(rows, sizes, names, systems)
     images = {} if image is None else {"stain": read_stain(Path(image), image_offset, systems)}
     logger.info("%s: %d rows, %d genes.", path.name, n_rows, len(names))
     return SpatialData(points={"transcripts": points}, images=images, attrs={"gef_header": header})
+
+
+def _table(path: Path, file: h5py.File, name: str, fields: tuple[str, ...]) -> h5py.Dataset:
+    """A table of bin 1 that has these fields."""
+    found = file.get(f"{_BIN1}/{name}")
+    if not isinstance(found, h5py.Dataset):
+        raise DataError(f"{path} is no GEF with counts of single spots: it has no table {_BIN1}/{name}.")
+    if found.ndim != 1 or not set(fields) <= set(found.dtype.names or ()):
+        raise DataError(
+            f"{path} is no GEF: {_BIN1}/{name} has the shape {found.shape} and the fields {found.dtype.names}, "
+            f"and must be a list with {', '.join(fields)}."
+        )
+    return found
 
 
 def _plain(value: Any) -> Any:
@@ -103,18 +126,22 @@ def _plain(value: Any) -> Any:
     return _text(value) if isinstance(value, bytes) else value
 
 
-def _text(name: bytes) -> str:
-    return name.split(b"\0")[0].decode(errors="replace")  # what follows a zero byte may be anything
+def _text(name: bytes | str) -> str:
+    if isinstance(name, bytes):
+        name = name.split(b"\0")[0].decode(errors="backslashreplace")  # what follows a zero byte may be anything
+    return name
 
 
 def _ends(path: Path, genes: np.ndarray, n_rows: int) -> np.ndarray:
     """Row behind the last one of each gene, (genes,)."""
-    if not {"offset", "count"} <= set(genes.dtype.names or ()):
-        raise DataError(f"{path} is no GEF: {_BIN1}/gene has the fields {genes.dtype.names}, no offset and count.")
-    ends = np.cumsum(genes["count"], dtype=np.int64)
     if not n_rows:
         raise DataError(f"{path} holds no counts.")
-    if ends[-1] != n_rows or not np.array_equal(ends - genes["count"], genes["offset"]):
+    offset, count = (
+        as_whole(genes[name], f"Field {name!r} of {_BIN1}/gene in {path} must count rows", 0, n_rows)
+        for name in ("offset", "count")
+    )
+    ends = np.cumsum(count)
+    if not len(genes) or ends[-1] != n_rows or not np.array_equal(ends - count, offset):
         raise DataError(f"{path} is damaged: the offsets of its {len(genes)} genes do not fit its {n_rows} rows.")
     return ends
 
@@ -127,9 +154,13 @@ def _names(path: Path, genes: np.ndarray, gene_column: str | None) -> tuple[pd.I
     gene_column = gene_column or "geneID"
     if gene_column not in columns:
         raise KeyMissingError(f"{path} has no gene field {gene_column!r}: give gene_column, one of {columns}.")
-    names = np.array([_text(name) for name in genes[gene_column]], object)
-    index = pd.Index(sorted(set(names[genes["count"] > 0])))
-    return index, index.get_indexer(names)
+    has_rows = genes["count"] > 0
+    codes = np.full(len(genes), -1)
+    codes[has_rows], index = gene_codes(map(_text, genes[gene_column][has_rows]), literal=True)
+    n = genes["count"][has_rows & (codes < 0)].sum()
+    if n:
+        raise DataError(f"{path} has {n} rows without a gene: it has no name in the field {gene_column!r}.")
+    return index, codes
 
 
 class _Rows:
@@ -142,4 +173,7 @@ class _Rows:
         with h5py.File(self.path) as file:
             rows = file[f"{_BIN1}/expression"][start : start + self.size]
         within = np.diff(np.clip(self.ends, start, start + len(rows)), prepend=start)
-        return make_frame(rows["x"], rows["y"], np.repeat(self.codes, within), self.genes, rows["count"], start)
+        what = f"of {_BIN1}/expression in {self.path}"
+        x, y = (as_whole(rows[name], f"Field {name!r} {what} must hold spots", -(2**31), 2**31 - 1) for name in "xy")
+        count = as_counts(rows["count"], f"Field 'count' {what}")
+        return make_frame(x, y, np.repeat(self.codes, within), self.genes, count, start)

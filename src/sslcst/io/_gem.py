@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 from spatialdata import SpatialData
@@ -18,11 +19,13 @@ from sslcst._logging import logger
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.io._partitions import SCHEMA, spool
 from sslcst.io._stain import read_stain
-from sslcst.io._systems import chip_systems
+from sslcst.io._systems import chip_offset, chip_systems
 
 # The format says MIDCount; published files use the others too. ExonCount is a part of the count, never the whole.
 COUNT_COLUMNS = ("MIDCount", "MIDCounts", "UMICount", "UMICounts")
+_NAMES = {name.lower(): name for name in ("x", "y", "geneID", "geneName", *COUNT_COLUMNS)}
 _BLOCK = 8 << 20  # bytes of text
+_LONGEST = 1 << 20  # bytes of a line, and of the header: no more than this is looked at to find an end
 
 
 def read_gem(
@@ -67,7 +70,7 @@ def read_gem(
 
     Returns
     -------
-    Points ``"transcripts"`` with float32 x and y, categorical ``gene`` (in alphabetical order) and integer ``count``,
+    Points ``"transcripts"`` with float64 x and y, categorical ``gene`` (in alphabetical order) and integer ``count``,
     one row for each row of the file, in its order, 2 million a partition; of a file with more they are read when used.
     Image ``"stain"`` (c, y, x) if one was given, read when used; its channel is ``"ssDNA"`` or ``"DAPI"`` where the
     file's name says so. The header's fields in ``attrs["gem_header"]``. Memory depends on the size of a partition, not
@@ -76,22 +79,23 @@ def read_gem(
     Raises
     ------
     ParameterError
-        `spot_size` is not a positive number.
+        `spot_size` is not a positive number, or `image_offset` is not two finite ones.
     KeyMissingError
         There is no column `gene_column`.
     DataError
         The file is no bin1 GEM: columns are missing, there are no rows, bins are larger than a spot, a coordinate is
-        not an integer, a count is negative or not an integer, or the file ends early. The image is no TIFF of one
-        channel.
+        not an integer, a count is negative or not an integer, a row has no gene, a line is longer than 1 MiB, or the
+        file ends early. The image is no TIFF of one channel.
     StoreError
         The cache holds a file of that name, or cannot be written.
     """
     path = Path(path)
     with _open(path) as file:
         with _intact(path):
-            header, columns = _read_header(file)
+            header, columns = _read_header(path, file)
+        gene_column = _NAMES.get(gene_column.lower(), gene_column)
         count_column = _check_columns(path, header, columns, gene_column)
-        systems = chip_systems(spot_size, _chip_offset(path, header))
+        systems = chip_systems(spot_size, chip_offset(path, header, ("OffsetX", "OffsetY")))
         images = {} if image is None else {"stain": read_stain(Path(image), image_offset, systems)}
         rows = _read_rows(path, file, columns, gene_column, count_column)
         points = spool(rows, None if cache is None else Path(cache), f"{path.name}.parquet", systems)
@@ -105,13 +109,19 @@ def _open(path: Path) -> IO[bytes]:
     return gzip.open(path) if gzipped else path.open("rb")
 
 
-def _read_header(file: IO[bytes]) -> tuple[dict[str, str], list[str]]:
+def _read_header(path: Path, file: IO[bytes]) -> tuple[dict[str, str], list[str]]:
     """Fields of the leading ``#name=value`` lines, and the column names; leaves the file at the first row."""
-    header = {}
-    while (line := file.readline().decode(errors="replace").strip("\r\n")).startswith("#"):
-        name, _, value = line[1:].partition("=")
+    header, size = {}, 0
+    while True:
+        line = file.readline(_LONGEST + 1)
+        size += len(line)
+        if size > _LONGEST:
+            raise DataError(f"{path} is no GEM: its header does not end within {_LONGEST:,} bytes.")
+        text = line.decode(errors="replace").lstrip("\ufeff").strip("\r\n")
+        if not text.startswith("#"):
+            return header, [_NAMES.get(name.strip().lower(), name.strip()) for name in text.split("\t")]
+        name, _, value = text[1:].partition("=")
         header[name.strip()] = value.strip()
-    return header, line.split("\t")
 
 
 def _check_columns(path: Path, header: dict[str, str], columns: list[str], gene_column: str) -> str:
@@ -123,19 +133,13 @@ def _check_columns(path: Path, header: dict[str, str], columns: list[str], gene_
         raise DataError(f"{path} is no GEM: it lacks the tab-separated columns {missing}; it has {columns[:10]}.")
     if gene_column not in columns:
         raise KeyMissingError(f"{path} has no column {gene_column!r}: give gene_column, one of {columns}.")
+    twice = [name for name in ("x", "y", gene_column, counts[0]) if columns.count(name) > 1]
+    if twice:
+        raise DataError(f"{path} has several columns of one name: {twice}.")
     bin_size = header.get("BinSize", "1")
-    if bin_size.isdecimal() and int(bin_size) != 1:
+    if bin_size not in ("1", "1.0"):
         raise DataError(f"{path} holds bins of {bin_size} spots a side: export it again with bin size 1.")
     return counts[0]
-
-
-def _chip_offset(path: Path, header: dict[str, str]) -> tuple[int, int] | None:
-    if "OffsetX" not in header or "OffsetY" not in header:
-        return None
-    try:
-        return int(header["OffsetX"]), int(header["OffsetY"])
-    except ValueError as error:
-        raise DataError(f"{path}: OffsetX and OffsetY of the header must be integers: {error}.") from error
 
 
 def _read_rows(
@@ -143,25 +147,56 @@ def _read_rows(
 ) -> Iterator[pa.RecordBatch]:
     """The rows, some megabytes of text at a time."""
     types = dict(zip(("x", "y", gene_column, count_column), SCHEMA.types, strict=True))
-    n = 0
+    n, no_gene = 0, 0
     try:
         with _intact(path):
             for block in csv.open_csv(
-                file,
+                _BoundedLines(path, file),
                 read_options=csv.ReadOptions(column_names=columns, block_size=_BLOCK, use_threads=False),
                 parse_options=csv.ParseOptions(delimiter="\t", quote_char=False),
                 # No text means "missing": an empty number is an error, and "NA" may be a gene.
                 convert_options=csv.ConvertOptions(column_types=types, include_columns=list(types), null_values=[]),
             ):
                 n += len(block)
-                yield pa.RecordBatch.from_arrays(block.columns, schema=SCHEMA)
+                rows = pa.RecordBatch.from_arrays(block.columns, schema=SCHEMA)
+                no_gene += _count_blank(rows["gene"])
+                yield rows
     except pa.ArrowInvalid as error:
         raise DataError(
-            f"{path} is no GEM: x and y must be integers, {count_column} integers from 0. {error} "
+            f"{path} is no GEM: x and y must be integers, {count_column} integers from 0, of 32 bits. {error} "
             f"(columns, counted from 0: {columns})"
         ) from error
     if not n:
         raise DataError(f"{path} holds column names but no rows.")
+    if no_gene:
+        raise DataError(f"{path} has {no_gene} rows without a gene in column {gene_column!r}: delete them, or name it.")
+
+
+def _count_blank(gene: pa.DictionaryArray) -> int:
+    """Rows whose gene has no name."""
+    blank = [i for i, name in enumerate(gene.dictionary.to_pylist()) if not name.strip()]
+    return int(np.isin(gene.indices.to_numpy(), blank).sum()) if blank else 0
+
+
+class _BoundedLines:
+    """A file as the parser reads it, whose lines must end: one that does not would be held in memory as a whole."""
+
+    closed = False
+
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
+        self.path, self.file, self.begun = path, file, 0
+
+    def read(self, size: int) -> bytes:
+        """The next bytes."""
+        text = self.file.read(size)
+        start = -self.begun  # of the line that is looked at
+        while len(text) - start > _LONGEST:
+            end = text.rfind(b"\n", max(start, 0), start + _LONGEST)
+            if end < 0:
+                raise DataError(f"{self.path} is no GEM: it has a line of more than {_LONGEST:,} bytes.")
+            start = end + 1
+        self.begun = len(text) - (text.rfind(b"\n") + 1 or start)
+        return text
 
 
 @contextmanager

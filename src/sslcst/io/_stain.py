@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import zarr
 from spatialdata.models import Image2DModel
 from spatialdata.transformations import BaseTransformation, Sequence, Translation
 
-from sslcst.errors import DataError
+from sslcst.errors import DataError, ParameterError
 
 if TYPE_CHECKING:
     from xarray import DataArray
@@ -35,9 +36,12 @@ def read_stain(path: Path, offset: tuple[float, float], transformations: dict[st
 
     Raises
     ------
+    ParameterError
+        The offset is not two finite numbers.
     DataError
         The file is no TIFF, or not of one page of one channel.
     """
+    place = _place(offset)
     try:
         with tifffile.TiffFile(path) as file:
             page, n_pages = file.pages[0], len(file.series[0].levels[0].pages)
@@ -51,7 +55,6 @@ def read_stain(path: Path, offset: tuple[float, float], transformations: dict[st
         raise DataError(f"{path} cannot be read as TIFF: {error}.") from error
     bands = tuple(min(_CHUNK, shape[0] - start) for start in range(0, shape[0], _CHUNK))
     image = da.map_blocks(_read_band, path=path, chunks=(bands, shape[1:]), dtype=dtype, meta=np.empty((0, 0), dtype))
-    place = Translation(list(offset), axes=("x", "y"))
     return Image2DModel.parse(
         image[None],
         dims=("c", "y", "x"),
@@ -59,6 +62,16 @@ def read_stain(path: Path, offset: tuple[float, float], transformations: dict[st
         chunks=(1, _CHUNK, _CHUNK),
         transformations={name: Sequence([place, step]) for name, step in transformations.items()},
     )
+
+
+def _place(offset: tuple[float, float]) -> Translation:
+    try:
+        x, y = map(float, offset)
+    except (TypeError, ValueError):
+        x = y = math.nan
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise ParameterError(f"image_offset={offset!r}: must be two finite numbers, x and y.")
+    return Translation([x, y], axes=("x", "y"))
 
 
 def _read_band(path: Path, block_info: dict) -> np.ndarray:

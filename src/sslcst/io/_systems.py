@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from numbers import Real
+from pathlib import Path
+from typing import Any
 
 from spatialdata.transformations import BaseTransformation, Identity, Scale, Translation
 
-from sslcst.errors import ParameterError
+from sslcst.errors import DataError, ParameterError
 
 
 def chip_systems(spot_size: float, chip_offset: tuple[int, int] | None) -> dict[str, BaseTransformation]:
@@ -17,9 +21,32 @@ def chip_systems(spot_size: float, chip_offset: tuple[int, int] | None) -> dict[
     ParameterError
         The spot size is not a positive number.
     """
-    if not 0 < spot_size < math.inf:
+    if not (isinstance(spot_size, Real) and 0 < spot_size < math.inf):
         raise ParameterError(f"spot_size={spot_size!r}: must be a positive number of microns.")
     systems: dict[str, BaseTransformation] = {"global": Identity(), "micron": Scale([spot_size] * 2, axes=("x", "y"))}
     if chip_offset is not None:
         systems["chip"] = Translation(list(chip_offset), axes=("x", "y"))
     return systems
+
+
+def chip_offset(path: Path, header: Mapping[str, Any], names: tuple[str, str]) -> tuple[int, int] | None:
+    """Place (x, y) on the chip of a file's spot (0, 0), if both fields of the header say so.
+
+    Raises
+    ------
+    DataError
+        A field is no whole number of 32 bits.
+    """
+    if not set(names) <= set(header):
+        return None
+    offset = []
+    for name in names:
+        try:
+            value = float(header[name])
+        except (TypeError, ValueError):
+            value = math.nan
+        if not (value.is_integer() and abs(value) < 2**31):
+            raise DataError(f"{path}: {name} of the header must be a whole number, and is {header[name]!r}.")
+        offset.append(int(value))
+    x, y = offset
+    return x, y

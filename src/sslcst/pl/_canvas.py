@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Affine2D, Transform
 from spatialdata.transformations import get_transformation
 
+from sslcst.core.threads import check_process
 from sslcst.errors import DataError, KeyMissingError, ParameterError
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def category_colours(n: int, kept: Sequence[str] | None) -> NDArray[np.float64]:
 
 
 def pick(elements: Mapping[str, Any], name: str, kind: str) -> Any:
+    check_process()
     if name not in elements:
         raise KeyMissingError(f"There is no {kind} {name!r}; there is {sorted(elements) or 'none at all'}.")
     return elements[name]

@@ -9,10 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import dask
+import dask.array as da
 import numba
 import torch
+import zarr
+from zarr.storage import LocalStore
 
 from sslcst._logging import logger, progress
+from sslcst.core.threads import settle
 from sslcst.errors import ClusterError
 
 T = TypeVar("T")
@@ -31,6 +35,18 @@ def active_client() -> Any | None:
         return distributed.get_client()
     except ValueError:  # what it raises for "there is none"
         return None
+
+
+def with_real_paths(array: Any) -> Any:
+    """An array of dask that is read from the same files in whatever directory a worker is."""
+    if not isinstance(array, da.Array):
+        return array
+    real = {
+        key: zarr.open_array(value.store.root.resolve() / value.path, mode="r")
+        for key, value in dict(array.dask).items()
+        if isinstance(value, zarr.Array) and isinstance(value.store, LocalStore) and not value.store.root.is_absolute()
+    }
+    return da.Array(dict(array.dask) | real, array.name, array.chunks, meta=array) if real else array
 
 
 def run(stage: str, task: Callable[[Any, T], Any], job: Any, items: Sequence[T], *, unit: str = "tile") -> list[Any]:
@@ -97,6 +113,11 @@ def _on_cluster(client: Any, task: Callable[[Any, T], Any], job: Any, items: Seq
 
 
 def _on_worker(item: T, *, task: Callable[[Any, T], Any], job: Any) -> Any:
-    """Run a task with as many compiled threads as the worker lets torch have."""
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-    return task(job, item)
+    """Run a task with as many compiled threads as the worker lets torch have; numba counts them thread by thread."""
+    settle()
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(torch.get_num_threads(), before))
+    try:
+        return task(job, item)
+    finally:
+        numba.set_num_threads(before)

@@ -120,6 +120,11 @@ def transcripts_element(scratch: Scratch, tiles: list[Tile], points: Any, *, in_
     if in_memory:
         frame = dd.from_pandas(frame.compute(scheduler="synchronous"), npartitions=points.npartitions, sort=False)
     about = points.attrs.get("spatialdata_attrs", {})
+    genes = about.get("feature_key")
+    if isinstance(frame.dtypes.get(genes), pd.CategoricalDtype) and not frame[genes].cat.known:
+        # Of the points, whose other columns need not be read; spatialdata would read all, and warn of it.
+        categories = points[genes].cat.as_known(scheduler="synchronous").cat.categories
+        frame[genes] = frame[genes].cat.set_categories(categories)
     return PointsModel.parse(
         frame,
         coordinates={axis: axis for axis in ("x", "y", "z") if axis in points.columns},

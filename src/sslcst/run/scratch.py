@@ -1,27 +1,45 @@
 """The folder beside a store that holds what a run has done so far, so that a run that was stopped goes on.
 
-Every file is written under another name first, and exists only when it is whole. The folder knows what input and which
-parameters it is of: other ones start anew.
+Every file is written under another name first, and exists only when it is whole. What a step made is noted with its
+checksum. The folder knows what input and which parameters it is of: other ones start anew. Nothing that no run made is
+taken for such a folder, worked in or removed.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
+import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from scipy import sparse
 
 from sslcst.errors import StoreError
 
-_MANIFEST = "run.json"
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError)  # what reading a damaged file raises
+_MANIFEST, _NEW_MANIFEST = "run.json", ".run.json.new"
+_TRASH = "~"  # ends the name of a folder that is being removed; no name of a run holds it
+# What reading a damaged file raises.
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OverflowError,
+    ValueError,
+)
+T = TypeVar("T")
+_PIECE = 2**20  # bytes of a file that are read at once
 
 
 @dataclass(frozen=True)
@@ -37,13 +55,24 @@ class Scratch:
     folder: Path
 
     def open(self, fingerprint: str) -> bool:
-        """Make the folder that of a run with this fingerprint, empty unless it was; whether it was."""
-        known = fingerprint_in(self.folder) == fingerprint
+        """Make the folder that of a run with this fingerprint, empty unless it was; whether it was.
+
+        Raises
+        ------
+        StoreError
+            Something lies there that no run made.
+        """
+        known = is_ours(self.folder) and fingerprint_in(self.folder) == fingerprint and not has_links(self.folder)
         if not known:
-            self.remove()
-            self.folder.mkdir(exist_ok=True)
+            if not self.is_empty():  # an empty one may be held by its lock, and stays the same
+                self.remove()
+                self.folder.mkdir()
             self.write_text(_MANIFEST, json.dumps(fingerprint))
         return known
+
+    def is_empty(self) -> bool:
+        """Whether nothing was done here yet."""
+        return is_ours(self.folder) and {path.name for path in self.folder.iterdir()} <= {_MANIFEST}
 
     def has(self, name: str) -> bool:
         """Whether there is such a file."""
@@ -57,27 +86,26 @@ class Scratch:
 
     def finish(self, mark: str, names: Iterable[str]) -> None:
         """Note that these files, and those in these folders, are all that a step makes, and whole."""
-        self.write_text(mark, json.dumps({name: self._size(name) for name in names}))
+        self.write_text(mark, json.dumps({name: checksum(self.folder / name) for name in names}))
 
     def is_finished(self, mark: str) -> bool:
-        """Whether a step was noted, and its files are there in the size that they had then."""
-        if not self.has(mark):
-            return False
-        try:
-            sizes = json.loads((self.folder / mark).read_text(encoding="utf-8"))
-        except ValueError:
-            return False
-        return all(self.has(name) and self._size(name) == size for name, size in sizes.items())
-
-    def _size(self, name: str) -> int:
-        path = self.folder / name
-        return sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
+        """Whether a step was noted, and its files are, to the last bit, what they were then."""
+        noted = read_json(self.folder / mark)
+        return noted is not None and all(checksum(self.folder / name) == value for name, value in noted.items())
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file of text."""
+        with self._writing(name) as file:
+            file.write(text.encode())
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[BinaryIO]:
+        """A file under another name, that of its own once it is whole; never what lay there, or where a link leads."""
         path = self.path(name)
         new = path.with_name(f".{path.name}.new")
-        new.write_text(text, encoding="utf-8")
+        new.unlink(missing_ok=True)
+        with new.open("xb") as file:
+            yield file
         new.replace(path)
 
     def save(self, name: str, arrays: Mapping[str, Any]) -> None:
@@ -89,11 +117,8 @@ class Scratch:
                 flat |= {f"{key}.{part}": np.asarray(array) for part, array in parts.items()}
             else:
                 flat[key] = np.asarray(value)
-        path = self.path(name)
-        new = path.with_name(f".{path.name}.new")
-        with new.open("wb") as file:
+        with self._writing(name) as file:
             np.savez(file, **flat)
-        new.replace(path)
 
     def load(self, name: str, *only: str) -> dict[str, Any]:
         """Read what `save` wrote, all of it or some of the arrays.
@@ -120,22 +145,92 @@ class Scratch:
     def discard(self, name: str, error: Exception) -> StoreError:
         """Remove a damaged file or folder; the error to raise."""
         path = self.folder / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        shutil.rmtree(path) if _is_kind(path, stat.S_ISDIR) else path.unlink(missing_ok=True)
         return StoreError(
             f"{path}, which an earlier part of this run wrote, is damaged ({error}) and was removed: "
             "call again with the same arguments, and what it held is made anew."
         )
 
     def remove(self) -> None:
-        """Remove the folder and all in it; what it is of first, so that nobody goes on from a part of it."""
-        (self.folder / _MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the folder and all in it: at once for all who look, since it takes another name first.
+
+        Raises
+        ------
+        StoreError
+            Something lies there that no run made.
+        """
+        trash = self.folder.with_name(f"{self.folder.name}{_TRASH}")
+        for folder in (trash, self.folder):
+            if os.path.lexists(folder) and not is_ours(folder):
+                raise StoreError(
+                    f"{folder} is in the way: no run of sslcst made it, or it is a link. See what it is, then move it."
+                )
+        remove_trash(trash)
+        if self.folder.exists():
+            self.folder.rename(trash)
+            remove_trash(trash)
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether this is a folder that a run made: no link, and it says what it is of, or holds nothing yet."""
+    if not _is_kind(folder, stat.S_ISDIR):
+        return False
+    return _is_kind(folder / _MANIFEST, stat.S_ISREG) or {path.name for path in folder.iterdir()} <= {_NEW_MANIFEST}
+
+
+def is_trash(folder: Path) -> bool:
+    """Whether this is a folder that was being removed."""
+    return folder.name.endswith(_TRASH) and is_ours(folder)
 
 
 def fingerprint_in(folder: Path) -> str | None:
     """The fingerprint of the run that a folder is of, if it is of one."""
-    manifest = folder / _MANIFEST
+    return read_json(folder / _MANIFEST, str)
+
+
+def read_json(file: Path, kind: type[T] = dict) -> T | None:
+    """What a file of JSON holds; None where there is no such file, or it holds no value of this kind."""
     try:
-        return json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else None
-    except ValueError:  # damaged
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
+    return value if isinstance(value, kind) else None
+
+
+def checksum(path: Path) -> list[int] | None:
+    """Bytes and CRC-32 of a file, or of all files in a folder with their names; None where there is a link, or none."""
+    if _is_kind(path, stat.S_ISREG):
+        return list(_add(path, 0, 0))
+    if not _is_kind(path, stat.S_ISDIR) or has_links(path):
+        return None
+    size, crc = 0, 0
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        size, crc = _add(file, size, zlib.crc32(file.relative_to(path).as_posix().encode(), crc))
+    return [size, crc]
+
+
+def _add(file: Path, size: int, crc: int) -> tuple[int, int]:
+    with file.open("rb") as content:
+        while piece := content.read(_PIECE):
+            size, crc = size + len(piece), zlib.crc32(piece, crc)
+    return size, crc
+
+
+def _is_kind(path: Path, kind: Callable[[int], bool]) -> bool:
+    return os.path.lexists(path) and kind(path.lstat().st_mode)
+
+
+def has_links(folder: Path) -> bool:
+    """Whether there is a link anywhere below a folder."""
+    return any(path.is_symlink() for path in folder.rglob("*"))
+
+
+def remove_trash(trash: Path) -> None:
+    """Remove a folder of that name, the word of what it is at last; what cannot be removed is left for another time."""
+    if not trash.exists():
+        return
+    for path in trash.iterdir():
+        if path.name != _MANIFEST:
+            path.unlink() if path.is_symlink() or path.is_file() else shutil.rmtree(path, ignore_errors=True)
+    if {path.name for path in trash.iterdir()} <= {_MANIFEST}:
+        shutil.rmtree(trash, ignore_errors=True)

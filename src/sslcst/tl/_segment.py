@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -15,10 +14,11 @@ from sslcst._logging import collect_stages, logger, progress
 from sslcst._section import check_seed
 from sslcst.device import choose_device
 from sslcst.errors import ClusterError, SslcstError, StoreError
-from sslcst.fingerprint import fingerprint
+from sslcst.fingerprint import fingerprint, recorded
 from sslcst.methods import DEFAULT, choose_method
 from sslcst.names import check_name
 from sslcst.params import Params
+from sslcst.places import real_store, temporary_folder
 from sslcst.run.pipeline import elements, run
 from sslcst.run.scratch import Scratch
 from sslcst.store import (
@@ -26,7 +26,6 @@ from sslcst.store import (
     check_free,
     commit,
     finish,
-    is_half_published,
     locked,
     read_back,
     scratch_folder,
@@ -147,19 +146,16 @@ def segment(
     device = choose_device(device)
     params, chosen = choose_method(method, params, seed=seed, device=device, progress=progress)
     results = _results(key_added, shapes=shapes, assign_points=assign_points)
-    if not is_half_published(sdata):
-        check_free(sdata, results, overwrite=overwrite)
-    sources, params = choose_sources(
-        sdata,
-        image_key=image_key,
-        channel=channel,
-        points_key=points_key,
-        gene_key=gene_key,
-        count_key=count_key,
-        nuclei_key=nuclei_key,
-        coordinate_system=coordinate_system,
-        params=params,
-    )
+    store = real_store(sdata)
+    keys = {
+        "image_key": image_key,
+        "channel": channel,
+        "points_key": points_key,
+        "gene_key": gene_key,
+        "count_key": count_key,
+        "nuclei_key": nuclei_key,
+        "coordinate_system": coordinate_system,
+    }
     about = {
         "method": chosen.name,
         "params": params.to_dict() | chosen.params.to_dict(),
@@ -167,41 +163,69 @@ def segment(
         "seed": seed,
         "model": None if model is None else chosen.about(model),
         "device": device,
-        "sources": sources.about,
         "results": results,
     }
+    # Once results are published in the place of what they were made of, the call alone tells whose they are.
+    call = "" if results.keys().isdisjoint((nuclei_key, points_key)) else f"{fingerprint(sdata, (), about | keys)}-"
     with ExitStack() as stack:
-        if sdata.path is None:
-            run_id = uuid4().hex
-            folder = Path(stack.enter_context(TemporaryDirectory(prefix="sslcst-")))
-        else:
-            store = Path(sdata.path)
+        finished, done = [], None
+        if store is not None:
             stack.enter_context(locked(store))
-            run_id = fingerprint(sdata, sources.keys, about)
-            if run_id in finish(store):
-                logger.info("A run that was stopped while it wrote its results is now complete.")
-                add_to_object(sdata, read_back(store, results), results)
+            finished = finish(store)
+            done = None if overwrite else recorded(store, results)
+        if call and any(run and run.startswith(call) for run in finished):
+            _take_over(sdata, store, results)
+            return
+        if done is None:
+            check_free(sdata, results, overwrite=overwrite)
+        sources, params = choose_sources(sdata, **keys, params=params)
+        if store is None:
+            run_id, folder = uuid4().hex, stack.enter_context(temporary_folder())
+        else:
+            about |= {"params": params.to_dict() | chosen.params.to_dict(), "sources": sources.about}
+            run_id, folder = call + fingerprint(sdata, sources.keys, about), scratch_folder(store, key_added)
+            if run_id in (*finished, done):
+                _take_over(sdata, store, results)
                 return
             check_free(sdata, results, overwrite=overwrite)
-            folder = scratch_folder(store, key_added)
         scratch = Scratch(folder)
         stages = stack.enter_context(collect_stages())
-        try:
+        with _kept(scratch, in_memory=store is None):
             if scratch.open(run_id):
                 logger.info("Going on with a run that was stopped, from what lies in %s.", folder)
-            about = {"run": run_id, "seed": seed}
-            made = _run(sources, params, chosen, model, scratch, results, about, in_memory=sdata.path is None)
+            made = _run(
+                sources, params, chosen, model, scratch, results, {"run": run_id, "seed": seed}, in_memory=store is None
+            )
             with progress("write"):
                 commit(sdata, made, results, folder=folder)
-        except OSError as error:
-            where = f"What was done lies in {folder}: the same call goes on from there." if sdata.path else ""
-            raise StoreError(f"{error}. The data are as they were. {where}") from error
-        except (ClusterError, StoreError):
-            raise
-        except SslcstError:  # to be called again with other input or other parameters
-            scratch.remove()
-            raise
         logger.info("%s", stages)
+
+
+def _take_over(sdata: SpatialData, store: Path, results: dict[str, str]) -> None:
+    """Add to the object what it does not hold of the results that an earlier, equal run wrote to its store."""
+    logger.info("An earlier run with the same input and arguments has written %s: nothing is left to do.", [*results])
+    add_to_object(sdata, read_back(store, results), results)
+
+
+@contextmanager
+def _kept(scratch: Scratch, *, in_memory: bool) -> Iterator[None]:
+    """Keep what was done when a run is stopped, unless it is to be called with other input or other parameters."""
+    where = "" if in_memory else f"What was done lies in {scratch.folder}: the same call goes on from there."
+    try:
+        yield
+    except KeyboardInterrupt:
+        logger.warning("Stopped. The data are as they were. %s", where)
+        raise
+    except (ClusterError, StoreError):
+        raise
+    except OSError as error:
+        raise StoreError(f"{error}. The data are as they were. {where}") from error
+    except SslcstError:
+        scratch.remove()
+        raise
+    finally:
+        if scratch.is_empty():
+            scratch.remove()
 
 
 def _results(key_added: str, *, shapes: bool, assign_points: bool) -> dict[str, str]:

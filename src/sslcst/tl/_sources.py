@@ -16,7 +16,9 @@ from sslcst.elements import (
     raster_of,
 )
 from sslcst.params import Params
+from sslcst.places import check_there
 from sslcst.pp._nuclei import raster_of_nuclei
+from sslcst.run.execute import with_real_paths
 from sslcst.run.pipeline import Input
 from sslcst.transcripts import open_transcripts
 
@@ -67,7 +69,7 @@ def choose_sources(
 
     Raises
     ------
-    KeyMissingError, DataError, ParameterError
+    KeyMissingError, DataError, ParameterError, StoreError
         As `sslcst.tl.segment`.
     """
     points_key = choose_points(sdata, points_key)
@@ -76,7 +78,7 @@ def choose_sources(
         image_key = choose_image(sdata, image_key)
         coordinate_system = choose_coordinate_system(sdata, [image_key, points_key], coordinate_system)
         raster = raster_of(sdata, image_key, coordinate_system)
-        image, keys = channel_of(sdata, image_key, channel).data, (image_key,)
+        image, keys = with_real_paths(channel_of(sdata, image_key, channel).data), (image_key,)
         nuclei = None
     else:
         choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
@@ -85,6 +87,7 @@ def choose_sources(
             sdata, nuclei_key, image_key=image_key, points_key=points_key, coordinate_system=coordinate_system
         )
         image, keys, nuclei = None, (nuclei_key,), open_nuclei(sdata, nuclei_key, raster)
+    check_there(sdata, [*keys, points_key])
     transcripts = open_transcripts(
         sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster, params=params.transcripts
     )

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import watershed
 
+from sslcst.core.threads import parallel
+
 CORE = 3.0  # pixels
 _STEPS = 80  # of one pixel; nuclei longer than twice that come apart
 _SETTLED = 0.05  # pixels; a path that goes no farther in one step has arrived
@@ -111,7 +113,7 @@ def decode(
     return _make_whole(np.where(dropped[labels], 0, labels))
 
 
-@numba.njit(parallel=True, cache=True)
+@parallel()
 def _follow(logit, flow, height, width, threshold):  # pragma: no cover (compiled)
     """Where the path from each pixel of the image ends: flat index on the flow's grid, -1 for background."""
     h, w = logit.shape

@@ -77,7 +77,8 @@ def read_network(path: Path) -> NucleusNetwork:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    network = NucleusNetwork()
+    with torch.device("meta"):  # nothing is drawn, least of all from torch's own generator
+        network = NucleusNetwork().to_empty(device="cpu")
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:

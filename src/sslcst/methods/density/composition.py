@@ -13,6 +13,7 @@ from scipy import sparse
 from sslcst.core import density
 from sslcst.core.density import Surroundings
 from sslcst.core.spots import Spots
+from sslcst.core.threads import parallel
 
 N_GENES = 2000  # those that vary most are compared
 _PRIOR_COUNTS = 200.0  # of the tissue's expression profile, added to those of each cell
@@ -83,7 +84,7 @@ def halo(extent: int, *, radius: float, reach: float) -> int:
     )
 
 
-@numba.njit(parallel=True, cache=True)
+@parallel()
 def _compare(places, owner, nuclei, spot_at, counts, profile, total, mix, half):  # pragma: no cover (compiled)
     start, gene, count = counts
     n_near, height, width = places.shape

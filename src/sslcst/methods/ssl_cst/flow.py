@@ -10,6 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from sslcst.core.spots import Spots
+from sslcst.core.threads import parallel
 from sslcst.methods.ssl_cst.sampling import direction_vectors
 
 _FAINT = 0.05  # of a spot's weight at its own place: with less than that around, a bin counts as empty surroundings
@@ -133,7 +134,7 @@ def track(
     return _follow(field.vector, inside, nuclei, step, reach)
 
 
-@numba.njit(parallel=True, cache=True)
+@parallel()
 def _follow(vector, inside, nuclei, step, reach):  # pragma: no cover (compiled)
     height, width = nuclei.shape
     cells = np.zeros((height, width), nuclei.dtype)

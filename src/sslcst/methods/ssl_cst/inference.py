@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -50,7 +48,6 @@ def predict_spots(
         Of the wanted spots, float32 (m,).
     """
     device = inputs.neighbors.device
-    abreast = inputs.abreast and device.type == "cpu"
     spots = torch.arange(len(inputs), device=device)
     expression = torch.cat([encoder.embed_expression(inputs.counts, rows) for rows in spots.split(1 << 16)])
     if wanted is not None:
@@ -61,10 +58,10 @@ def predict_spots(
     while len(todo):
         left = torch.ones_like(todo, dtype=torch.bool)
         try:
-            batches = inputs.cover(spots[todo], block)
-            for places, logits in (_abreast if abreast else _one_by_one)(encoder, expression, batches):
-                direction[todo[places]] = logits[0].softmax(dim=1)
-                inside[todo[places]] = logits[1].sigmoid()
+            for batch, places in inputs.cover(spots[todo], block):
+                of_direction, of_inside = encoder(batch, expression[batch.spot])
+                direction[todo[places]] = of_direction.softmax(dim=1)
+                inside[todo[places]] = of_inside.sigmoid()
                 left[places] = False
                 on_batch(len(places))
         except torch.OutOfMemoryError:
@@ -74,30 +71,3 @@ def predict_spots(
             logger.warning("Not enough memory on %s: going on with blocks of %d x %d bins.", device, block, block)
         todo = todo[left]
     return direction.cpu().numpy(), inside.cpu().numpy()
-
-
-def _one_by_one(encoder, expression, batches):
-    for batch, places in batches:
-        yield places, encoder(batch, expression[batch.spot])
-
-
-def _abreast(encoder, expression, batches):
-    """A batch on each core, where small ones stay in its own cache instead of being shared out at each operation."""
-
-    def predict(batch, places):
-        with torch.inference_mode():  # which holds for one thread
-            return places, encoder(batch, expression[batch.spot])
-
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(n_threads) as pool:
-            waiting = deque()
-            for batch, places in batches:
-                waiting.append(pool.submit(predict, batch, places))
-                if len(waiting) > 2 * n_threads:
-                    yield waiting.popleft().result()
-            for done in waiting:
-                yield done.result()
-    finally:
-        torch.set_num_threads(n_threads)

@@ -6,12 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import torch
 from scipy import sparse
 
 from sslcst.core.geometry import normalize_distance, normalize_position
+from sslcst.core.threads import settle
 from sslcst.methods.ssl_cst.encoder import Field, Tokens
 from sslcst.methods.ssl_cst.encoder.neighborhood import Neighborhood
 from sslcst.methods.ssl_cst.features import Features, crop_side
@@ -19,8 +19,7 @@ from sslcst.methods.ssl_cst.params import EncoderParams, TrainingParams
 from sslcst.methods.ssl_cst.symmetry import N_TURNS, turn_matrices, turned_classes
 
 BLOCK = 512  # bins; side of what goes through the field encoder at once
-_THREADS = torch.get_num_threads()
-_ABREAST = 64  # spots that the spot encoder reads at once
+_AT_ONCE = 256  # spots that the spot encoder reads in a batch, which stays in a CPU's cache
 _NEAR = 4  # places are in units of r / 4, so that the nearest spots lie some 1 away
 
 
@@ -74,12 +73,8 @@ class Inputs(ABC):
         Where the tensors lie.
     """
 
-    abreast: bool  # whether batches are so small that a CPU does best with one on each core
-
     def __init__(self, features: Features, params: EncoderParams, *, radius: float, device: str = "cpu") -> None:
-        # numba, when it starts its threads, changes the number that torch has in the thread at hand, and rounding
-        # depends on that number: set here for what follows, it does not depend on what ran before, and where.
-        torch.set_num_threads(min(_THREADS, numba.get_num_threads()))
+        settle()
         self.radius = radius
         self.complete = bool((features.neighbors >= 0).all())
         self.neighbors = torch.from_numpy(features.neighbors).to(device)
@@ -96,7 +91,9 @@ class Inputs(ABC):
         return normalize_position((self.index[neighbors] - self.index[spot][:, None]).float(), self.radius)
 
     @abstractmethod
-    def lessons(self, targets: Targets, params: TrainingParams) -> Iterator[tuple[Tokens | Field, Targets]]:
+    def lessons(
+        self, targets: Targets, params: TrainingParams, generator: torch.Generator
+    ) -> Iterator[tuple[Tokens | Field, Targets]]:
         """All samples once, in random order and in batches: what to read, and what to learn from it."""
 
     @abstractmethod
@@ -111,8 +108,6 @@ class Inputs(ABC):
 class SpotInputs(Inputs):
     """For the encoder that reads each spot by itself."""
 
-    abreast = True
-
     def tokens(self, spot: torch.Tensor) -> Tokens:
         """Tokens of these spots, int64 (b,)."""
         neighbors = self.neighbors[spot].long()
@@ -120,16 +115,18 @@ class SpotInputs(Inputs):
         neighbors = neighbors.clamp_min(0)
         return Tokens(neighbors, self.offsets(spot), self.distance[neighbors], present)
 
-    def lessons(self, targets: Targets, params: TrainingParams) -> Iterator[tuple[Tokens, Targets]]:
+    def lessons(
+        self, targets: Targets, params: TrainingParams, generator: torch.Generator
+    ) -> Iterator[tuple[Tokens, Targets]]:
         """See `Inputs.lessons`."""
-        for chosen in torch.randperm(len(targets.spot), device=targets.spot.device).split(params.batch_size):
+        for chosen in _shuffled(len(targets.spot), generator).split(params.batch_size):
             batch = Targets(*(part[chosen] for part in targets))
             yield self.tokens(batch.spot), batch
 
     def cover(self, spots: torch.Tensor, block: int) -> Iterator[tuple[Tokens, torch.Tensor]]:
         """See `Inputs.cover`."""
         for of_block in _by_block(self.index[spots], block):
-            for places in of_block.split(_ABREAST):
+            for places in of_block.split(_AT_ONCE):
                 yield self.tokens(spots[places]), places
 
 
@@ -140,8 +137,6 @@ class FieldInputs(Inputs):
     Predictions depend on neighbours of neighbours ... as many times as the encoder has layers.
     """
 
-    abreast = False
-
     def __init__(self, features: Features, params: EncoderParams, *, radius: float, device: str = "cpu") -> None:
         super().__init__(features, params, radius=radius, device=device)
         self.depth = params.depth
@@ -149,14 +144,16 @@ class FieldInputs(Inputs):
         self.turns = torch.from_numpy(turn_matrices()).to(device)
         self.turned_classes = torch.from_numpy(turned_classes()).to(device)
 
-    def lessons(self, targets: Targets, params: TrainingParams) -> Iterator[tuple[Field, Targets]]:
+    def lessons(
+        self, targets: Targets, params: TrainingParams, generator: torch.Generator
+    ) -> Iterator[tuple[Field, Targets]]:
         """See `Inputs.lessons`."""
         device = self.index.device
         side = crop_side(params, self.radius)
-        jitter = torch.randint(side, (2,), device=device)
+        jitter = torch.randint(side, (2,), generator=generator, device=device)
         square, n_squares = _squares(self.index + jitter, side)
-        turn = torch.randint(N_TURNS, (n_squares,), device=device)
-        steps = _deal_out(square, torch.unique(square[targets.spot]), params.field_size)
+        turn = torch.randint(N_TURNS, (n_squares,), generator=generator, device=device)
+        steps = _deal_out(square, torch.unique(square[targets.spot]), params.field_size, generator)
         step = steps[square]  # of each spot, -1 where it is in none
         members = torch.argsort(step, stable=True)[(step < 0).sum() :]
         n_members = torch.bincount(step[members])
@@ -224,9 +221,14 @@ def _squares(index: torch.Tensor, side: int) -> tuple[torch.Tensor, int]:
     return square, len(ids)
 
 
-def _deal_out(square: torch.Tensor, chosen: torch.Tensor, size: int) -> torch.Tensor:
+def _shuffled(n: int, generator: torch.Generator) -> torch.Tensor:
+    """0 ... n - 1 in random order."""
+    return torch.randperm(n, generator=generator, device=generator.device)
+
+
+def _deal_out(square: torch.Tensor, chosen: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
     """Step of each square: the chosen ones in random order, as many to a step as hold `size` spots; others -1."""
-    order = chosen[torch.randperm(len(chosen), device=square.device)]
+    order = chosen[_shuffled(len(chosen), generator)]
     n_spots = torch.bincount(square)
     begin = n_spots[order].cumsum(0) - n_spots[order]
     _, step = torch.unique(begin // size, return_inverse=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
+from sslcst._section import Section, check, check_most, check_positive
 from sslcst.core.spots import Grid
 from sslcst.errors import DataError
 from sslcst.methods.ssl_cst.encoder import Encoder
@@ -20,7 +22,7 @@ logger = logging.getLogger("sslcst")
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Section):
     """A trained encoder, and how to read spots for it.
 
     Parameters
@@ -58,9 +60,23 @@ class Model:
     n_samples: int
     history: tuple[Epoch, ...]
 
+    def _check_bounds(self) -> None:
+        check(0 < len(self.genes) == len(set(self.genes)), "genes", self.genes, "must be names, none of them twice")
+        check("" not in self.genes, "genes", self.genes, "must not be empty names")
+        check_positive(self, "bin_size", "radius", "n_neighbors", "window")
+        check_most(self, bin_size=10**6, radius=10**6, n_neighbors=1024, window=512, seed=2**63 - 1, n_samples=10**12)
+        for name in ("seed", "n_samples"):
+            check(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative")
+
+    def card(self) -> dict[str, Any]:
+        """All but the weights, in plain values."""
+        about = {name: value for name, value in vars(self).items() if name != "encoder"}
+        history = [asdict(epoch) for epoch in self.history]
+        return about | {"encoder_params": asdict(self.encoder_params), "history": history}
+
     def sha256(self) -> str:
-        """Hash of the weights."""
-        digest = hashlib.sha256()
+        """Hash of the weights and of all else."""
+        digest = hashlib.sha256(json.dumps(self.card(), sort_keys=True).encode())
         for name, value in sorted(self.encoder.state_dict().items()):
             digest.update(name.encode() + value.cpu().numpy().tobytes())
         return digest.hexdigest()

@@ -56,7 +56,8 @@ def train_encoder(
         The network, and the optimiser's settings.
     seed
         Of the weights, the order of the samples, the reparameterisation and the dropout. The same seed gives the same
-        weights on the same machine; the caller's random state is left as it was.
+        weights on the same machine, whatever else the process does; torch's own random state is neither read nor
+        changed.
     device
         Where to train.
     on_epoch
@@ -67,28 +68,27 @@ def train_encoder(
     TrainingError
         The loss is not a finite number.
     """
-    gpus = [torch.device(device)] if device.startswith("cuda") else []
-    with torch.random.fork_rng(devices=gpus):
-        torch.manual_seed(seed)
-        encoder = make_encoder(n_genes, encoder_params).to(device)
-        optimizer = torch.optim.Adam(encoder.parameters(), lr=params.learning_rate)
-        training, validation = (_targets(spot, samples, samples.validation == held, device) for held in (False, True))
-        history: list[Epoch] = []
-        best = None
-        for epoch in range(params.max_epochs):
-            train_loss = _one_epoch(encoder, optimizer, inputs, training, params, epoch)
-            history.append(Epoch(epoch, train_loss, *_validate(encoder, inputs, validation)))
-            on_epoch(history[-1])
-            if not np.isfinite([history[-1].train_loss, history[-1].validation_loss]).all():
-                raise TrainingError(
-                    f"The loss became {train_loss} (validation: {history[-1].validation_loss}) in epoch "
-                    f"{epoch}: lower training.learning_rate."
-                )
-            losses = [e.validation_loss for e in history]
-            if best is None or losses[-1] < min(losses[:-1]):
-                best = {name: value.clone() for name, value in encoder.state_dict().items()}
-            if epoch - int(np.argmin(losses)) >= params.patience:
-                break
+    generator = torch.Generator().manual_seed(seed)
+    encoder = make_encoder(n_genes, encoder_params, generator).to(device)
+    noise = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    optimizer = torch.optim.Adam(encoder.parameters(), lr=params.learning_rate)
+    training, validation = (_targets(spot, samples, samples.validation == held, device) for held in (False, True))
+    history: list[Epoch] = []
+    best = None
+    for epoch in range(params.max_epochs):
+        train_loss = _one_epoch(encoder, optimizer, inputs, training, params, epoch, noise)
+        history.append(Epoch(epoch, train_loss, *_validate(encoder, inputs, validation)))
+        on_epoch(history[-1])
+        if not np.isfinite([history[-1].train_loss, history[-1].validation_loss]).all():
+            raise TrainingError(
+                f"The loss became {train_loss} (validation: {history[-1].validation_loss}) in epoch "
+                f"{epoch}: lower training.learning_rate."
+            )
+        losses = [e.validation_loss for e in history]
+        if best is None or losses[-1] < min(losses[:-1]):
+            best = {name: value.clone() for name, value in encoder.state_dict().items()}
+        if epoch - int(np.argmin(losses)) >= params.patience:
+            break
     encoder.load_state_dict(best)
     return encoder.eval(), history
 
@@ -102,12 +102,14 @@ def losses(
     return direction_loss + F.binary_cross_entropy_with_logits(inside, is_inside)
 
 
-def forward(encoder: Encoder, counts: GeneCounts, batch: Tokens | Field) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits of a batch, the expression of each distinct spot among its tokens embedded once."""
+def forward(
+    encoder: Encoder, counts: GeneCounts, batch: Tokens | Field, noise: torch.Generator | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of a batch, the expression of each distinct spot among its tokens embedded once; `noise` in training."""
     if isinstance(batch, Field):  # each spot is one token
-        return encoder(batch, encoder.embed_expression(counts, batch.spot))
+        return encoder(batch, encoder.embed_expression(counts, batch.spot), noise)
     rows, token_row = torch.unique(batch.spot, return_inverse=True)
-    return encoder(batch, F.embedding(token_row, encoder.embed_expression(counts, rows)))
+    return encoder(batch, F.embedding(token_row, encoder.embed_expression(counts, rows)), noise)
 
 
 def _targets(spot: np.ndarray, samples: Samples, which: np.ndarray, device: str) -> Targets:
@@ -115,20 +117,19 @@ def _targets(spot: np.ndarray, samples: Samples, which: np.ndarray, device: str)
     return Targets(*(torch.from_numpy(part).to(device) for part in parts))
 
 
-def _one_epoch(encoder, optimizer, inputs, targets, params, epoch) -> float:
+def _one_epoch(encoder, optimizer, inputs, targets, params, epoch, noise) -> float:
     """One pass over the samples, or as many as make `params.min_steps` steps; the mean loss."""
-    encoder.train()
     rate = params.learning_rate
     if params.schedule == "cosine":
         rate *= (1 + cos(pi * epoch / params.max_epochs)) / 2
     total, n_samples, step = torch.zeros((), device=targets.spot.device), 0, 0
     while step < params.min_steps:
-        for batch, truth in inputs.lessons(targets, params):
+        for batch, truth in inputs.lessons(targets, params, noise):
             step += 1
             warm = 1.0 if epoch else min(1.0, step / params.warm_up)
             for group in optimizer.param_groups:
                 group["lr"] = rate * warm
-            loss = losses(*forward(encoder, inputs.counts, batch), truth.direction, truth.inside)
+            loss = losses(*forward(encoder, inputs.counts, batch, noise), truth.direction, truth.inside)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -140,7 +141,6 @@ def _one_epoch(encoder, optimizer, inputs, targets, params, epoch) -> float:
 @torch.no_grad()
 def _validate(encoder, inputs, targets) -> tuple[float, float, float]:
     """Loss, accuracy of in/out and accuracy of the direction."""
-    encoder.eval()
     parts = [(*forward(encoder, inputs.counts, batch), places) for batch, places in inputs.cover(targets.spot, BLOCK)]
     direction, inside, places = (torch.cat(part) for part in zip(*parts, strict=True))
     _, direction_class, is_inside = (part[places] for part in targets)

@@ -97,7 +97,7 @@ def segment(
     low, high, diameter = glance(image, shape, pixel_size=pixel_size, params=params, device=device)
     stain = Stain(image, scratch, low, high, diameter, params, device)
     tiles = [(f"nuclei/{row:03}-{column:03}.npz", ranges) for row, column, ranges in squares(shape, side)]
-    run("nuclei", _segment_tile, stain, [tile for tile in tiles if not scratch.has(tile[0])])
+    run("nuclei", _segment_tile, stain, [tile for tile in tiles if not scratch.is_finished(_mark(tile[0]))])
     return _merge(stain, tiles, out)
 
 
@@ -144,6 +144,11 @@ def _segment_tile(stain: Stain, tile: tuple[str, Ranges]) -> None:
     kept = np.zeros(int(labels.max(initial=0)) + 1, np.uint32)
     kept[regions.ids[own]] = np.arange(1, own.sum() + 1)
     stain.scratch.save(name, {"labels": kept[labels], "corner": corner})
+    stain.scratch.finish(_mark(name), [name])
+
+
+def _mark(name: str) -> str:
+    return name.replace(".npz", ".done")
 
 
 def _merge(stain: Stain, tiles: list[tuple[str, Ranges]], out: zarr.Array) -> Regions:

@@ -16,6 +16,8 @@ import numba
 import numpy as np
 import torch
 
+from sslcst.core.threads import parallel
+
 _FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}  # sums in any order, so that they are vectorised; infinities stay
 
 
@@ -132,7 +134,7 @@ def _spread(weights, of_spot, around) -> torch.Tensor:
     return out
 
 
-@numba.njit(parallel=True, fastmath=_FAST, cache=True)
+@parallel(fastmath=_FAST)
 def _multiply(query, look, key, neighbors, place, out, absent):  # pragma: no cover (compiled)
     m, n_heads, d = query.shape
     for i in numba.prange(m):
@@ -151,7 +153,7 @@ def _multiply(query, look, key, neighbors, place, out, absent):  # pragma: no co
                 out[i, h, j] = product + a0 * place[i, j, 0] + a1 * place[i, j, 1] + a2 * place[i, j, 2]
 
 
-@numba.njit(parallel=True, fastmath=_FAST, cache=True)
+@parallel(fastmath=_FAST)
 def _sum_up(weights, value, neighbors, place, out, out_place):  # pragma: no cover (compiled)
     m, n_heads, d = out.shape
     for i in numba.prange(m):
@@ -169,7 +171,7 @@ def _sum_up(weights, value, neighbors, place, out, out_place):  # pragma: no cov
                         out_place[i, h, c] += w * place[i, j, c]
 
 
-@numba.njit(parallel=True, fastmath=_FAST, cache=True)
+@parallel(fastmath=_FAST)
 def _sum_incoming(weights, of_spot, first, pairs, out):  # pragma: no cover (compiled)
     """What each token gets back from the spots whose neighbour it is, in an order that no thread changes."""
     n, n_heads, d = out.shape

@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import skip_init
 
 from sslcst.methods.ssl_cst.params import EncoderParams
 from sslcst.methods.ssl_cst.sampling import N_DIRECTIONS
 
 if TYPE_CHECKING:
     from sslcst.methods.ssl_cst.inputs import GeneCounts
+
+
+def linear(width_in: int, width_out: int, generator: torch.Generator, *, bias: bool = True) -> nn.Linear:
+    """A layer whose weights are drawn as torch draws them, but by a generator: torch's own is the whole process's."""
+    layer = skip_init(nn.Linear, width_in, width_out, bias=bias, device=torch.get_default_device())
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, -(width_in**-0.5), width_in**-0.5, generator=generator)
+    return layer
 
 
 class ReparameterizedLinear(nn.Module):
@@ -25,18 +34,21 @@ class ReparameterizedLinear(nn.Module):
         Sizes of a token before and after.
     noise
         Spread of the random matrix, relative to the initial spread of the weights.
+    generator
+        Draws the weights.
     """
 
-    def __init__(self, width_in: int, width_out: int, noise: float) -> None:
+    def __init__(self, width_in: int, width_out: int, noise: float, generator: torch.Generator) -> None:
         super().__init__()
-        self.linear = nn.Linear(width_in, width_out)
-        self.spread = noise * float(self.linear.weight.detach().std())
+        self.linear = linear(width_in, width_out, generator)
+        weight = self.linear.weight.detach()
+        self.spread = 0.0 if weight.is_meta else noise * float(weight.std())  # of "meta" nothing but the shape is asked
 
-    def forward(self, r: torch.Tensor) -> torch.Tensor:
-        """Tokens r (..., width_in) -> (..., width_out)."""
+    def forward(self, r: torch.Tensor, noise: torch.Generator | None = None) -> torch.Tensor:
+        """Tokens r (..., width_in) -> (..., width_out); `noise` draws the random matrix."""
         weight = self.linear.weight
-        if self.training and self.spread:
-            weight = weight + self.spread * torch.randn_like(weight)
+        if noise is not None and self.spread:
+            weight = weight + torch.empty_like(weight).normal_(0, self.spread, generator=noise)
         return F.linear(r, weight, self.linear.bias)
 
 
@@ -47,11 +59,12 @@ class Dropout(nn.Module):
         super().__init__()
         self.share = share
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Any shape -> the same."""
-        if not (self.training and self.share):
+    def forward(self, x: torch.Tensor, noise: torch.Generator | None = None) -> torch.Tensor:
+        """Any shape -> the same; `noise` draws what is dropped."""
+        if noise is None or not self.share:
             return x
-        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
+        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
+        bits.random_(-(2**63), None, generator=noise)
         drawn = bits.view(torch.int16)[: x.numel()].view(x.shape)
         kept = drawn >= round(2**16 * self.share) - 2**15
         return x * kept.to(x.dtype).mul_(1 / (1 - self.share))
@@ -60,21 +73,25 @@ class Dropout(nn.Module):
 class RMLP(nn.Module):
     """Reparameterised layers, each followed by GELU and dropout (Algorithm 2, lines 9-13)."""
 
-    def __init__(self, params: EncoderParams) -> None:
+    def __init__(self, params: EncoderParams, generator: torch.Generator) -> None:
         super().__init__()
         widths = (params.width, *params.hidden, params.width)
-        self.layers = nn.ModuleList(ReparameterizedLinear(a, b, params.noise) for a, b in pairwise(widths))
+        self.layers = nn.ModuleList(ReparameterizedLinear(a, b, params.noise, generator) for a, b in pairwise(widths))
         self.dropout = Dropout(params.dropout)
 
-    def forward(self, r: torch.Tensor) -> torch.Tensor:
+    def forward(self, r: torch.Tensor, noise: torch.Generator | None = None) -> torch.Tensor:
         """Tokens r (..., width) -> (..., width)."""
         for layer in self.layers:
-            r = self.dropout(F.gelu(layer(r)))
+            r = self.dropout(F.gelu(layer(r, noise)), noise)
         return r
 
 
 class Encoder(nn.Module):
     """Base of both: reads expression and distance, gives the direction to the nucleus and in or out of a cell.
+
+    Whoever trains it gives each call a generator `noise`, on its device, for the random matrices and the dropout of the
+    RMLP; without one, as at inference, there are none. Nothing is drawn from torch's own generators, so that runs in
+    several threads of a process do not draw from one another's.
 
     Parameters
     ----------
@@ -82,15 +99,18 @@ class Encoder(nn.Module):
         Genes that are read.
     params
         Widths, depth, heads, noise and dropout.
+    generator
+        Draws the weights, on the CPU.
     """
 
-    def __init__(self, n_genes: int, params: EncoderParams) -> None:
+    def __init__(self, n_genes: int, params: EncoderParams, generator: torch.Generator) -> None:
         super().__init__()
-        self.expression = nn.Parameter(torch.randn(n_genes, params.width) / params.width**0.5)  # W1
-        self.distance = nn.Linear(1, params.width, bias=False)  # W3
+        self.expression = nn.Parameter(torch.empty(n_genes, params.width))  # W1
+        nn.init.normal_(self.expression, std=params.width**-0.5, generator=generator)
+        self.distance = linear(1, params.width, generator, bias=False)  # W3
         self.norm = nn.LayerNorm(params.width)
-        self.direction = nn.Linear(params.width, N_DIRECTIONS)
-        self.inside = nn.Linear(params.width, 1)
+        self.direction = linear(params.width, N_DIRECTIONS, generator)
+        self.inside = linear(params.width, 1, generator)
 
     def embed_expression(self, counts: GeneCounts, rows: torch.Tensor) -> torch.Tensor:
         """The term g W1 of eq. 5 for some spots (m,) -> (m, width), from their nonzero counts alone."""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sslcst.methods.ssl_cst.encoder.parts import RMLP, Encoder
+from sslcst.methods.ssl_cst.encoder.parts import RMLP, Encoder, linear
 from sslcst.methods.ssl_cst.params import EncoderParams
 
 
@@ -37,11 +37,11 @@ class Tokens:
 class SelfAttention(nn.Module):
     """Eq. 6-8 over the tokens of one spot, with several heads as in Algorithm 2, lines 3-5."""
 
-    def __init__(self, params: EncoderParams) -> None:
+    def __init__(self, params: EncoderParams, generator: torch.Generator) -> None:
         super().__init__()
         self.heads = params.heads
-        self.qkv = nn.Linear(params.width, 3 * params.width, bias=False)
-        self.out = nn.Linear(params.width, params.width)
+        self.qkv = linear(params.width, 3 * params.width, generator, bias=False)
+        self.out = linear(params.width, params.width, generator)
 
     def forward(self, r: torch.Tensor, present: torch.Tensor | None, n_queries: int) -> torch.Tensor:
         """Tokens r (b, t, width) and the keys that count (b, t) -> (b, n_queries, width) for the first tokens."""
@@ -59,32 +59,36 @@ class SelfAttention(nn.Module):
 class SpotBlock(nn.Module):
     """Eq. 10-11: pre-norm self-attention and RMLP, each with a residual connection."""
 
-    def __init__(self, params: EncoderParams) -> None:
+    def __init__(self, params: EncoderParams, generator: torch.Generator) -> None:
         super().__init__()
         self.norm_attention = nn.LayerNorm(params.width)
-        self.attention = SelfAttention(params)
+        self.attention = SelfAttention(params, generator)
         self.norm_rmlp = nn.LayerNorm(params.width)
-        self.rmlp = RMLP(params)
+        self.rmlp = RMLP(params, generator)
 
-    def forward(self, r: torch.Tensor, present: torch.Tensor | None, n_queries: int) -> torch.Tensor:
+    def forward(
+        self, r: torch.Tensor, present: torch.Tensor | None, n_queries: int, noise: torch.Generator | None = None
+    ) -> torch.Tensor:
         """Tokens r (b, t, width) and the keys that count (b, t) -> (b, n_queries, width) for the first tokens."""
         r = self.attention(self.norm_attention(r), present, n_queries) + r[:, :n_queries]
-        return self.rmlp(self.norm_rmlp(r)) + r
+        return self.rmlp(self.norm_rmlp(r), noise) + r
 
 
 class SpotEncoder(Encoder):
     """From each spot and its nearest spots to the direction to its nucleus, and in or out of a cell; see `Encoder`."""
 
-    def __init__(self, n_genes: int, params: EncoderParams) -> None:
-        super().__init__(n_genes, params)
-        self.position = nn.Linear(2, params.width)  # W2 and the bias, which starts at 0 so as not to drown the rest
-        nn.init.zeros_(self.position.bias)
-        self.blocks = nn.ModuleList(SpotBlock(params) for _ in range(params.depth))
+    def __init__(self, n_genes: int, params: EncoderParams, generator: torch.Generator) -> None:
+        super().__init__(n_genes, params, generator)
+        self.position = linear(2, params.width, generator)  # W2 and the bias
+        nn.init.zeros_(self.position.bias)  # so as not to drown the rest
+        self.blocks = nn.ModuleList(SpotBlock(params, generator) for _ in range(params.depth))
 
-    def forward(self, tokens: Tokens, expression: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, tokens: Tokens, expression: torch.Tensor, noise: torch.Generator | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of the 16 directions (b, 16) and of lying in a cell (b,); `expression` is g W1 of each token."""
         r = expression + self.position(tokens.position) + self.distance(tokens.distance[..., None])  # eq. 5
         for block in self.blocks[:-1]:
-            r = block(r, tokens.present, r.shape[1])
+            r = block(r, tokens.present, r.shape[1], noise)
         # Only the spot's own token is read off, so the last block need not make the others.
-        return self.read_off(self.blocks[-1](r, tokens.present, 1)[:, 0])
+        return self.read_off(self.blocks[-1](r, tokens.present, 1, noise)[:, 0])

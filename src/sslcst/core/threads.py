@@ -1,0 +1,99 @@
+"""Threads of torch and numba, which a run shares with all else in its process, and leaves as they are.
+
+Both start their threads once, by OpenMP. A process made by fork has none of them and does not know it: numba ends it,
+torch and dask wait in it for ever. Whether this is one is asked before each use.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import numba
+
+from sslcst.errors import ProcessError
+
+P, R = ParamSpec("P"), TypeVar("R")
+
+_used = False  # whether threads have been started for a run of this process, or of one that it was forked from
+_severed = False  # whether this process was forked from one that had
+
+
+def check_process() -> None:
+    """See that this process can compute.
+
+    Raises
+    ------
+    ProcessError
+        It was made by fork from one that has computed before.
+    """
+    if _severed:
+        raise ProcessError(
+            "This process was made by fork from one whose threads were at work, without which it cannot compute. Make "
+            'the pool before the first run, or with multiprocessing.get_context("spawn"), or use a dask.distributed '
+            "client."
+        )
+
+
+def settle() -> None:
+    """Let torch have in this thread the threads that it has in a new one; rounding depends on their number.
+
+    numba changes that number in the thread in which it starts its own: here that is one which ends.
+    """
+    import torch
+
+    _use()
+    with ThreadPoolExecutor(1) as new:
+        n_threads = new.submit(_numbers).result()
+    if torch.get_num_threads() != n_threads:
+        torch.set_num_threads(n_threads)
+
+
+def parallel(**options: object) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Compile a loop for all cores: ``numba.njit`` with these options."""
+
+    def compile_loop(function: Callable[P, R]) -> Callable[P, R]:
+        compiled = numba.njit(parallel=True, cache=True, **options)(function)
+
+        @wraps(function)
+        def loop(*args: P.args, **kwargs: P.kwargs) -> R:
+            _use()
+            return compiled(*args, **kwargs)
+
+        return loop
+
+    return compile_loop
+
+
+def _use() -> None:
+    global _used
+    check_process()
+    _used = True
+
+
+def _numbers() -> int:
+    import torch
+
+    n_threads = torch.get_num_threads()
+    numba.get_num_threads()  # starts them
+    return n_threads
+
+
+def _after_fork() -> None:
+    global _severed
+    _severed = _used or _numba_has_started()
+
+
+def _numba_has_started() -> bool:
+    """Whether numba, for whomever, has threads that no fork survives."""
+    try:
+        return numba.threading_layer() == "omp"
+    except ValueError:  # what it raises for "not yet"
+        return False
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)
