@@ -23,12 +23,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-# What differs from the defaults: the diameter of nuclei, as one would read it off the stain; and coarser spots, so that
-# two cores are done in less than two minutes.
-PARAMS = {
-    "nuclei": {"diameters": [7.0]},  # micron
-    "spots": {"bin_size": 1.0},  # micron
-}
+# What differs from the defaults: the diameter of nuclei, as one would read it off the stain.
+PARAMS = {"nuclei": {"diameters": [7.0]}}  # micron
 GROWN_BY = range(1, 7)  # microns
 NEEDED = ("igraph", "scanpy", "squidpy")
 

@@ -17,6 +17,7 @@ import typer
 import sslcst
 from sslcst._logging import logger
 from sslcst.errors import SslcstError, StoreError
+from sslcst.methods import DEFAULT
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -121,6 +122,7 @@ def segment(
         str | None, typer.Option(help="Labels or shapes to take as the nuclei, instead of finding them in an image.")
     ] = None,
     coordinate_system: Annotated[str | None, typer.Option(help="Where image and transcripts meet.")] = None,
+    method: Annotated[str, typer.Option(help="How cells come about: density, or ssl-cst.")] = DEFAULT,
     params: Annotated[
         Path | None, typer.Option(help="TOML or JSON file of parameters.", exists=True, dir_okay=False)
     ] = None,
@@ -141,7 +143,7 @@ def segment(
     store changes. Names may be left out where the store leaves no doubt; where it does, the candidates are listed.
 
     ```
-    sslcst segment run.zarr --image-key morphology_focus --set training.max_epochs=50
+    sslcst segment run.zarr --image-key morphology_focus --set cells.radius=6
     ```
     """
     chosen = _read_params(params, set_ or [])
@@ -156,6 +158,7 @@ def segment(
             count_key=count_key,
             nuclei_key=nuclei_key,
             coordinate_system=coordinate_system,
+            method=method,
             params=chosen,
             device=device,
             seed=seed,
@@ -175,6 +178,7 @@ def plan(
     points_key: Annotated[str | None, typer.Option(help="The transcripts.")] = None,
     nuclei_key: Annotated[str | None, typer.Option(help="Labels or shapes to take as the nuclei.")] = None,
     coordinate_system: Annotated[str | None, typer.Option(help="Where image and transcripts meet.")] = None,
+    method: Annotated[str, typer.Option(help="How cells come about: density, or ssl-cst.")] = DEFAULT,
     params: Annotated[
         Path | None, typer.Option(help="TOML or JSON file of parameters.", exists=True, dir_okay=False)
     ] = None,
@@ -182,7 +186,7 @@ def plan(
         list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="One parameter. Repeatable.")
     ] = None,
 ) -> None:
-    """Say what `segment` will take: tiles, memory, disk and time.
+    """Say what `segment` will take: tiles, memory and disk.
 
     The transcripts are read, and a part of the stain; nothing is written.
 
@@ -198,6 +202,7 @@ def plan(
             points_key=points_key,
             nuclei_key=nuclei_key,
             coordinate_system=coordinate_system,
+            method=method,
             params=_read_params(params, set_ or []),
         )
     typer.echo(result)

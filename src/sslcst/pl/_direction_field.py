@@ -124,7 +124,7 @@ def _predicted(sdata: SpatialData, spots_key: str) -> AnnData:
     if spots_key not in sdata.tables:
         raise KeyMissingError(f"There is no table {spots_key!r} of spots, only {sorted(sdata.tables)}: {steps}.")
     table = sdata.tables[spots_key]
-    if "direction" not in table.obsm or "inside" not in table.obs:
+    if "direction" not in table.obsm or "probability" not in table.obs:
         raise KeyMissingError(f"Table {spots_key!r} has no predictions: {steps}.")
     return table
 
@@ -150,7 +150,7 @@ def _read_blocks(table: AnnData, pixel_to_axes: NDArray[np.float64], region: Reg
     step = math.ceil((high - low).max() / MAX_ARROWS)
     shape = tuple(-(-(high - low) // step))
     block = np.ravel_multi_index(tuple((spots.index[shown] - low).T // step), shape)
-    inside = table.obs["inside"].to_numpy()[shown]
+    inside = table.obs["probability"].to_numpy()[shown]
     vector = table.obsm["direction"][shown] @ direction_vectors()
     in_cell = inside >= 0.5
     placed = np.array([[step, 0, low[1]], [0, step, low[0]], [0, 0, 1]])

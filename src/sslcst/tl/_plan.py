@@ -14,6 +14,7 @@ from sslcst.core.spots import Grid, inside_raster
 from sslcst.device import choose_device
 from sslcst.elements import open_nuclei
 from sslcst.errors import DataError
+from sslcst.methods import DEFAULT, choose_method
 from sslcst.params import Params
 from sslcst.run.stages.nuclei import glance
 from sslcst.run.tiling import cut, squares
@@ -22,28 +23,13 @@ from sslcst.tl._sources import Sources, choose_sources
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-# Rounded from what benchmarks/chip.py and benchmarks/encoder.py gave on two cores; other machines differ.
-_SPOTS_PER_SECOND = {"field": 55_000, "spot": 2_500}
-_PIXELS_PER_SECOND = 300_000  # of a stain, by the network that comes with this package
-_TRANSCRIPTS_PER_SECOND = 1_000_000  # checked, and laid down in their blocks
-_TRAINING_SECONDS = 60
-_BINS_PER_SECOND = {
-    "alignment": 4_000_000,
-    "spots": 650_000,
-    "density": 2_500_000,
-    "spread": 2_000_000,
-    "mixes": 800_000,
-    "samples": 1_500_000,
-    "lessons": 4_000_000,
-    "cells": 500_000,
-    "join": 10_000_000,
-    "write": 10_000_000,
-}
+    from sslcst.methods.base import Method
+
+# Rounded from what benchmarks/chip.py gave.
 _BASE_BYTES = 1.5 * 2**30  # the packages, and the training
 _BYTES_PER_BIN = 300  # of a tile and what it sees around
 _BYTES_PER_SPOT = 1_200  # two tiles are at work, one being read
 _TABLE_BYTES_PER_TRANSCRIPT = 16  # of the whole chip: cells by genes, while they are joined
-_GPU_BYTES_PER_BIN = 8_000  # of a block: at the most as many spots, all their neighbours gathered
 _DISK_BYTES = {"transcript": 45, "spot": 150, "bin": 8}  # beside the store
 _AROUND = 128  # bins, about, that a tile sees around
 
@@ -66,10 +52,8 @@ class Plan:
         Transcripts on the raster.
     largest
         Those of the fullest tile.
-    memory, gpu_memory, disk
-        GiB: of the process, of a GPU if there is one, and beside the store until the run ends.
-    seconds
-        On two cores without a GPU.
+    memory, disk
+        GiB: of the process, and beside the store until the run ends.
     """
 
     bins: tuple[int, int]
@@ -79,9 +63,7 @@ class Plan:
     n_transcripts: int
     largest: int
     memory: float
-    gpu_memory: float
     disk: float
-    seconds: float
 
     def __str__(self) -> str:
         tiles = f"{self.n_tiles} with {self.n_transcripts:,} transcripts, at most {self.largest:,} in one"
@@ -91,9 +73,8 @@ class Plan:
             [
                 f"grid:    {self.bins[0]:,} x {self.bins[1]:,} bins of {self.bin_size:.3g}",
                 f"tiles:   {tiles}",
-                f"memory:  about {self.memory:.1f} GiB, and {self.gpu_memory:.1f} GiB of a GPU if there is one",
+                f"memory:  about {self.memory:.1f} GiB",
                 f"disk:    about {self.disk:.1f} GiB beside the store until the run ends",
-                f"time:    about {np.ceil(self.seconds / 60):.0f} min on two cores without a GPU",
             ]
         )
 
@@ -108,7 +89,8 @@ def plan(
     count_key: str | None = None,
     nuclei_key: str | None = None,
     coordinate_system: str | None = None,
-    params: Params | Mapping[str, Any] | str | None = None,
+    method: str | type[Method] = DEFAULT,
+    params: Params | Mapping[str, Any] | None = None,
 ) -> Plan:
     """Say what `sslcst.tl.segment` will take with the same arguments, which are checked as it does.
 
@@ -116,12 +98,12 @@ def plan(
 
     Parameters
     ----------
-    sdata, image_key, channel, points_key, gene_key, count_key, nuclei_key, coordinate_system, params
+    sdata, image_key, channel, points_key, gene_key, count_key, nuclei_key, coordinate_system, method, params
         As in `sslcst.tl.segment`.
 
     Returns
     -------
-    Tiles, memory, disk and time; ``print`` shows them.
+    Tiles, memory and disk; ``print`` shows them. How long a run takes, its own progress bars tell by its first tiles.
 
     Raises
     ------
@@ -137,7 +119,7 @@ def plan(
         count_key=count_key,
         nuclei_key=nuclei_key,
         coordinate_system=coordinate_system,
-        params=Params.of(params),
+        params=choose_method(method, params)[0],
     )
     raster = sources.raster
     grid = lay_out(
@@ -153,10 +135,7 @@ def plan(
     full = [tile for tile, n in zip(tiles, in_tile, strict=True) if n]
     n_bins, n, largest = int(np.prod(grid.whole_shape)), int(in_tile.sum()), int(in_tile.max())
     seen = min(side + 2 * _AROUND, max(grid.whole_shape)) ** 2
-    block = min(params.tiles.block + 2 * _AROUND, max(grid.whole_shape)) ** 2
     n_spots = _occupied(n, n_bins)
-    seconds = sum(stage_seconds(n_bins, n, params).values()) + n / _TRANSCRIPTS_PER_SECOND
-    seconds += 0 if sources.image is None else np.prod(raster.shape) / _PIXELS_PER_SECOND
     disk = _DISK_BYTES["transcript"] * n + _DISK_BYTES["spot"] * n_spots + _DISK_BYTES["bin"] * n_bins
     tile_bytes = _BYTES_PER_BIN * seen + _BYTES_PER_SPOT * _occupied(min(largest * seen / side**2, n), seen)
     return Plan(
@@ -167,22 +146,8 @@ def plan(
         n_transcripts=n,
         largest=largest,
         memory=(_BASE_BYTES + tile_bytes + _TABLE_BYTES_PER_TRANSCRIPT * n) / 2**30,
-        gpu_memory=_GPU_BYTES_PER_BIN * _occupied(largest * block / side**2, block) / 2**30,
         disk=disk / 2**30,
-        seconds=float(seconds),
     )
-
-
-def stage_seconds(n_bins: int, n_transcripts: int, params: Params) -> dict[str, float]:
-    """Seconds that each stage after nuclei and transcripts may take on two cores without a GPU, in their order."""
-    seconds = {stage: n_bins / rate for stage, rate in _BINS_PER_SECOND.items()}
-    encoder = {
-        "train": _TRAINING_SECONDS,
-        "predict": _occupied(n_transcripts, n_bins) / _SPOTS_PER_SECOND[params.encoder.kind],
-    }
-    names = [*_BINS_PER_SECOND]
-    before, after = names[: names.index("cells")], names[names.index("cells") :]
-    return {name: (seconds | encoder)[name] for name in [*before, *encoder, *after]}
 
 
 def _diameter(sdata: SpatialData, sources: Sources, params: Params) -> float:
