@@ -12,12 +12,14 @@ from spatialdata.transformations import Identity, Scale, set_transformation
 import sslcst
 from sslcst.errors import BackendError, DataError, KeyMissingError, ParameterError, StoreError, TrainingError
 
-QUICK = {
+QUICK = {  # of "ssl-cst"
     "encoder": {"width": 8, "depth": 1, "hidden": (8,)},
     "training": {"max_epochs": 1, "min_steps": 1},
     "sampling": {"max_samples": 100},
-    "spots": {"n_neighbors": 6},
+    "inputs": {"n_neighbors": 6},
 }
+
+
 SIDE = 60
 
 
@@ -175,7 +177,7 @@ def test_refused_with_the_element_named_and_nothing_written(sdata, tmp_path, spo
         before = files_of(store)
     elements = set(sdata._shared_keys)
     with pytest.raises(error, match=message):
-        sslcst.tl.segment(sdata, **({"nuclei_key": "nuclei", "params": QUICK} | arguments))
+        sslcst.tl.segment(sdata, **({"nuclei_key": "nuclei", "method": "ssl-cst", "params": QUICK} | arguments))
     assert set(sdata._shared_keys) == elements
     if store:
         assert files_of(store) == before
@@ -190,21 +192,21 @@ def files_of(store):
 def test_a_constant_image_is_refused(sdata, value):
     replace(sdata, stain=raster(Image2DModel, np.full((1, SIDE, SIDE), value, np.uint16), ("c", "y", "x")))
     with pytest.raises(DataError, match="no contrast"):
-        sslcst.tl.segment(sdata, params=QUICK)
+        sslcst.tl.segment(sdata)
 
 
 def test_several_images_must_be_chosen_from(sdata):
     sdata["other"] = sdata["stain"]
     with pytest.raises(KeyMissingError, match=r"choose with image_key=; there are: 'stain', 'other'"):
-        sslcst.tl.segment(sdata, params=QUICK)
+        sslcst.tl.segment(sdata)
 
 
 def test_several_channels_must_be_chosen_from(sdata):
     two = np.concatenate([sdata["stain"].to_numpy()] * 2)
     replace(sdata, stain=raster(Image2DModel, two, ("c", "y", "x"), c_coords=["a", "b"]))
     with pytest.raises(KeyMissingError, match=r"choose with channel=; there are: 'a', 'b'"):
-        sslcst.tl.segment(sdata, params=QUICK)
-    sslcst.tl.segment(sdata, params=QUICK, channel="b")
+        sslcst.tl.segment(sdata)
+    sslcst.tl.segment(sdata, channel="b")
     check_result(sdata)
 
 
@@ -212,15 +214,15 @@ def test_several_channels_must_be_chosen_from(sdata):
 def test_an_existing_result_is_not_replaced_unasked(sdata, name):
     sdata[name] = sdata["nuclei"]
     with pytest.raises(KeyMissingError, match=f"'{name}' exists.*overwrite=True"):
-        sslcst.tl.segment(sdata, nuclei_key="nuclei", params=QUICK)
-    sslcst.tl.segment(sdata, nuclei_key="nuclei", params=QUICK, overwrite=True)
+        sslcst.tl.segment(sdata, nuclei_key="nuclei")
+    sslcst.tl.segment(sdata, nuclei_key="nuclei", overwrite=True)
     check_result(sdata)
 
 
 def test_an_element_of_another_kind_is_never_replaced(sdata):
     sdata["sslcst_cells"] = sdata["stain"]
     with pytest.raises(KeyMissingError, match="none of ours"):
-        sslcst.tl.segment(sdata, nuclei_key="nuclei", params=QUICK, overwrite=True)
+        sslcst.tl.segment(sdata, nuclei_key="nuclei", overwrite=True)
 
 
 def test_a_store_that_cannot_be_written_is_refused_before_any_work(sdata, tmp_path, monkeypatch):
@@ -228,7 +230,7 @@ def test_a_store_that_cannot_be_written_is_refused_before_any_work(sdata, tmp_pa
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write even where the rights forbid it
     monkeypatch.setattr("sslcst.pp.import_nuclei", lambda *args, **kwargs: pytest.fail("work began"))
     with pytest.raises(StoreError, match=r"a\.zarr cannot be written to"):
-        sslcst.tl.segment(sdata, nuclei_key="nuclei", params=QUICK)
+        sslcst.tl.segment(sdata, nuclei_key="nuclei")
 
 
 @pytest.mark.parametrize("kind", ["spot", "field"])
@@ -238,7 +240,7 @@ def test_a_loss_that_is_not_a_number_leaves_the_store_as_it_was(sdata, tmp_path,
     params = QUICK | {"encoder": QUICK["encoder"] | {"kind": kind}}
     params |= {"training": {"max_epochs": 3, "min_steps": 3, "warm_up": 1, "learning_rate": 1e30}}
     with pytest.raises(TrainingError, match=r"lower training\.learning_rate"):
-        sslcst.tl.segment(sd.read_zarr(tmp_path / "run.zarr"), nuclei_key="nuclei", params=params)
+        sslcst.tl.segment(sd.read_zarr(tmp_path / "run.zarr"), nuclei_key="nuclei", method="ssl-cst", params=params)
     assert files_of(tmp_path) == before
 
 
@@ -248,19 +250,20 @@ def test_stages_say_what_they_miss(sdata):
     with pytest.raises(KeyMissingError, match="no table of spots 'sslcst_spots'"):
         sslcst.tl.train(sdata)
     sslcst.pp.import_nuclei(sdata, "nuclei")
-    sslcst.pp.erode_nuclei(sdata)
     sslcst.pp.bin_spots(sdata)
     with pytest.raises(KeyMissingError, match=r"no predictions: run sslcst\.tl\.predict"):
-        sslcst.tl.track(sdata)
+        sslcst.tl.track(sdata, sslcst.tl.train(sdata))
 
 
-def test_a_model_of_other_bins_is_refused(sdata):
+@pytest.mark.parametrize(("method", "params"), [("density", {}), ("ssl-cst", QUICK)])
+def test_a_model_of_other_bins_is_refused(sdata, method, params):
     sslcst.pp.import_nuclei(sdata, "nuclei")
-    sslcst.pp.erode_nuclei(sdata)
-    sslcst.pp.bin_spots(sdata, params=QUICK)
-    model = sslcst.tl.train(sdata, params=QUICK)
+    sslcst.pp.bin_spots(sdata)
+    model = sslcst.tl.train(sdata, method=method, params=params)
     with pytest.raises(DataError, match=r"set spots\.bin_size=1"):
-        sslcst.tl.segment(sdata, nuclei_key="nuclei", model=model, params={"spots": {"bin_size": 2.0}}, overwrite=True)
+        sslcst.tl.segment(
+            sdata, nuclei_key="nuclei", method=method, model=model, params={"spots": {"bin_size": 2.0}}, overwrite=True
+        )
 
 
 # --- unusual but right -----------------------------------------------------------------------------------------------
@@ -326,7 +329,7 @@ def nucleus_without_transcripts(sdata):
 def test_unusual_input_gives_a_right_result(sdata, tmp_path, spoil):
     spoil(sdata)
     sdata.write(tmp_path / "a.zarr")
-    sslcst.tl.segment(sdata, nuclei_key="nuclei", params=QUICK)
+    sslcst.tl.segment(sdata, nuclei_key="nuclei")
     check_result(sdata)
     check_result(sd.read_zarr(tmp_path / "a.zarr"))
     assert sdata["sslcst_table"].n_obs == len(np.unique(sdata["nuclei"].to_numpy())) - 1
@@ -346,8 +349,7 @@ def test_more_cells_than_16_bits_count(tmp_path):
     sdata = sd.SpatialData.init_from_elements(
         {"nuclei": raster(Labels2DModel, nuclei, ("y", "x")), "transcripts": points(frame, feature_key="gene")}
     )
-    params = QUICK | {"erosion": {"min_area": 1}}
-    sslcst.tl.segment(sdata, nuclei_key="nuclei", params=params)
+    sslcst.tl.segment(sdata, nuclei_key="nuclei")
     check_result(sdata)
     table = sdata["sslcst_table"]
     assert table.n_obs == 257**2

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import sparse
 
-from sslcst.core.cells import Occupancy, fill_holes, find_cells, keep_attached, orphan_cells, to_pixels
-from sslcst.methods.ssl_cst.flow import Field, track
-from sslcst.methods.ssl_cst.sampling import direction_class, direction_vectors
+from sslcst.core.cells import Occupancy, fill_holes, keep_attached, to_pixels
 from sslcst.core.spots import Grid, Spots
 from sslcst.errors import DataError
-from sslcst.metrics import mean_best_iou
+from sslcst.methods.ssl_cst.flow import Field, track
 from sslcst.methods.ssl_cst.params import FlowParams
+from sslcst.methods.ssl_cst.sampling import direction_class, direction_vectors
+from sslcst.methods.ssl_cst.tracking import find_cells, orphan_cells
+from sslcst.metrics import mean_best_iou
 
 SEEDS = st.integers(0, 2**32 - 1)
 FIRST_ORPHAN = 1000
@@ -246,7 +247,7 @@ def found_from(spots: Spots, direction: np.ndarray, inside: np.ndarray, nuclei: 
         reach=14,
         spacing=Occupancy.of(nuclei, nuclei[spots.place]).spacing,
         first_orphan=FIRST_ORPHAN,
-        params=FlowParams(decoding="flow", **params),
+        params=FlowParams(**params),
     )
 
 
@@ -362,7 +363,7 @@ def test_an_orphan_never_takes_a_nucleus_id() -> None:
         reach=14,
         spacing=1.0,
         first_orphan=int(nuclei.max()) + 1,
-        params=FlowParams(decoding="flow", orphans=True, min_orphan_area=20),
+        params=FlowParams(orphans=True, min_orphan_area=20),
     )
     assert cells[5, 5] >= 3
     assert cells[5, 5] not in nuclei

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from sslcst.core.cells import find_cells, halo
-from sslcst.methods.ssl_cst.flow import confidence_field, mean_field
 from sslcst.core.geometry import Regions
 from sslcst.core.spots import Grid, Spots
+from sslcst.methods.ssl_cst.flow import confidence_field, mean_field
 from sslcst.methods.ssl_cst.params import FlowParams
+from sslcst.methods.ssl_cst.tracking import find_cells, halo
 
 SIDE, REACH, SPACING = 150, 4.0, 1.0
 SEEDS = st.integers(0, 2**32 - 1)
@@ -60,7 +60,7 @@ def cells_in(data: tuple, ranges: Ranges, **params) -> np.ndarray:
         reach=REACH,
         spacing=SPACING,
         first_orphan=10_000,
-        params=FlowParams(decoding="flow", **params),
+        params=FlowParams(**params),
     )
 
 

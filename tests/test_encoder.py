@@ -11,14 +11,14 @@ import torch
 from scipy import sparse
 from scipy.special import erf
 
+from sslcst.core.spots import Grid, Spots
 from sslcst.methods.ssl_cst.encoder import SpotEncoder, Tokens, make_encoder
 from sslcst.methods.ssl_cst.encoder.parts import RMLP, Dropout, ReparameterizedLinear
 from sslcst.methods.ssl_cst.encoder.spot import SpotBlock
 from sslcst.methods.ssl_cst.features import Features
 from sslcst.methods.ssl_cst.inputs import GeneCounts, SpotInputs
-from sslcst.core.spots import Grid, Spots
-from sslcst.methods.ssl_cst.training import forward
 from sslcst.methods.ssl_cst.params import EncoderParams
+from sslcst.methods.ssl_cst.training import forward
 
 N_GENES = 11
 SMALL = EncoderParams(kind="spot", width=8, depth=3, heads=1, hidden=(12, 10))

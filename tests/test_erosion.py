@@ -18,6 +18,7 @@ from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, Labels2DModel
 
 import sslcst
+from sslcst.errors import DataError, KeyMissingError, ParameterError
 from sslcst.methods.ssl_cst.erosion import (
     _are_solid,
     _solidity_at_least,
@@ -28,7 +29,6 @@ from sslcst.methods.ssl_cst.erosion import (
     shares,
     turned_element,
 )
-from sslcst.errors import DataError, KeyMissingError, ParameterError
 from sslcst.methods.ssl_cst.params import ErosionParams
 
 ALL = {"min_area": 0, "min_solidity": 0.0}  # no core is dropped

@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
+from sslcst.core.spots import Grid, Spots
 from sslcst.methods.ssl_cst.encoder import FieldEncoder, field
 from sslcst.methods.ssl_cst.encoder.neighborhood import Neighborhood, attend
 from sslcst.methods.ssl_cst.features import Features
 from sslcst.methods.ssl_cst.inputs import FieldInputs, Targets, make_inputs
+from sslcst.methods.ssl_cst.params import EncoderParams, TrainingParams
 from sslcst.methods.ssl_cst.sampling import direction_class
-from sslcst.core.spots import Grid, Spots
 from sslcst.methods.ssl_cst.symmetry import N_TURNS, turn_matrices, turned_classes
 from sslcst.methods.ssl_cst.training import forward
-from sslcst.methods.ssl_cst.params import EncoderParams, TrainingParams
 
 N_GENES = 9
 SMALL = EncoderParams(kind="field", width=8, depth=3, heads=2, hidden=(12,))

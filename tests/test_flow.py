@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from sslcst.core.spots import Grid, Spots
 from sslcst.methods.ssl_cst.flow import Field, confidence_field, mean_field, track
 from sslcst.methods.ssl_cst.sampling import direction_vectors
-from sslcst.core.spots import Grid, Spots
 
 SEEDS = st.integers(0, 2**32 - 1)
 

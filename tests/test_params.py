@@ -13,15 +13,35 @@ from anndata import AnnData
 
 from sslcst._section import check_seed
 from sslcst.errors import ParameterError, SslcstError
-from sslcst.params import Params, SamplingParams, TrainingParams
+from sslcst.methods import METHODS, choose_method, method_class
+from sslcst.methods.ssl_cst.params import SamplingParams, SslCstParams, TrainingParams
+from sslcst.params import Params, Sections
 from sslcst.tl._segment import _storable
+
+PAPER = {"encoder": "spot"}
+
+
+def both(params=None) -> dict:
+    """All sections of a run by the paper's method, from what differs from the defaults."""
+    shared, method = choose_method("ssl-cst", params)
+    return {**vars(shared), **vars(method.params)}
+
+
+def kind_of(section: str) -> type[Sections]:
+    """The parameters that have a section of that name."""
+    return next(kind for kind in KINDS if section in {each.name for each in fields(kind)})
+
+
+def set_one(section: str, name: str, value: object) -> object:
+    """The value that a parameter takes."""
+    return getattr(getattr(kind_of(section).of({section: {name: value}}), section), name)
 
 
 @pytest.mark.parametrize(
     ("section", "name", "value"),
     [
         ("nuclei", "flow_threshold", 0.9),
-        ("spots", "n_neighbors", 50),
+        ("inputs", "n_neighbors", 50),
         ("encoder", "kind", "spot"),
         ("encoder", "depth", 8),
         ("encoder", "heads", 1),
@@ -31,27 +51,24 @@ from sslcst.tl._segment import _storable
         ("training", "batch_size", 256),
         ("training", "max_epochs", 200),
         ("training", "patience", 10),
-        ("prior", "sigma", 0.25),
+        ("cells", "max_distance", 1.25),
         ("flow", "smoothing", "mean"),
         ("flow", "step", 1),
     ],
 )
-def test_paper_stands_for_the_papers_values(section: str, name: str, value: float | str) -> None:
-    assert getattr(getattr(Params.of("paper"), section), name) == value
-
-
-def test_no_other_word_stands_for_parameters() -> None:
-    with pytest.raises(ParameterError, match="params='papers': must be \"paper\""):
-        Params.of("papers")
+def test_the_spot_encoder_stands_for_the_papers_values(section: str, name: str, value: float | str) -> None:
+    assert getattr(both(PAPER)[section], name) == value
 
 
 def test_depth_and_heads_are_those_of_the_encoder_unless_given() -> None:
-    assert (Params().encoder.kind, Params().encoder.depth, Params().encoder.heads) == ("field", 4, 2)
-    spot = Params.of({"encoder": {"kind": "spot", "heads": 4}}).encoder
+    usual = SslCstParams().encoder
+    assert (usual.kind, usual.depth, usual.heads) == ("field", 4, 2)
+    spot = SslCstParams.of({"encoder": {"kind": "spot", "heads": 4}}).encoder
     assert (spot.depth, spot.heads) == (8, 4)
 
 
-KNOWN = [(section.name, f.name) for section in fields(Params) for f in fields(getattr(Params(), section.name))]
+KINDS = [Params, *(method_class(name).Params for name in METHODS)]
+KNOWN = [(section.name, f.name) for kind in KINDS for section in fields(kind) for f in fields(section.default_factory)]
 BROKEN = [
     ("transcripts", "min_quality", -1.0),
     ("transcripts", "exclude", "Blank-("),
@@ -68,10 +85,9 @@ BROKEN = [
     ("erosion", "length", 2.9),
     ("erosion", "min_area", -1),
     ("spots", "bin_size", 0.0),
-    ("spots", "n_genes", 0),
-    ("spots", "n_neighbors", 0),
-    ("spots", "window", 0),
-    ("sampling", "labels", "cells"),
+    ("inputs", "n_genes", 0),
+    ("inputs", "n_neighbors", 0),
+    ("inputs", "window", 0),
     ("sampling", "negative_distance", 0.0),
     ("sampling", "negative_density", -0.1),
     ("sampling", "farthest", 1.5),
@@ -81,8 +97,6 @@ BROKEN = [
     ("sampling", "validation", 0.0),
     ("sampling", "validation", 1.0),
     ("encoder", "kind", "both"),
-    ("encoder", "distance", 1),
-    ("encoder", "position", None),
     ("encoder", "width", 0),
     ("encoder", "depth", 0),
     ("encoder", "heads", 0),
@@ -100,12 +114,11 @@ BROKEN = [
     ("training", "min_steps", 0),
     ("training", "max_epochs", 0),
     ("training", "patience", 0),
-    ("prior", "radius", -1.0),
-    ("prior", "sigma", -0.1),
-    ("prior", "direction", 0),
-    ("prior", "density", 1.1),
-    ("flow", "decoding", "watershed"),
-    ("flow", "orphans", True),
+    ("cells", "radius", -1.0),
+    ("cells", "max_distance", 0.5),
+    ("density", "threshold", 1.1),
+    ("density", "expression", 1),
+    ("flow", "orphans", 1),
     ("flow", "smoothing", "median"),
     ("flow", "threshold", 1.1),
     ("flow", "threshold", float("nan")),
@@ -121,7 +134,7 @@ BROKEN = [
 @pytest.mark.parametrize(("section", "name", "value"), BROKEN)
 def test_a_broken_bound_is_named(section: str, name: str, value: object) -> None:
     with pytest.raises(ParameterError, match=name) as error:
-        Params.of({section: {name: value}})
+        kind_of(section).of({section: {name: value}})
     assert repr(value) in str(error.value)
 
 
@@ -138,29 +151,33 @@ def test_parameter_errors_are_value_errors_too() -> None:
 
 def test_no_parameters_are_the_defaults() -> None:
     assert Params.of(None) == Params.of({}) == Params()
+    assert choose_method("ssl-cst", None) == choose_method("ssl-cst", {})
 
 
 def test_what_is_not_named_keeps_its_default() -> None:
-    params = Params.of({"training": {"max_epochs": 3}, "flow": {}})
-    assert params.training == TrainingParams(max_epochs=3)
+    params = SslCstParams.of({"training": {"max_epochs": 3}, "flow": {}})
+    assert params.training.max_epochs == 3
+    assert params.training.batch_size == TrainingParams().batch_size
     assert params.sampling == SamplingParams()
-    assert Params.of(params) is params
+    assert SslCstParams.of(params) is params
 
 
 def test_an_unknown_section_or_parameter_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ParameterError, match=r"no such section; there are .*training"):
-        Params.of({"trainning": {}})
+    with pytest.raises(ParameterError, match=r"no such section of method \'ssl-cst\'; there are .*training"):
+        both({"trainning": {}})
     with pytest.raises(ParameterError, match=r"no such parameter; there are .*max_epochs"):
-        Params.of({"training": {"epochs": 3}})
+        both({"training": {"epochs": 3}})
     with pytest.raises(ParameterError, match="must map parameters to values"):
-        Params.of({"training": 3})
+        both({"training": 3})
 
 
 def test_parameters_come_back_from_their_dictionary() -> None:
-    params = Params.of({"encoder": {"hidden": [8, 4], "width": 12, "heads": 3}, "nuclei": {"diameters": [8, 12]}})
-    assert params.encoder.hidden == (8, 4)
-    assert params.nuclei.diameters == (8.0, 12.0)
-    assert Params.of(params.to_dict()) == params
+    shared, method = choose_method(
+        "ssl-cst", {"encoder": {"hidden": [8, 4], "width": 12, "heads": 3}, "nuclei": {"diameters": [8, 12]}}
+    )
+    assert method.params.encoder.hidden == (8, 4)
+    assert shared.nuclei.diameters == (8.0, 12.0)
+    assert choose_method("ssl-cst", shared.to_dict() | method.params.to_dict()) == (shared, method)
 
 
 def test_parameters_come_back_from_json() -> None:
@@ -173,12 +190,11 @@ def test_parameters_come_back_from_json() -> None:
     [
         ("training", "max_epochs", "20"),
         ("training", "max_epochs", 2.5),
-        ("training", "max_epochs", None),
         ("training", "max_epochs", True),
         ("training", "learning_rate", "1e-4"),
-        ("spots", "n_neighbors", 50.5),
+        ("inputs", "n_neighbors", 50.5),
         ("spots", "bin_size", "1"),
-        ("prior", "sigma", False),
+        ("cells", "max_distance", False),
         ("encoder", "hidden", "64"),
         ("encoder", "hidden", ("64",)),
         ("transcripts", "exclude", ("Blank-",)),
@@ -194,14 +210,14 @@ def test_parameters_come_back_from_json() -> None:
 )
 def test_a_value_of_the_wrong_type_is_named(section: str, name: str, value: object) -> None:
     with pytest.raises(ParameterError, match=name) as error:
-        Params.of({section: {name: value}})
+        kind_of(section).of({section: {name: value}})
     assert repr(value) in str(error.value)
 
 
 @pytest.mark.parametrize(("section", "name"), KNOWN)
 def test_no_parameter_takes_just_anything(section: str, name: str) -> None:
     with pytest.raises(ParameterError, match=name):
-        Params.of({section: {name: object()}})
+        set_one(section, name, object())
 
 
 @pytest.mark.parametrize(
@@ -210,14 +226,14 @@ def test_no_parameter_takes_just_anything(section: str, name: str) -> None:
         ("training", "max_epochs", np.int64(20)),
         ("training", "learning_rate", np.float32(0.5)),
         ("training", "learning_rate", 1),
-        ("prior", "radius", None),
+        ("cells", "radius", None),
         ("nuclei", "model", None),
         ("encoder", "hidden", [np.int32(8), 4]),
         ("nuclei", "diameters", []),
     ],
 )
 def test_numbers_of_numpy_and_whole_ones_and_lists_are_taken(section: str, name: str, value: object) -> None:
-    taken = getattr(getattr(Params.of({section: {name: value}}), section), name)
+    taken = set_one(section, name, value)
     assert taken == (tuple(value) if isinstance(value, list) else value)
 
 
@@ -233,7 +249,7 @@ def test_numbers_of_numpy_and_whole_ones_and_lists_are_taken(section: str, name:
 )
 def test_a_tuple_of_the_wrong_items_is_named(section: str, name: str, value: tuple) -> None:
     with pytest.raises(ParameterError, match=name):
-        Params.of({section: {name: value}})
+        kind_of(section).of({section: {name: value}})
 
 
 # Bug reported: bounds are open above.
@@ -245,20 +261,19 @@ def test_a_tuple_of_the_wrong_items_is_named(section: str, name: str, value: tup
         ("sampling", "negative_distance"),
         ("encoder", "noise"),
         ("training", "learning_rate"),
-        ("prior", "radius"),
-        ("prior", "sigma"),
+        ("cells", "radius"),
         ("flow", "step"),
         ("nuclei", "cellprob_threshold"),
     ],
 )
 def test_an_infinite_value_is_named(section: str, name: str) -> None:
     with pytest.raises(ParameterError, match=name):
-        Params.of({section: {name: float("inf")}})
+        set_one(section, name, float("inf"))
 
 
-def as_a_store_gives_them_back(params: Params, folder: Path) -> dict:
+def as_a_store_gives_them_back(params: dict, folder: Path) -> dict:
     """The parameters of a table's uns, written and read."""
-    table = AnnData(np.zeros((1, 1), np.float32), uns={"sslcst": {"params": _storable(params.to_dict())}})
+    table = AnnData(np.zeros((1, 1), np.float32), uns={"sslcst": {"params": _storable(params)}})
     sd.SpatialData(tables={"table": table}).write(folder / "a.zarr")
     return sd.read_zarr(folder / "a.zarr")["table"].uns["sslcst"]["params"]
 
@@ -267,17 +282,18 @@ def as_a_store_gives_them_back(params: Params, folder: Path) -> dict:
     "changed",
     [
         {},
-        "paper",
-        {"encoder": {"hidden": [8, 4], "position": False}, "nuclei": {"diameters": [8, 12.5], "method": "watershed"}},
-        {"encoder": {"hidden": []}, "prior": {"radius": 7, "direction": False}, "transcripts": {"exclude": ""}},
+        PAPER,
+        {"encoder": {"hidden": [8, 4]}, "nuclei": {"diameters": [8, 12.5], "method": "watershed"}},
+        {"encoder": {"hidden": []}, "cells": {"radius": 7}, "transcripts": {"exclude": ""}},
     ],
 )
-def test_parameters_come_back_from_a_store(changed: dict | str, tmp_path: Path) -> None:
+def test_parameters_come_back_from_a_store(changed: dict, tmp_path: Path) -> None:
     """It gives arrays for tuples, numbers of numpy for plain ones, and nothing for None."""
-    params = Params.of(changed)
-    again = Params.of(as_a_store_gives_them_back(params, tmp_path))
-    assert again == params
-    assert Params.of(json.loads(json.dumps(again.to_dict()))) == params
+    params = choose_method("ssl-cst", changed)
+    written = params[0].to_dict() | params[1].params.to_dict()
+    again = as_a_store_gives_them_back(written, tmp_path)
+    assert choose_method("ssl-cst", again) == params
+    assert choose_method("ssl-cst", json.loads(json.dumps(written))) == params
 
 
 @pytest.mark.parametrize(
@@ -285,7 +301,6 @@ def test_parameters_come_back_from_a_store(changed: dict | str, tmp_path: Path) 
     [
         ("training", "max_epochs", np.array(20), 20),
         ("training", "learning_rate", np.array(0.5), 0.5),
-        ("prior", "direction", np.bool_(False), False),
         ("encoder", "kind", np.str_("spot"), "spot"),
         ("encoder", "kind", np.array("spot"), "spot"),
         ("encoder", "hidden", np.array([8, 4], np.int32), (8, 4)),
@@ -299,20 +314,20 @@ def test_parameters_come_back_from_a_store(changed: dict | str, tmp_path: Path) 
 )
 def test_values_of_numpy_become_plain_ones(section: str, name: str, value: object, taken: object) -> None:
     """A number where several may stand is a tuple of one."""
-    got = getattr(getattr(Params.of({section: {name: value}}), section), name)
+    got = set_one(section, name, value)
     assert got == taken and type(got) is type(taken)
 
 
 @pytest.mark.parametrize(("section", "name"), KNOWN)
 def test_no_number_is_bounded_below_alone(section: str, name: str) -> None:
     """What no machine could hold, or would ever end, is refused at once; so are NaN and a truth value for a number."""
-    usual = getattr(getattr(Params.of("paper"), section), name)
+    usual = getattr(getattr(kind_of(section)(), section), name)
     if isinstance(usual, bool | str) or name in ("method", "model"):
         pytest.skip("no number")
     for value in (10**31, 1e300, -(10**31), 10**400, float("nan"), float("inf"), True):
         for given in (value, [value, value]) if isinstance(usual, tuple) else (value,):
             with pytest.raises(ParameterError, match=f"^{section}.{name}="):
-                Params.of({section: {name: given}})
+                set_one(section, name, given)
 
 
 def test_neither_tuples_nor_words_are_endless() -> None:
@@ -322,7 +337,7 @@ def test_neither_tuples_nor_words_are_endless() -> None:
         ("transcripts", "exclude", "a" * 10**6),
     ]:
         with pytest.raises(ParameterError, match=name) as error:
-            Params.of({section: {name: value}})
+            kind_of(section).of({section: {name: value}})
         assert len(str(error.value)) < 400
 
 
@@ -339,25 +354,25 @@ def test_neither_tuples_nor_words_are_endless() -> None:
 )
 def test_a_misspelt_name_is_answered_with_the_close_one(given: dict, meant: str) -> None:
     with pytest.raises(ParameterError, match=rf"did you mean '{meant}'\?"):
-        Params.of(given)
+        both(given)
 
 
-@pytest.mark.parametrize("given", [3, [], [("training", {})], b"paper", "", np.zeros(2), Params, AnnData()])
+@pytest.mark.parametrize("given", [3, [], [("training", {})], b"paper", "", "paper", np.zeros(2), Params, AnnData()])
 def test_what_is_no_parameters_is_told_what_they_are(given: object) -> None:
-    with pytest.raises(ParameterError, match=r'^params=.*must be "paper", Params, or map sections'):
+    with pytest.raises(ParameterError, match=r"^params=.*must be Params, or map sections"):
         Params.of(given)
 
 
 @pytest.mark.parametrize("section", [3, None, ("training",)])
 def test_a_section_that_is_no_word_is_refused(section: object) -> None:
     with pytest.raises(ParameterError, match="no such section"):
-        Params.of({section: {}})
+        both({section: {}})
 
 
 def test_a_section_of_another_kind_is_refused() -> None:
     for section in ({"max_epochs": 3}, SamplingParams(), TrainingParams, None):
         with pytest.raises(ParameterError, match=r"training=.*must be TrainingParams"):
-            Params(training=section)
+            SslCstParams(training=section)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 2**70, 1.0, True, "1", None, float("nan")])
@@ -368,10 +383,16 @@ def test_a_seed_is_a_whole_number_that_a_store_holds(seed: object) -> None:
 
 def test_parameters_do_not_change() -> None:
     with pytest.raises(FrozenInstanceError):
-        Params().training.max_epochs = 3
+        SslCstParams().training.max_epochs = 3
 
 
 def test_no_parameter_is_a_list_of_words() -> None:
     """Parameters go into a table's uns, and anndata's copy of such a list, read back from a store, crashes Python."""
-    lists = [value for section in Params().to_dict().values() for value in section.values() if isinstance(value, tuple)]
+    lists = [
+        value
+        for kind in KINDS
+        for section in kind().to_dict().values()
+        for value in section.values()
+        if isinstance(value, tuple)
+    ]
     assert lists and not any(isinstance(item, str) for value in lists for item in value)

@@ -14,16 +14,22 @@ from hypothesis import strategies as st
 from scipy import sparse
 from skimage.draw import disk
 
+from sslcst.core.geometry import Regions, nearest_spots
+from sslcst.core.spots import Grid, Spots
 from sslcst.methods.ssl_cst.encoder import make_encoder
 from sslcst.methods.ssl_cst.features import Features, Gathering, gather, join
 from sslcst.methods.ssl_cst.fit import square_side
-from sslcst.core.geometry import Regions, nearest_spots
 from sslcst.methods.ssl_cst.inference import predict_spots
 from sslcst.methods.ssl_cst.inputs import make_inputs
+from sslcst.methods.ssl_cst.params import (
+    EncoderParams,
+    InputParams,
+    SamplingParams,
+    SslCstParams,
+    TrainingParams,
+)
 from sslcst.methods.ssl_cst.relations import Relations, relate
 from sslcst.methods.ssl_cst.sampling import DENSITY_BINS, Samples, Survey, choose_samples, draw, survey
-from sslcst.core.spots import Grid, Spots
-from sslcst.params import EncoderParams, Params, SamplingParams, SpotParams, TrainingParams
 
 SIDE, RADIUS, N_GENES = 64, 6.0, 7
 KINDS = ["spot", "field"]
@@ -31,10 +37,10 @@ Ranges = tuple[tuple[int, int], tuple[int, int]]
 WHOLE = ((0, SIDE), (0, SIDE))
 
 
-def params_of(kind: str, **sampling) -> Params:
-    return Params(
+def params_of(kind: str, **sampling) -> SslCstParams:
+    return SslCstParams(
         encoder=EncoderParams(kind=kind, width=8, depth=2, heads=2, hidden=(8,)),
-        spots=SpotParams(n_neighbors=5, window=3),
+        inputs=InputParams(n_neighbors=5, window=3),
         training=TrainingParams(crop=1.0),
         sampling=SamplingParams(**sampling),
     )
@@ -80,7 +86,7 @@ def surveyed(chip: Chip, windows: list[Ranges], params: SamplingParams) -> Surve
     return reduce(add, parts)
 
 
-def sampled(chip: Chip, windows: list[Ranges], params: Params, of_chip: Survey) -> Samples:
+def sampled(chip: Chip, windows: list[Ranges], params: SslCstParams, of_chip: Survey) -> Samples:
     parts = []
     settings_ = {"radius": RADIUS, "params": params.sampling, "square": square_side(params, RADIUS), "seed": 3}
     for window in windows:
@@ -129,10 +135,10 @@ def test_samples_of_parts_are_those_of_the_whole(
     assert same(sampled(chip, windows, params, of_chip), whole)
 
 
-def gathered(chip: Chip, windows: list[Ranges], params: Params, samples: Samples) -> tuple[np.ndarray, Features]:
+def gathered(chip: Chip, windows: list[Ranges], params: SslCstParams, samples: Samples) -> tuple[np.ndarray, Features]:
     parts: list[Gathering] = []
     for window in windows:
-        spots, relations, owned = chip.part(window, params.spots.window)
+        spots, relations, owned = chip.part(window, params.inputs.window)
         parts.append(
             gather(spots, samples, spots.counts, relations.distance, radius=RADIUS, params=params, owned=owned)
         )
@@ -196,9 +202,9 @@ def test_features_of_all_spots_have_the_nearest_of_each() -> None:
     assert np.array_equal(found.neighbors, nearest_spots(spots, n_neighbors=4, window=2))
 
 
-def predicted(chip: Chip, window: Ranges, params: Params, *, block: int) -> tuple[np.ndarray, tuple]:
+def predicted(chip: Chip, window: Ranges, params: SslCstParams, *, block: int) -> tuple[np.ndarray, tuple]:
     """Keys and predictions of the spots in a window, with as much around as bears on them."""
-    margin = params.spots.window * (params.encoder.depth if params.encoder.kind == "field" else 1)
+    margin = params.inputs.window * (params.encoder.depth if params.encoder.kind == "field" else 1)
     spots, relations, owned = chip.part(window, margin)
     features = Features.of(spots, counts=spots.counts, distance=relations.distance, n_neighbors=5, window=3)
     encoder = make_encoder(N_GENES, params.encoder)
@@ -231,24 +237,3 @@ def test_a_window_whose_spots_lack_no_neighbour_is_predicted_as_one_of_many() ->
         own, part = predicted(chip, ((0, 16), (16, 48)), params_of(kind), block=16)
         for one, other in zip(part, whole, strict=True):
             assert np.array_equal(one, other[np.searchsorted(keys, own)])
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("blind_to", "reads"), [("distance", "position"), ("position", "distance")])
-def test_what_the_network_does_not_read_changes_nothing(kind: str, blind_to: str, reads: str) -> None:
-    """And what it reads does: spots lie twice as far from the nuclei, or from each other, with the same neighbours."""
-    spots, relations, _ = CHIPS[0].part(((10, 40), (5, 50)), 0)
-    features = Features.of(spots, counts=spots.counts, distance=relations.distance, n_neighbors=5, window=3)
-    other = {
-        "distance": replace(features, distance=2 * features.distance),
-        "position": replace(features, index=2 * features.index),
-    }
-
-    def predicted_from(features: Features) -> np.ndarray:
-        params = replace(params_of(kind).encoder, **{blind_to: False})
-        encoder = make_encoder(N_GENES, params)
-        inputs = make_inputs(params, features, radius=RADIUS)
-        return np.column_stack(predict_spots(encoder, inputs, block=2 * SIDE))
-
-    assert np.array_equal(predicted_from(other[blind_to]), predicted_from(features))
-    assert not np.array_equal(predicted_from(other[reads]), predicted_from(features))

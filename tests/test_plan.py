@@ -7,10 +7,6 @@ import pytest
 
 import sslcst
 from sslcst.errors import KeyMissingError, ParameterError
-from sslcst.params import Params
-from sslcst.tl._plan import stage_seconds
-
-PARAMS = {"training": {"max_epochs": 1, "min_steps": 2}, "encoder": {"depth": 2, "width": 32}}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +33,7 @@ def test_the_grid_is_that_of_the_run(sdata) -> None:
     whole = sslcst.datasets.simulate(n_cells=40, n_genes=50, seed=3)
     plan = sslcst.tl.plan(whole, nuclei_key="true_nuclei")
     before = set(whole.labels) | set(whole.tables)
-    sslcst.tl.segment(whole, nuclei_key="true_nuclei", params=PARAMS)
+    sslcst.tl.segment(whole, nuclei_key="true_nuclei")
     assert before == {"true_nuclei", "true_cells", "truth"}
     assert whole.tables["sslcst_table"].uns["sslcst"]["bin_size"] == plan.bin_size
 
@@ -58,13 +54,3 @@ def test_arguments_are_checked_as_in_the_run(sdata) -> None:
         sslcst.tl.plan(sdata, nuclei_key="nothing")
     with pytest.raises(ParameterError, match="no such section"):
         sslcst.tl.plan(sdata, params={"nothing": {}})
-
-
-def test_stages_are_those_of_a_run(caplog) -> None:
-    """Each stage whose time is foretold occurs, under that name and in that order."""
-    sdata = sslcst.datasets.simulate(n_cells=30, n_genes=50, seed=3)
-    with caplog.at_level("INFO", "sslcst"):
-        sslcst.tl.segment(sdata, nuclei_key="true_nuclei", params=PARAMS)
-    done = caplog.messages[-1]
-    places = [done.index(f" {stage} ") for stage in stage_seconds(10_000, 5_000, Params())]
-    assert places == sorted(places)

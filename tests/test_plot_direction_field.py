@@ -16,8 +16,8 @@ from spatialdata.models import Image2DModel, Labels2DModel, PointsModel
 from spatialdata.transformations import Affine, Identity
 
 from sslcst import pp
-from sslcst.methods.ssl_cst.sampling import direction_class, direction_vectors
 from sslcst.errors import DataError, KeyMissingError, ParameterError
+from sslcst.methods.ssl_cst.sampling import direction_class, direction_vectors
 from sslcst.pl import direction_field
 
 AXES = {"input_axes": ("x", "y"), "output_axes": ("x", "y")}

@@ -22,13 +22,6 @@ import sslcst
 from sslcst.elements import NUCLEAR_CHANNELS, STAINS, TRANSCRIPTS, choose_key
 from sslcst.errors import DataError, KeyMissingError
 
-QUICK = {
-    "nuclei": {"method": "sslcst"},  # not what happens to be installed
-    "encoder": {"width": 8, "depth": 1, "hidden": (8,)},
-    "training": {"max_epochs": 1, "min_steps": 1},
-    "sampling": {"max_samples": 200},
-    "spots": {"n_neighbors": 6},
-}
 TISSUE = vendors.make_tissue()
 
 
@@ -120,7 +113,7 @@ def test_a_run_is_segmented_without_a_key(platform: Platform, tmp_path: Path, ca
     sdata = stored(platform.read, tmp_path / "run")
     names, tables = set(sdata._shared_keys), {name: table.copy() for name, table in sdata.tables.items()}
     with caplog.at_level(logging.INFO, "sslcst"):
-        sslcst.tl.segment(sdata, params=QUICK)
+        sslcst.tl.segment(sdata)
     for words in platform.says:
         assert words in caplog.text
 
@@ -152,7 +145,7 @@ def test_the_vendors_own_nuclei_serve(tmp_path: Path, key: str) -> None:
     """Xenium's, as labels of several scales or as outlines in microns, keep their ids and their place."""
     vendors.write_xenium(tmp_path / "run", TISSUE)
     sdata = stored(spatialdata_io.xenium, tmp_path / "run")
-    sslcst.tl.segment(sdata, nuclei_key=key, params=QUICK)
+    sslcst.tl.segment(sdata, nuclei_key=key)
     nuclei = sdata["sslcst_nuclei"].to_numpy()
     if key == "nucleus_labels":
         np.testing.assert_array_equal(nuclei, TISSUE.nuclei)
@@ -164,7 +157,7 @@ def test_another_choice_of_transcripts_reaches_spots_and_counts(tmp_path: Path) 
     vendors.write_seqfish(tmp_path / "run", TISSUE)
     sdata = stored(spatialdata_io.seqfish, tmp_path / "run")
     left_out, *others = sorted(set(TISSUE.gene))
-    sslcst.tl.segment(sdata, params=QUICK | {"transcripts": {"exclude": f"{left_out}$"}})
+    sslcst.tl.segment(sdata, params={"transcripts": {"exclude": f"{left_out}$"}})
     assert sdata["sslcst_table"].var_names.tolist() == others
 
 
@@ -200,10 +193,10 @@ def test_one_of_several_fields_of_view_is_chosen(tmp_path: Path) -> None:
     vendors.write_cosmx(tmp_path / "run", {1: TISSUE, 2: other})
     sdata = stored(spatialdata_io.cosmx, tmp_path / "run")
     with pytest.raises(KeyMissingError, match="choose with points_key=; there are: '1_points', '2_points'"):
-        sslcst.tl.segment(sdata, params=QUICK)
+        sslcst.tl.segment(sdata)
     with pytest.raises(KeyMissingError, match=r"choose with image_key=; there are: '[12]_image', '[12]_image'"):
-        sslcst.tl.segment(sdata, points_key="2_points", params=QUICK)
-    sslcst.tl.segment(sdata, points_key="2_points", image_key="2_image", params=QUICK)
+        sslcst.tl.segment(sdata, points_key="2_points")
+    sslcst.tl.segment(sdata, points_key="2_points", image_key="2_image")
     cells = sdata["sslcst_cells"].to_numpy()
     assert cells.shape == other.dapi.shape
     row, column = other.yx.astype(int).T
@@ -218,8 +211,8 @@ def test_one_of_several_planes_is_chosen(tmp_path: Path) -> None:
         tmp_path / "run",
     )
     with pytest.raises(KeyMissingError, match="choose with image_key=; there are: 'b_a_z2', 'b_a_z3'"):
-        sslcst.tl.segment(sdata, params=QUICK)
-    sslcst.tl.segment(sdata, image_key="b_a_z2", params=QUICK)
+        sslcst.tl.segment(sdata)
+    sslcst.tl.segment(sdata, image_key="b_a_z2")
     assert sdata["sslcst_table"].n_obs >= 12
 
 
@@ -227,7 +220,7 @@ def test_visium_hd_is_refused_with_what_to_do(tmp_path: Path) -> None:
     vendors.write_visium_hd(tmp_path / "run", TISSUE)
     sdata = stored(lambda folder: spatialdata_io.visium_hd(folder, load_segmentations_only=False), tmp_path / "run")
     with pytest.raises(DataError, match=r"Visium HD run: .* too coarse .* Space Ranger 4 .* bin2cell"):
-        sslcst.tl.segment(sdata, params=QUICK)
+        sslcst.tl.segment(sdata)
 
 
 @pytest.mark.parametrize("kind", ["image", "nuclei"])
@@ -240,4 +233,4 @@ def test_three_dimensional_rasters_are_refused_with_what_to_do(tmp_path: Path, k
     else:
         sdata["stack"] = Labels3DModel.parse(np.stack([TISSUE.nuclei] * 3), transformations=place)
     with pytest.raises(DataError, match="'stack' is three-dimensional, with 3 planes: add one of them"):
-        sslcst.tl.segment(sdata, **{f"{kind}_key": "stack"}, params=QUICK)
+        sslcst.tl.segment(sdata, **{f"{kind}_key": "stack"})

@@ -11,13 +11,6 @@ from spatialdata.transformations import Scale, Sequence, Translation
 import sslcst
 from sslcst import metrics
 
-QUICK = {
-    "encoder": {"width": 16, "depth": 2, "hidden": (16,)},
-    "training": {"max_epochs": 5, "min_steps": 10, "field_size": 3000},
-    "sampling": {"max_samples": 1000},
-    "spots": {"n_neighbors": 16},
-}
-
 
 @pytest.fixture(scope="module")
 def store_of(shared, make_stores, tmp_path_factory):
@@ -34,7 +27,7 @@ def store_of(shared, make_stores, tmp_path_factory):
 
 def test_xenium_prostate_from_given_nuclei(store_of):
     sdata = store_of("prostate")
-    sslcst.tl.segment(sdata, nuclei_key="reference_nuclei", coordinate_system="micron", params=QUICK)
+    sslcst.tl.segment(sdata, nuclei_key="reference_nuclei", coordinate_system="micron")
     cells, nuclei, reference = (
         sdata.labels[name].to_numpy() for name in ("sslcst_cells", "reference_nuclei", "reference_cells")
     )
@@ -49,7 +42,7 @@ def test_xenium_prostate_from_given_nuclei(store_of):
 @pytest.mark.parametrize("method", ["sslcst", "watershed"])
 def test_cosmx_from_the_stain_without_a_download(store_of, method):
     sdata = store_of("cosmx")
-    sslcst.tl.segment(sdata, coordinate_system="micron", params=QUICK | {"nuclei": {"method": method}})
+    sslcst.tl.segment(sdata, coordinate_system="micron", params={"nuclei": {"method": method}})
     table, reference = sdata["sslcst_table"], sdata.labels["reference_cells"].to_numpy()
     assert 50 < table.n_obs < 100  # the vendor has 67 cells
     assert metrics.mean_best_iou(reference, sdata.labels["sslcst_cells"].to_numpy()) > 0.3
@@ -59,7 +52,7 @@ def test_cosmx_from_the_stain_without_a_download(store_of, method):
 def test_cosmx_from_the_stain_by_cellpose(store_of, cyto_weights):
     sdata = store_of("cosmx")
     nuclei = {"method": "cellpose", "model": str(cyto_weights), "diameters": [8]}
-    sslcst.tl.segment(sdata, coordinate_system="micron", params=QUICK | {"nuclei": nuclei})
+    sslcst.tl.segment(sdata, coordinate_system="micron", params={"nuclei": nuclei})
     assert 50 < sdata["sslcst_table"].n_obs < 100
     assert sdata["sslcst_table"].uns["sslcst"]["params"]["nuclei"]["method"] == "cellpose"
 
@@ -71,7 +64,7 @@ def test_stereo_seq_gem_conserves_every_count(shared):
     corner = np.floor(frame[["x", "y"]].min().to_numpy())
     place = Sequence([Translation(corner, ("x", "y")), Scale([0.5, 0.5], ("x", "y"))])
     sdata.labels["nuclei"] = Labels2DModel.parse(nuclei, dims=("y", "x"), transformations={"micron": place})
-    sslcst.tl.segment(sdata, nuclei_key="nuclei", coordinate_system="micron", params=QUICK)
+    sslcst.tl.segment(sdata, nuclei_key="nuclei", coordinate_system="micron")
     cells = sdata.labels["sslcst_cells"].to_numpy()
     row, column = (np.floor(frame[axis] - low).astype(int) for axis, low in zip("yx", corner[::-1], strict=True))
     on = (row < cells.shape[0]) & (column < cells.shape[1])

@@ -27,10 +27,11 @@ from stopped_runs import PARAMS, before, exit_code, start
 from tiny_chips import assert_same_cells, chip, params_of, segment, with_nuclei, with_transcripts
 
 import sslcst
-from sslcst import scratch, store
+from sslcst import store
 from sslcst.errors import DataError, KeyMissingError, StoreError
-from sslcst.run import buckets, cells, nuclei, results, survey
-from sslcst.run.stages.cells import MODEL
+from sslcst.methods.ssl_cst import method
+from sslcst.run import results, scratch, workspace
+from sslcst.run.stages import cells, nuclei, transcripts
 from sslcst.tl import _segment
 
 KILLS = int(os.environ.get("SSLCST_KILLS", 4))
@@ -81,43 +82,42 @@ def assert_complete(path: Path, undisturbed: sd.SpatialData, before: dict[str, s
     pd.testing.assert_frame_equal(
         found["sslcst_transcripts"].compute(), undisturbed["sslcst_transcripts"].compute(), check_categorical=False
     )
-    assert found["sslcst_outlines"].geometry.equals(undisturbed["sslcst_outlines"].geometry)
+    assert found["sslcst_boundaries"].geometry.equals(undisturbed["sslcst_boundaries"].geometry)
     assert hashes(path) == before
     assert beside(path) == []
 
 
 class Counts:
-    """How many tasks of each kind ran."""
+    """How many tiles each stage worked on, how often a model was fitted, and how many partitions were read."""
 
     def __init__(self, patch):
         self.of = Counter()
-        for module, name in ((survey, "_survey_tile"), (cells, "_predict_tile"), (cells, "_cells_of_tile")):
-            patch.setattr(module, name, self.counted(getattr(module, name)))
-        for module, name in ((_segment, "fit"), (buckets, "_append")):
-            patch.setattr(module, name, self.counted(getattr(module, name)))
+        patch.setattr(workspace, "_map_tile", self.counted(workspace._map_tile, lambda work, tile: work[0]))
+        for module, name in ((method, "fit"), (transcripts, "_append")):
+            patch.setattr(module, name, self.counted(getattr(module, name), lambda *args, name=name, **kwargs: name))
 
-    def counted(self, function):
+    def counted(self, function, name):
         def call(*args, **kwargs):
-            self.of[function.__name__] += 1
+            self.of[name(*args, **kwargs)] += 1
             return function(*args, **kwargs)
 
-        call.__name__ = function.__name__
         return call
 
 
-PREDICT = ("sslcst.run.stages.cells", "_predict_tile", 2)
+PREDICT = ("sslcst.run.stages.passes", "_of_tile", 2)
 COMMIT = ("sslcst.tl._segment", "commit", 1)
 STEPS = [
     ("sslcst.run.stages.nuclei", "_write", 1),
     ("sslcst.run.stages.nuclei", "_finish", 1),
     ("sslcst.run.stages.transcripts", "_append", 2),
-    ("sslcst.run.stages.spots", "_survey_tile", 2),
-    ("sslcst.run.stages.spots", "_gather", 1),
-    ("sslcst.tl._segment", "write_model", 1),
-    ("sslcst.tl._segment", "find", 1),
+    ("sslcst.run.stages.spots", "_of_tile", 2),
+    ("sslcst.run.stages.passes", "_of_tile", 2),
+    ("sslcst.run.stages.passes", "_of_tile", 9),  # in the training batches
+    ("sslcst.methods.ssl_cst.method", "write_model", 1),
     PREDICT,
-    ("sslcst.run.stages.cells", "_cells_of_tile", 3),
-    ("sslcst.run.results", "read_cells", 2),
+    ("sslcst.run.pipeline", "find_cells", 1),
+    ("sslcst.run.stages.cells", "_of_tile", 3),
+    ("sslcst.run.results", "statistics", 2),
     COMMIT,
     ("sslcst.store", "_swap", 1),
     ("sslcst.store", "_unlist", 1),
@@ -173,11 +173,11 @@ def test_killed_at_random_moments(path, original, undisturbed):
 
 def test_a_stopped_run_goes_on_with_what_is_done(path, undisturbed, monkeypatch):
     before_us = hashes(path)
-    assert exit_code(path, "sslcst.run.stages.cells", "_cells_of_tile", 3) == -signal.SIGKILL
+    assert exit_code(path, "sslcst.run.stages.cells", "_of_tile", 3) == -signal.SIGKILL
     counts = Counts(monkeypatch)
     segment(sd.read_zarr(path), PARAMS)
-    assert set(counts.of) == {"_cells_of_tile"}
-    assert 0 < counts.of["_cells_of_tile"] < N_TILES
+    assert set(counts.of) == {"cells"}
+    assert 0 < counts.of["cells"] < N_TILES
     assert_complete(path, undisturbed, before_us)
 
 
@@ -225,9 +225,8 @@ OTHER = {
 def _model():
     sdata = chip(n_cells=40)
     sslcst.pp.import_nuclei(sdata, "true_nuclei")
-    sslcst.pp.erode_nuclei(sdata, params=PARAMS)
     sslcst.pp.bin_spots(sdata, params=PARAMS)
-    return sslcst.tl.train(sdata, params=PARAMS, seed=7)
+    return sslcst.tl.train(sdata, method="ssl-cst", params=PARAMS, seed=7)
 
 
 @pytest.mark.parametrize("what", OTHER)
@@ -246,7 +245,7 @@ def stopped(original, tmp_path_factory):
     """The folder of a run that was killed when all but the cells was done."""
     path = tmp_path_factory.mktemp("stopped") / "a.zarr"
     shutil.copytree(original, path)
-    assert exit_code(path, "sslcst.run.stages.cells", "_cells_of_tile", 2) == -signal.SIGKILL
+    assert exit_code(path, "sslcst.run.stages.cells", "_of_tile", 2) == -signal.SIGKILL
     return path.parent
 
 
@@ -289,7 +288,7 @@ def test_other_parameters_start_anew(half_done, monkeypatch):
     """And the result is that of a store that never saw the stopped run."""
     counts = Counts(monkeypatch)
     segment(sd.read_zarr(half_done), PARAMS, seed=1)
-    assert counts.of["_survey_tile"] == counts.of["_predict_tile"] == N_TILES
+    assert counts.of["spots"] == counts.of["prediction"] == N_TILES
     fresh = chip(n_cells=40)
     segment(fresh, PARAMS, seed=1)
     assert_same_cells(sd.read_zarr(half_done), fresh)
@@ -325,7 +324,7 @@ def test_what_is_overwritten_stays_until_the_new_is_whole(path, undisturbed):
 
 def test_one_run_at_a_time(path, tmp_path):
     """A second one is refused while the first is at work, and not after it died."""
-    child = start(path, ("sslcst.run.stages.spots", "_survey_tile", 1), waits=tmp_path / "here")
+    child = start(path, ("sslcst.run.stages.spots", "_of_tile", 1), waits=tmp_path / "here")
     while not (tmp_path / "here").exists():
         assert child.is_alive()
         time.sleep(0.05)
@@ -337,7 +336,16 @@ def test_one_run_at_a_time(path, tmp_path):
         pass
 
 
-FILES = ["spots/*.npz", "survey/*.npz", "predicted/*.npz", "regions.npz", "nuclei.zarr/c/*/*", MODEL, "run.json"]
+FILES = [
+    "spots/*.npz",
+    "spots.counts/*.npz",
+    "of_bins.distance/*.npz",
+    "of_spots.probability/*.npz",
+    "regions.npz",
+    "nuclei.zarr/c/*/*",
+    "fit/model.safetensors",
+    "run.json",
+]
 
 
 @pytest.mark.parametrize(
@@ -364,11 +372,11 @@ FULL = [  # in the order of a run, which goes on after each
     (scratch.Scratch, "write_text", 1),
     (nuclei, "_write", 1),
     (scratch.Scratch, "save", 1),
-    (buckets, "_append", 2),
+    (transcripts, "_append", 2),
     (scratch.Scratch, "save", 5),
-    (_segment, "write_model", 1),
-    (cells, "_cells_of_tile", 2),
-    (results, "read_cells", 2),
+    (method, "write_model", 1),
+    (cells, "_of_tile", 2),
+    (results, "statistics", 2),
     (store, "_unlist", 1),
     (store, "_move", 2),
     (store, "consolidate", 1),

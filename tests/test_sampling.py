@@ -15,6 +15,9 @@ from scipy.stats import chisquare
 from skimage.draw import disk
 
 from sslcst.core.geometry import Regions
+from sslcst.core.spots import Grid, Spots
+from sslcst.errors import DataError
+from sslcst.methods.ssl_cst.params import SamplingParams
 from sslcst.methods.ssl_cst.relations import relate
 from sslcst.methods.ssl_cst.sampling import (
     Samples,
@@ -25,9 +28,6 @@ from sslcst.methods.ssl_cst.sampling import (
     set_apart,
     survey,
 )
-from sslcst.core.spots import Grid, Spots
-from sslcst.errors import DataError
-from sslcst.methods.ssl_cst.params import SamplingParams
 
 RADIUS = 6.0
 

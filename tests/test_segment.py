@@ -15,11 +15,11 @@ from spatialdata.transformations import Affine, Identity, get_transformation, se
 
 import sslcst
 
-QUICK = {
+QUICK = {  # of "ssl-cst"
     "encoder": {"width": 16, "depth": 2, "hidden": (16,)},
     "training": {"max_epochs": 2, "min_steps": 10, "field_size": 2000},
     "sampling": {"max_samples": 300},
-    "spots": {"n_neighbors": 12},
+    "inputs": {"n_neighbors": 12},
 }
 
 
@@ -56,7 +56,7 @@ def with_points(tissue, frame, **kwargs):
 
 
 def test_results_are_labels_on_the_image_and_a_table_that_annotates_them(tissue):
-    sslcst.tl.segment(tissue, params=QUICK)
+    sslcst.tl.segment(tissue, method="ssl-cst", params=QUICK)
     nuclei, cells, table = tissue["sslcst_nuclei"], tissue["sslcst_cells"], tissue["sslcst_table"]
     for labels in (nuclei, cells):
         assert labels.dtype == np.uint32
@@ -98,8 +98,8 @@ def test_a_store_gets_the_same_results_as_an_object_in_memory_and_keeps_all_it_h
     written.write(tmp_path / "a.zarr")  # which ties that object, not the tissue, to the store
     before = files_of(tmp_path / "a.zarr")
     on_disk = sd.read_zarr(tmp_path / "a.zarr")
-    sslcst.tl.segment(on_disk, params=QUICK)
-    sslcst.tl.segment(tissue, params=QUICK)
+    sslcst.tl.segment(on_disk, method="ssl-cst", params=QUICK)
+    sslcst.tl.segment(tissue, method="ssl-cst", params=QUICK)
     assert tissue.path is None
     reread = sd.read_zarr(tmp_path / "a.zarr")
     for sdata in (on_disk, reread):
@@ -122,13 +122,12 @@ def files_of(store):
 
 def test_segment_is_its_stages_in_order(tissue, simulated):
     staged = sd.SpatialData.init_from_elements({"stain": simulated["stain"], "transcripts": simulated["transcripts"]})
-    sslcst.tl.segment(tissue, params=QUICK, seed=5)
+    sslcst.tl.segment(tissue, method="ssl-cst", params=QUICK, seed=5)
     sslcst.pp.segment_nuclei(staged, params=QUICK)
-    sslcst.pp.erode_nuclei(staged, image_key="stain", params=QUICK, seed=5)
     sslcst.pp.bin_spots(staged, params=QUICK)
-    model = sslcst.tl.train(staged, params=QUICK, seed=5)
+    model = sslcst.tl.train(staged, method="ssl-cst", image_key="stain", params=QUICK, seed=5)
     sslcst.tl.predict(staged, model, params=QUICK)
-    sslcst.tl.track(staged, params=QUICK)
+    sslcst.tl.track(staged, model, params=QUICK)
     sslcst.tl.aggregate(staged)
     assert (labels_of(staged) == labels_of(tissue)).all()
     assert (staged["sslcst_table"].X != tissue["sslcst_table"].X).nnz == 0
@@ -136,7 +135,7 @@ def test_segment_is_its_stages_in_order(tissue, simulated):
 
 def test_same_seed_same_cells(tissue):
     for key in ("a", "b"):
-        sslcst.tl.segment(tissue, params=QUICK, nuclei_key="true_nuclei", seed=1, key_added=key)
+        sslcst.tl.segment(tissue, method="ssl-cst", params=QUICK, nuclei_key="true_nuclei", seed=1, key_added=key)
     assert (tissue["a_cells"].to_numpy() == tissue["b_cells"].to_numpy()).all()
     assert tissue["a_table"].uns["sslcst"]["model"]["sha256"] == tissue["b_table"].uns["sslcst"]["model"]["sha256"]
 
@@ -144,7 +143,7 @@ def test_same_seed_same_cells(tissue):
 @pytest.mark.parametrize("what", ["gene", "position"])
 def test_transcripts_outside_the_nuclei_shape_the_cells(tissue, simulated, what):
     params = QUICK | {"training": {"max_epochs": 8, "min_steps": 25, "field_size": 2000, "learning_rate": 1e-2}}
-    sslcst.tl.segment(tissue, params=params, nuclei_key="true_nuclei")
+    sslcst.tl.segment(tissue, method="ssl-cst", params=params, nuclei_key="true_nuclei")
     cells = labels_of(tissue)
     frame = frame_of(simulated)
     pixel = np.floor(frame[["y", "x"]].to_numpy(np.float64) / 0.5).astype(int)
@@ -157,7 +156,7 @@ def test_transcripts_outside_the_nuclei_shape_the_cells(tissue, simulated, what)
         chosen = np.random.default_rng(1).choice(len(places), len(outside))
         frame.loc[outside, ["y", "x"]] = ((places[chosen] + 0.5) * 0.5).astype(np.float32)
     with_points(tissue, frame)
-    sslcst.tl.segment(tissue, params=params, nuclei_key="true_nuclei", overwrite=True)
+    sslcst.tl.segment(tissue, method="ssl-cst", params=params, nuclei_key="true_nuclei", overwrite=True)
     assert (labels_of(tissue) != cells).any()
 
 
@@ -173,7 +172,7 @@ def test_transcripts_outside_the_nuclei_shape_the_cells(tissue, simulated, what)
 )
 def test_image_and_points_meet_through_their_transformations(tissue, simulated, matrix):
     """Moving the tissue's coordinate system moves nothing on the image's own grid."""
-    sslcst.tl.segment(tissue, params=QUICK, nuclei_key="true_nuclei")
+    sslcst.tl.segment(tissue, method="ssl-cst", params=QUICK, nuclei_key="true_nuclei")
     moved = sd.SpatialData.init_from_elements(
         {"transcripts": PointsModel.parse(frame_of(simulated), feature_key="gene", npartitions=1)}
     )
@@ -189,7 +188,7 @@ def test_image_and_points_meet_through_their_transformations(tissue, simulated, 
         moved,
         nuclei_key="nuclei",
         coordinate_system="tissue",
-        params=QUICK | {"spots": QUICK["spots"] | {"bin_size": bin_size * unit}},
+        params={"spots": {"bin_size": bin_size * unit}},
     )
     spatial = tissue["sslcst_table"].obsm["spatial"]
     assert moved["sslcst_table"].obsm["spatial"].shape == spatial.shape
@@ -209,7 +208,7 @@ def test_places_with_a_table_of_counts_are_read_as_molecules_are(tissue, simulat
     frame = frame_of(simulated)
     frame[["x", "y"]] = np.floor(frame[["x", "y"]]) + 0.25
     with_points(tissue, frame)
-    sslcst.tl.segment(tissue, params=QUICK, nuclei_key="true_nuclei", key_added="molecules")
+    sslcst.tl.segment(tissue, method="ssl-cst", params=QUICK, nuclei_key="true_nuclei", key_added="molecules")
 
     places, row = np.unique(frame[["x", "y"]].to_numpy(), axis=0, return_inverse=True)
     gene = frame["gene"].cat.remove_unused_categories()
@@ -231,7 +230,7 @@ def test_places_with_a_table_of_counts_are_read_as_molecules_are(tissue, simulat
     binned = sd.SpatialData.init_from_elements(
         {"bins": points, "bin_table": table, "true_nuclei": simulated["true_nuclei"]}
     )
-    sslcst.tl.segment(binned, params=QUICK, nuclei_key="true_nuclei")
+    sslcst.tl.segment(binned, method="ssl-cst", params=QUICK, nuclei_key="true_nuclei")
     assert (binned["sslcst_table"].X != tissue["molecules_table"].X).nnz == 0
     assert (labels_of(binned) == tissue["molecules_cells"].to_numpy()).all()
 
@@ -240,9 +239,9 @@ def test_a_count_column_is_as_good_as_repeated_rows(tissue, simulated):
     frame = frame_of(simulated)[["x", "y", "gene"]]
     count = np.random.default_rng(0).integers(1, 4, len(frame))
     with_points(tissue, frame.loc[np.repeat(frame.index, count)].reset_index(drop=True))
-    sslcst.tl.segment(tissue, params=QUICK, nuclei_key="true_nuclei", key_added="rows")
+    sslcst.tl.segment(tissue, method="ssl-cst", params=QUICK, nuclei_key="true_nuclei", key_added="rows")
     with_points(tissue, frame.assign(umis=count))
-    sslcst.tl.segment(tissue, params=QUICK, nuclei_key="true_nuclei", count_key="umis")
+    sslcst.tl.segment(tissue, method="ssl-cst", params=QUICK, nuclei_key="true_nuclei", count_key="umis")
     assert (tissue["sslcst_table"].X != tissue["rows_table"].X).nnz == 0
     assert (labels_of(tissue) == tissue["rows_cells"].to_numpy()).all()
 
@@ -254,7 +253,7 @@ def test_large_counts_stay_exact(tissue, simulated, large):
     frame.loc[0, ["y", "x"]] = ((in_nucleus + 0.5) * 0.5).astype(np.float32)
     frame.loc[0, "count"] = large
     with_points(tissue, frame)
-    sslcst.tl.segment(tissue, params=QUICK, nuclei_key="true_nuclei")
+    sslcst.tl.segment(tissue, method="ssl-cst", params=QUICK, nuclei_key="true_nuclei")
     assert tissue["sslcst_table"][tissue["sslcst_table"].obs["cell_id"] == 1, frame.loc[0, "gene"]].X.toarray() >= large
     assert tissue["sslcst_table"].X.max() < large + 1000
 
@@ -268,7 +267,7 @@ def test_nuclei_as_shapes_and_no_image(simulated):
     sdata = sd.SpatialData.init_from_elements(
         {"transcripts": simulated["transcripts"], "squares": ShapesModel.parse(squares)}
     )
-    sslcst.tl.segment(sdata, nuclei_key="squares", params=QUICK)
+    sslcst.tl.segment(sdata, nuclei_key="squares")
     table = sdata["sslcst_table"]
     assert table.obs["cell_id"].tolist() == [3, 7, 11]
     assert table.obs["nucleus_area"].to_numpy() == pytest.approx(25, rel=0.15)
@@ -278,7 +277,7 @@ def test_nuclei_as_shapes_and_no_image(simulated):
 
 
 def test_a_multiscale_image_is_read_at_its_finest_scale(tissue):
-    sslcst.tl.segment(tissue, params=QUICK, key_added="single")
+    sslcst.tl.segment(tissue, method="ssl-cst", params=QUICK, key_added="single")
     image = tissue["stain"]
     several = Image2DModel.parse(
         image.to_numpy(),
@@ -289,21 +288,20 @@ def test_a_multiscale_image_is_read_at_its_finest_scale(tissue):
     )
     del tissue.images["stain"]
     tissue.images["stain"] = several
-    sslcst.tl.segment(tissue, params=QUICK)
+    sslcst.tl.segment(tissue, method="ssl-cst", params=QUICK)
     assert (labels_of(tissue) == tissue["single_cells"].to_numpy()).all()
 
 
 def test_a_trained_model_serves_the_next_tissue(tissue, tmp_path):
-    sslcst.tl.segment(tissue, params=QUICK, nuclei_key="true_nuclei", key_added="trained")
+    sslcst.tl.segment(tissue, method="ssl-cst", params=QUICK, nuclei_key="true_nuclei", key_added="trained")
     sslcst.pp.import_nuclei(tissue, "true_nuclei")
-    sslcst.pp.erode_nuclei(tissue)
     sslcst.pp.bin_spots(tissue, params=QUICK)
-    model = sslcst.tl.train(tissue, params=QUICK)
+    model = sslcst.tl.train(tissue, method="ssl-cst", params=QUICK)
     sslcst.io.write_model(model, tmp_path / "a.safetensors")
     again = sslcst.io.read_model(tmp_path / "a.safetensors")
     assert again.history == model.history
     assert again.genes == model.genes
-    sslcst.tl.segment(tissue, params=QUICK, nuclei_key="true_nuclei", model=again, overwrite=True)
+    sslcst.tl.segment(tissue, method="ssl-cst", params=QUICK, nuclei_key="true_nuclei", model=again, overwrite=True)
     assert (labels_of(tissue) == tissue["trained_cells"].to_numpy()).all()
 
 
@@ -317,7 +315,7 @@ def test_chained_with_scanpy_squidpy_and_spatialdata_plot(tissue, tmp_path):
     import squidpy as sq
 
     tissue.write(tmp_path / "a.zarr")
-    sslcst.tl.segment(tissue, params=QUICK, nuclei_key="true_nuclei")
+    sslcst.tl.segment(tissue, method="ssl-cst", params=QUICK, nuclei_key="true_nuclei")
     sdata = sd.read_zarr(tmp_path / "a.zarr")
     adata = sdata.tables["sslcst_table"]
     gene = adata.var_names[0]

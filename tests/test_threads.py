@@ -56,11 +56,10 @@ def test_steps_in_threads_give_what_they_give_one_after_the_other(kind):
     sdata = chip(n_cells=40)
     params = params_of({"encoder": {"kind": kind}})
     sslcst.pp.import_nuclei(sdata, "true_nuclei")
-    sslcst.pp.erode_nuclei(sdata, params=params)
     sslcst.pp.bin_spots(sdata, params=params)
 
     def trained(seed: int) -> str:
-        return sslcst.tl.train(sdata, params=params, seed=seed).sha256()
+        return sslcst.tl.train(sdata, method="ssl-cst", params=params, seed=seed).sha256()
 
     with ThreadPoolExecutor(3) as pool:
         together = list(pool.map(trained, [0, 1, 0]))

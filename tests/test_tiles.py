@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Affine, Scale, get_transformation, set_transformation
 from tiny_chips import (
-    QUICK,
     assert_same_cells,
     assert_whole,
     chip,
@@ -29,25 +28,32 @@ import sslcst
 from sslcst.core.nuclei import segment_nuclei
 from sslcst.metrics import average_precision
 from sslcst.params import Params
-from sslcst.run import cells, survey
+from sslcst.run import workspace
 
 EXAMPLES = int(os.environ.get("SSLCST_EXAMPLES", 4))
 
-FLOW = {"decoding": "flow"}
 KINDS = {
-    "field": {},
-    "spot": {"encoder": {"kind": "spot"}},
-    "flow": {"flow": FLOW},
-    "mean": {"flow": FLOW | {"smoothing": "mean"}},
-    "no direction prior": {"flow": FLOW, "prior": {"direction": False}},
-    "orphans": {"flow": FLOW | {"orphans": True, "min_orphan_area": 5}, "prior": {"radius": 0.8}},
+    "density": ("density", {}),
+    "expression": ("density", {"density": {"expression": True}}),
+    "field": ("ssl-cst", {}),
+    "spot": ("ssl-cst", {"encoder": {"kind": "spot"}}),
+    "orphans": ("ssl-cst", {"flow": {"orphans": True, "min_orphan_area": 5}, "cells": {"radius": 0.8}}),
 }
 
 
+def quick(kind: str, *changes: dict) -> tuple[str, dict]:
+    """The method of that kind, and its quick parameters."""
+    method, own = KINDS[kind]
+    params = params_of(own, *changes)
+    shared = {"cells", "density", "spots", "tiles"}
+    return method, params if method == "ssl-cst" else {name: params[name] for name in shared & set(params)}
+
+
 @lru_cache(maxsize=16)
-def whole(kind: str, bin_size: float | None, seed: int) -> tuple[sd.SpatialData, str]:
+def whole(kind: str, bin_size: float | None, seed: int) -> tuple[sd.SpatialData, object]:
     sdata = chip(seed)
-    return sdata, segment_whole(sdata, params_of(KINDS[kind], {"spots": {"bin_size": bin_size}}))
+    method, params = quick(kind, {"spots": {"bin_size": bin_size}})
+    return sdata, segment_whole(sdata, params, method)
 
 
 def in_order(order):
@@ -70,25 +76,14 @@ def in_order(order):
     order=st.none() | st.integers(0, 2**20),
 )
 def test_tiles_change_nothing(kind, bin_size, seed, size, order):
-    """Whatever their size and order, for all encoders and ways from predictions to cells, bins of no whole pixels."""
+    """Whatever their size and order, for all methods and encoders, bins of no whole pixels."""
     sdata = chip(seed)
-    params = params_of(KINDS[kind], {"spots": {"bin_size": bin_size}, "tiles": {"size": size}})
+    method, params = quick(kind, {"spots": {"bin_size": bin_size}, "tiles": {"size": size}})
     with pytest.MonkeyPatch.context() as patch:
         if order is not None:
-            patch.setattr(cells, "run", in_order(order))
-            patch.setattr(survey, "run", in_order(order))
-        segment(sdata, params)
+            patch.setattr(workspace, "run", in_order(order))
+        segment(sdata, params, method=method)
     assert_whole(sdata, *whole(kind, bin_size, seed))
-
-
-def test_the_direction_prior_can_be_left_out():
-    """With it, most directions of most spots hold no nucleus and are ruled out; without it, all are possible."""
-    possible = []
-    for kind in ("flow", "no direction prior"):
-        sdata, _ = whole(kind, None, 0)
-        possible.append((sdata["sslcst_spots"].obsm["direction"] > 0).mean())
-    assert possible[0] < 0.5
-    assert possible[1] == 1
 
 
 def odd_nuclei() -> dict[str, np.ndarray]:
@@ -110,7 +105,7 @@ def odd_nuclei() -> dict[str, np.ndarray]:
 def test_odd_nuclei(nuclei):
     one, other = (with_nuclei(chip(), nuclei[1]) for _ in range(2))
     segment(one)
-    assert_whole(one, other, segment_whole(other, Params.of(QUICK)))
+    assert_whole(one, other, segment_whole(other))
 
 
 def test_partitions_tiles_without_transcripts_and_transcripts_off_the_image():
@@ -134,8 +129,8 @@ def test_partitions_tiles_without_transcripts_and_transcripts_off_the_image():
     other, frame = made()
     with_transcripts(other, frame[frame["x"] > 10])
     segment(one)
-    model = segment_whole(other, Params.of(QUICK))
-    assert one["sslcst_table"].uns["sslcst"]["model"]["sha256"] == model
+    model = segment_whole(other)
+    assert one["sslcst_table"].uns["sslcst"]["model"]["sha256"] == model.sha256()
     assert_same_cells(one, other)
     empty = one["sslcst_table"].obs.set_index("cell_id").loc[1000]
     assert empty["n_counts"] == empty["n_spots"] == 0
@@ -145,7 +140,7 @@ def test_partitions_tiles_without_transcripts_and_transcripts_off_the_image():
 def test_coordinate_systems_and_several_scales(tmp_path):
     """Pixels and transcripts meet through an affine; image and labels of several scales are read at their finest."""
     one, whole_chip = chip(), chip()
-    model = segment_whole(whole_chip, Params.of(QUICK))
+    model = segment_whole(whole_chip)
     move = Affine([[2.0, 0, 7], [0, 2.0, -50], [0, 0, 1]], ("x", "y"), ("x", "y"))
     nuclei = Labels2DModel.parse(one["true_nuclei"].to_numpy(), dims=("y", "x"), scale_factors=[2])
     image = Image2DModel.parse(one["stain"].to_numpy(), dims=("c", "y", "x"), scale_factors=[2])
@@ -160,7 +155,7 @@ def test_coordinate_systems_and_several_scales(tmp_path):
     moved = sd.read_zarr(tmp_path / "a.zarr")
     segment(moved, coordinate_system="tissue", nuclei_key="true_nuclei")
     np.testing.assert_array_equal(moved["sslcst_cells"].to_numpy(), whole_chip["sslcst_cells"].to_numpy())
-    assert moved["sslcst_table"].uns["sslcst"]["model"]["sha256"] == model
+    assert moved["sslcst_table"].uns["sslcst"]["model"]["sha256"] == model.sha256()
     assert (moved["sslcst_table"].X != whole_chip["sslcst_table"].X).nnz == 0
     expected = whole_chip["sslcst_table"].obsm["spatial"] * 2 + (7, -50)
     assert moved["sslcst_table"].obsm["spatial"] == pytest.approx(expected)
@@ -172,7 +167,9 @@ def test_nuclei_of_a_stain_have_no_seams():
     sdata = sslcst.datasets.simulate(n_cells=150, n_genes=20, cell_diameter=8, seed=1)
     params = params_of({"nuclei": {"method": "sslcst", "diameters": (5.0,)}, "tiles": {"image_size": 64}})
     image = sdata["stain"].to_numpy()[0]
-    expected = segment_nuclei(image, pixel_size=0.5, params=params.nuclei, device="cpu")
+    expected = segment_nuclei(
+        image, pixel_size=0.5, params=Params.of({"nuclei": params["nuclei"]}).nuclei, device="cpu"
+    )
     assert expected.max() > 100
-    sslcst.tl.segment(sdata, image_key="stain", params=params)
+    sslcst.tl.segment(sdata, image_key="stain", method="ssl-cst", params=params)
     assert average_precision(expected, sdata["sslcst_nuclei"].to_numpy(), thresholds=[0.9]) == 1

@@ -15,18 +15,18 @@ from hypothesis.extra.numpy import arrays
 from scipy import sparse
 from skimage.draw import disk
 
+from sslcst.core.geometry import Regions
+from sslcst.core.spots import Grid, Spots, take_genes
+from sslcst.errors import DataError, TrainingError
 from sslcst.methods.ssl_cst.encoder import Encoder, Tokens, make_encoder
 from sslcst.methods.ssl_cst.features import Features
-from sslcst.core.geometry import Regions
 from sslcst.methods.ssl_cst.inference import predict_spots
 from sslcst.methods.ssl_cst.inputs import Inputs, SpotInputs, make_inputs
-from sslcst.methods.ssl_cst.model import Model, take_genes
+from sslcst.methods.ssl_cst.model import Model
+from sslcst.methods.ssl_cst.params import EncoderParams, SamplingParams, TrainingParams
 from sslcst.methods.ssl_cst.relations import relate
 from sslcst.methods.ssl_cst.sampling import Samples, choose_samples, set_apart, survey
-from sslcst.core.spots import Grid, Spots
 from sslcst.methods.ssl_cst.training import Epoch, forward, losses, train_encoder
-from sslcst.errors import DataError, TrainingError
-from sslcst.methods.ssl_cst.params import EncoderParams, SamplingParams, TrainingParams
 
 N_GENES = 17
 TINY = {kind: EncoderParams(kind=kind, width=16, depth=2, hidden=(16,)) for kind in ("spot", "field")}

@@ -20,6 +20,7 @@ import numpy as np
 from sslcst.core.density import Surroundings
 from sslcst.core.geometry import Regions
 from sslcst.core.spots import Grid, Spots
+from sslcst.errors import DataError
 from sslcst.params import Sections
 
 Ranges = tuple[tuple[int, int], tuple[int, int]]
@@ -222,6 +223,21 @@ class Pass:
     halo: Callable[[Tissue, Fit], int] = lambda tissue, fit: 0
     fit: Callable[[Sequence[Mapping[str, Any]], Tissue, Fit], Fit] = _same
     reads: tuple[str, ...] = ()
+
+
+def check_scale(bin_size: float, grid: Grid) -> None:
+    """See that spots are as large as those that a model was learnt on.
+
+    Raises
+    ------
+    DataError
+        They are not.
+    """
+    if not np.isclose(grid.bin_size, bin_size, rtol=0.05):
+        raise DataError(
+            f"The spots are bins of {grid.bin_size:.4g}, the model was trained on bins of {bin_size:.4g}: "
+            f"set spots.bin_size={bin_size:.4g}."
+        )
 
 
 @contextmanager

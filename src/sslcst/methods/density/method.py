@@ -13,7 +13,7 @@ import numpy as np
 from sslcst.core.cells import fill_holes, keep_attached
 from sslcst.core.density import Levels, Rings, cell_share, halo, levels_of, tally_rings, tally_spread, with_spread
 from sslcst.core.spots import GeneMoments, Spots, take_genes
-from sslcst.methods.base import Method, Part, Pass, Tissue, Window
+from sslcst.methods.base import Method, Part, Pass, Tissue, Window, check_scale
 from sslcst.methods.density import composition
 from sslcst.methods.density.params import DensityParams
 
@@ -24,8 +24,10 @@ class DensityFit:
 
     Parameters
     ----------
+    bin_size
+        Side of the bins in units of the coordinate system.
     levels
-        Densities in cells and outside, and how far cells reach; None before they are known.
+        Densities in cells and outside, and how far cells reach.
     genes
         Indices of the genes by which neighbours are told apart; only with ``expression``.
     trust
@@ -34,7 +36,8 @@ class DensityFit:
 
     method: ClassVar[str] = "density"
 
-    levels: Levels | None = None
+    bin_size: float
+    levels: Levels
     genes: np.ndarray | None = None
     trust: float = 0.0
 
@@ -85,6 +88,11 @@ class Density(Method):
             owner = composition.assign_bins(around, likelihood, fit.trust, radius=window.tissue.radius)
         return fill_holes(keep_attached(np.where(inside, owner, 0), window.nuclei))
 
+    def fit_of(self, model: DensityFit, tissue: Tissue) -> DensityFit:
+        """The levels of a tissue whose bins are as large."""
+        check_scale(model.bin_size, tissue.grid)
+        return model
+
     def about(self, model: DensityFit) -> dict[str, Any]:
         """The levels."""
         return {"levels": asdict(model.levels)} | ({"trust": model.trust} if self.params.density.expression else {})
@@ -93,7 +101,9 @@ class Density(Method):
         return Part(vars(tally_rings(window.surroundings, reach=window.tissue.max_distance, owned=window.own_bins)))
 
     def _levels(self, parts: Sequence[dict], tissue: Tissue, fit: None) -> DensityFit:
-        return DensityFit(levels_of(reduce(add, (Rings(**part) for part in parts)), radius=tissue.radius))
+        return DensityFit(
+            tissue.grid.bin_size, levels_of(reduce(add, (Rings(**part) for part in parts)), radius=tissue.radius)
+        )
 
     def _tally_spread(self, window: Window, fit: DensityFit) -> Part:
         tally = tally_spread(window.surroundings, fit.levels, radius=window.tissue.radius, owned=window.own_bins)

@@ -14,13 +14,13 @@ import numpy as np
 
 from sslcst.core.geometry import nearest_centroid
 from sslcst.core.spots import GeneMoments, Spots, take_genes
-from sslcst.methods.base import Method, Part, Pass, Tissue, Window
+from sslcst.methods.base import Method, Part, Pass, Tissue, Window, check_scale
 from sslcst.methods.ssl_cst.cores import MARGIN, cores_of
 from sslcst.methods.ssl_cst.features import Features, Gathering, gather, join
 from sslcst.methods.ssl_cst.fit import fit, square_side
 from sslcst.methods.ssl_cst.inference import predict_spots
 from sslcst.methods.ssl_cst.inputs import make_inputs
-from sslcst.methods.ssl_cst.model import Model, check_scale
+from sslcst.methods.ssl_cst.model import Model
 from sslcst.methods.ssl_cst.model_file import read_model, write_model
 from sslcst.methods.ssl_cst.params import SslCstParams
 from sslcst.methods.ssl_cst.prior import direction_posterior, direction_prior
@@ -105,7 +105,7 @@ class SslCst(Method):
 
     def fit_of(self, model: Model, tissue: Tissue) -> SslCstFit:
         """A model for spots of the same size, most of whose genes are there."""
-        check_scale(model, tissue.grid)
+        check_scale(model.bin_size, tissue.grid)
         return SslCstFit(model=model, places=model.places(tissue.genes))
 
     def keep(self, model: Model, folder: Path) -> None:

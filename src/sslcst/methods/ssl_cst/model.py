@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sslcst._section import Section, check, check_most, check_positive
-from sslcst.core.spots import Grid
 from sslcst.errors import DataError
 from sslcst.methods.ssl_cst.encoder import Encoder
 from sslcst.methods.ssl_cst.params import EncoderParams
@@ -99,18 +98,3 @@ class Model(Section):
         if n_found < len(self.genes):
             logger.warning("%d of the model's %d genes are not in these data.", len(found) - n_found, len(found))
         return found
-
-
-def check_scale(model: Model, grid: Grid) -> None:
-    """See that the spots are as large as those the model was trained on.
-
-    Raises
-    ------
-    DataError
-        They are not.
-    """
-    if not np.isclose(grid.bin_size, model.bin_size, rtol=0.05):
-        raise DataError(
-            f"The spots are bins of {grid.bin_size:.4g}, the model was trained on bins of {model.bin_size:.4g}: "
-            f"set spots.bin_size={model.bin_size:.4g}."
-        )
