@@ -15,7 +15,7 @@ from sslcst.core.cells import Occupancy, fill_holes, keep_attached, to_pixels
 from sslcst.core.spots import Grid, Spots
 from sslcst.errors import DataError
 from sslcst.methods.ssl_cst.flow import Field, track
-from sslcst.methods.ssl_cst.params import FlowParams
+from sslcst.methods.ssl_cst.params import SslCstParams
 from sslcst.methods.ssl_cst.sampling import direction_class, direction_vectors
 from sslcst.methods.ssl_cst.tracking import find_cells, orphan_cells
 from sslcst.metrics import mean_best_iou
@@ -247,7 +247,7 @@ def found_from(spots: Spots, direction: np.ndarray, inside: np.ndarray, nuclei: 
         reach=14,
         spacing=Occupancy.of(nuclei, nuclei[spots.place]).spacing,
         first_orphan=FIRST_ORPHAN,
-        params=FlowParams(**params),
+        params=SslCstParams.of({"flow": params}).flow,
     )
 
 
@@ -363,7 +363,7 @@ def test_an_orphan_never_takes_a_nucleus_id() -> None:
         reach=14,
         spacing=1.0,
         first_orphan=int(nuclei.max()) + 1,
-        params=FlowParams(orphans=True, min_orphan_area=20),
+        params=SslCstParams.of({"flow": {"orphans": True, "min_orphan_area": 20}}).flow,
     )
     assert cells[5, 5] >= 3
     assert cells[5, 5] not in nuclei

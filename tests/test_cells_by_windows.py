@@ -11,7 +11,7 @@ from scipy import sparse
 from sslcst.core.geometry import Regions
 from sslcst.core.spots import Grid, Spots
 from sslcst.methods.ssl_cst.flow import confidence_field, mean_field
-from sslcst.methods.ssl_cst.params import FlowParams
+from sslcst.methods.ssl_cst.params import SslCstParams
 from sslcst.methods.ssl_cst.tracking import find_cells, halo
 
 SIDE, REACH, SPACING = 150, 4.0, 1.0
@@ -60,7 +60,7 @@ def cells_in(data: tuple, ranges: Ranges, **params) -> np.ndarray:
         reach=REACH,
         spacing=SPACING,
         first_orphan=10_000,
-        params=FlowParams(**params),
+        params=SslCstParams.of({"flow": params}).flow,
     )
 
 

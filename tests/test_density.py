@@ -19,6 +19,7 @@ from sslcst.core.density import (
     halo,
     levels_of,
     look_around,
+    margin,
     measure_levels,
     tally_rings,
     tally_spread,
@@ -183,11 +184,11 @@ def test_parts_add_up_to_the_whole_and_tell_the_same(seed: int, row: int, column
     nuclei = np.where(np.random.default_rng(seed).random(26)[nuclei] < 0.7, nuclei, 0)
     counts = strewn(cells, seed=seed)
     whole = look_around(counts, nuclei, radius=RADIUS, reach=REACH)
-    margin = halo(13, radius=RADIUS, reach=REACH)
+    around_ = halo(13, radius=RADIUS, max_distance=REACH) + margin(radius=RADIUS, reach=REACH)
     parts = []
     for rows in (slice(0, row), slice(row, 120)):
         for columns in (slice(0, column), slice(column, 120)):
-            wide = tuple(slice(max(0, s.start - margin), min(120, s.stop + margin)) for s in (rows, columns))
+            wide = tuple(slice(max(0, s.start - around_), min(120, s.stop + around_)) for s in (rows, columns))
             own = tuple(slice(s.start - w.start, s.stop - w.start) for s, w in zip((rows, columns), wide, strict=True))
             parts.append((look_around(counts[wide], nuclei[wide], radius=RADIUS, reach=REACH), own, (rows, columns)))
     rings = reduce(add, (tally_rings(around, reach=REACH, owned=own) for around, own, _ in parts))

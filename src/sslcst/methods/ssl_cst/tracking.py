@@ -23,7 +23,7 @@ def find_cells(
     reach: float,
     spacing: float,
     first_orphan: int,
-    params: FlowParams = FlowParams(),
+    params: FlowParams,
 ) -> np.ndarray:
     """Predictions to cells: smooth, track, clean.
 
