@@ -150,7 +150,7 @@ def _features(
     namespace: str,
 ) -> Iterator[dict[str, Any]]:
     """The cells as QuPath's own export has them; QuPath wants ids to be UUIDs, and measurements to be numbers."""
-    measured = obs.select_dtypes(["number", "bool"]).astype(float)
+    measured = obs.drop(columns="source_id", errors="ignore").select_dtypes(["number", "bool"]).astype(float)
     for cell, values in zip(obs.index.tolist(), measured.to_numpy(), strict=True):
         numbers = {name: value for name, value in zip(measured, values.tolist(), strict=True) if np.isfinite(value)}
         properties = {"objectType": "cell", "name": str(cell), "measurements": numbers}

@@ -23,6 +23,7 @@ from sslcst.elements import (
     choose_coordinate_system,
     choose_key,
     choose_points,
+    full_scale,
     raster_of,
     read_nuclei,
 )
@@ -104,7 +105,7 @@ def bin_spots(
         transcripts.yx, transcripts.gene, transcripts.count, n_genes=len(transcripts.genes), grid=grid
     )
     on_grid = grid.from_raster(nuclei)
-    relations = relate(spots, on_grid, grid.from_raster(np.asarray(sdata.labels[cores_key])), regions)
+    relations = relate(spots, on_grid, grid.from_raster(full_scale(sdata.labels[cores_key]).to_numpy()), regions)
     lengths = {"radius": layout.radius, "reach": layout.reach(params.prior.sigma)}
     around = look_around(spots.totals(), on_grid, **lengths)
     levels = measure_levels(around, **lengths)

@@ -17,7 +17,7 @@ from sslcst.core.fit import square_side
 from sslcst.core.relations import relate
 from sslcst.core.sampling import DENSITY_BINS, Samples, Survey, choose_samples, draw, survey
 from sslcst.core.spots import GeneMoments, Grid, Spots, sum_spots
-from sslcst.elements import read_part
+from sslcst.labels import read_part
 from sslcst.tiles.buckets import transcripts_in
 from sslcst.tiles.chip import Chip, read_nuclei
 from sslcst.tiles.density import Told, measure_density, membership

@@ -18,11 +18,12 @@ from sslcst.elements import (
     choose_key,
     choose_points,
     raster_of,
-    read_nuclei,
+    read_with_ids,
 )
 from sslcst.names import check_name
 from sslcst.params import Params
 from sslcst.pp._spots import as_spots
+from sslcst.source_ids import of_cells
 from sslcst.transcripts import read_transcripts
 
 if TYPE_CHECKING:
@@ -63,8 +64,9 @@ def aggregate(
         Name of the table of cells x genes, which annotates the cell labels by ``obs["cell_id"]``. ``X`` holds counts
         (integer csr), ``layers["nuclear"]`` those within the nucleus. ``obs``: ``area`` and ``nucleus_area`` (square
         units of the coordinate system), ``n_counts``, ``n_genes``, ``n_spots``, ``mean_prob`` (mean probability of the
-        cell's spots to lie in a cell; NaN without spots), ``touches_border``. ``obsm["spatial"]``: centroid (x, y). It
-        is added to the object; a store on disk is not touched.
+        cell's spots to lie in a cell; NaN without spots), ``touches_border``, and where cells or nuclei were imported
+        with ids that cannot be those of labels, ``source_id``: that id. ``obsm["spatial"]``: centroid (x, y). It is
+        added to the object; a store on disk is not touched.
 
     Raises
     ------
@@ -79,7 +81,9 @@ def aggregate(
     choose_key(sdata.tables, spots_key, kind="table of spots", argument="spots_key")
     coordinate_system = choose_coordinate_system(sdata, [points_key, cells_key], coordinate_system)
     raster = raster_of(sdata, cells_key, coordinate_system)
-    cells, nuclei = (read_nuclei(sdata, key, raster) for key in (cells_key, nuclei_key))
+    (cells, cell_ids), (nuclei, nucleus_ids) = (read_with_ids(sdata, key, raster) for key in (cells_key, nuclei_key))
+    if cell_ids is not None and nucleus_ids is not None:
+        nuclei = _numbered_as_cells(nuclei, nucleus_ids, cell_ids)
     transcripts = read_transcripts(
         sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster, params=params.transcripts
     )
@@ -97,14 +101,26 @@ def aggregate(
         spot=spots.grid.centers(spots.index),
         inside=spots_table.obs["inside"].to_numpy(),
     )
-    table = as_table(measured, raster, transcripts.genes, cells_key)
+    source_ids = nucleus_ids if cell_ids is None else cell_ids
+    table = as_table(measured, raster, transcripts.genes, cells_key, source_ids)
     total = len(transcripts.gene) if transcripts.count is None else transcripts.count.sum()
     logger.info("%d cells hold %.1f%% of the counts.", len(measured), 100 * measured.counts.sum() / max(1, total))
     add_element(sdata, "tables", key_added, table)
 
 
-def as_table(cells: Cells, raster: Raster, genes: pd.Index, cells_key: str) -> AnnData:
-    """The table of measured cells, which annotates the cell labels."""
+def _numbered_as_cells(nuclei: np.ndarray, nucleus_ids: pd.Series, cell_ids: pd.Series) -> np.ndarray:
+    """Nuclei with the numbers of the cells that have their original ids; others, which no cell has, are left out."""
+    number = pd.Series(cell_ids.index, index=cell_ids.array)
+    number = number[~number.index.duplicated()].reindex(nucleus_ids.array).fillna(0)
+    new = np.zeros(int(nuclei.max(initial=nucleus_ids.index.max())) + 1, np.uint32)
+    new[nucleus_ids.index] = number
+    return new[nuclei]
+
+
+def as_table(
+    cells: Cells, raster: Raster, genes: pd.Index, cells_key: str, source_ids: pd.Series | None = None
+) -> AnnData:
+    """The table of measured cells, which annotates the cell labels, with their original ids where these differ."""
     import anndata
     from spatialdata.models import TableModel
 
@@ -125,4 +141,6 @@ def as_table(cells: Cells, raster: Raster, genes: pd.Index, cells_key: str) -> A
     table.obs["n_genes"] = np.diff(cells.counts.indptr)
     for name in ("n_spots", "mean_prob", "touches_border"):
         table.obs[name] = getattr(cells, name)
+    if source_ids is not None:
+        table.obs["source_id"] = of_cells(source_ids, cells.id).array
     return table

@@ -21,7 +21,7 @@ from sslcst.core.geometry import Regions
 from sslcst.core.layout import lay_out
 from sslcst.core.model import check_scale
 from sslcst.device import choose_device
-from sslcst.elements import Raster, open_nuclei
+from sslcst.elements import Raster
 from sslcst.errors import ClusterError, DataError, SslcstError, StoreError
 from sslcst.fingerprint import fingerprint, recorded
 from sslcst.model_file import read_model, write_model
@@ -118,7 +118,8 @@ def segment(
     gene_key, count_key
         Columns of the gene and of the number of molecules; by default those the element names, or of a usual name.
     nuclei_key
-        Labels or shapes to take as nuclei, instead of segmenting an image.
+        Labels or shapes to take as nuclei, instead of segmenting an image, as `sslcst.pp.import_nuclei` does: ids that
+        cannot be those of labels are kept in the table's ``obs["source_id"]``.
     coordinate_system
         Where stain and transcripts meet, and whose units (micron or pixel) lengths are in; by default "global" or the
         only one they share.
@@ -268,7 +269,7 @@ def _run(
 ) -> dict[str, Any]:
     """The stages one after the other, each in what the scratch folder does not hold yet; the elements to add."""
     raster, kinds = sources.raster, dict(zip((name.rsplit("_", 1)[1] for name in results), results, strict=True))
-    regions = regions_of(scratch) or _find_nuclei(sdata, sources, params, scratch, device)
+    regions = regions_of(scratch) or _find_nuclei(sources, params, scratch, device)
     layout = lay_out(
         regions.diameter, raster.shape, pixel_size=raster.pixel_size, pixel_sides=raster.pixel_sides, params=params
     )
@@ -285,7 +286,7 @@ def _run(
         logger.warning("%s sslcst.pp.align brings them together.", alignment)
     surveyed = survey_chip(chip, tiles)
     logger.info(
-        "%d spots of %.3g in %d tiles, expected cell radius %.3g, in coordinate system %r, a pixel being %.4g.",
+        "%d spots of %.3g in %d tiles, expected cell radius %.3g, in coordinate system %r, where a pixel is %.4g wide.",
         surveyed.n_spots,
         chip.grid.bin_size,
         len(tiles),
@@ -308,7 +309,8 @@ def _run(
     )
     find(job, tiles)
     cells = put_together(chip, tiles)
-    table = as_table(cells, raster, genes, kinds["cells"])
+    source_ids = None if sources.nuclei is None else sources.nuclei.source_ids
+    table = as_table(cells, raster, genes, kinds["cells"], source_ids)
     table.uns["sslcst"] = _provenance(chip, surveyed, raster, model)
     logger.info("%d cells hold %.1f%% of the counts.", len(cells), 100 * cells.counts.sum() / surveyed.n_counts)
 
@@ -335,9 +337,9 @@ def _log_tiles(chip: Chip, tiles: list[Tile]) -> None:
     )
 
 
-def _find_nuclei(sdata, sources: Sources, params: Params, scratch: Scratch, device: str) -> Regions:
+def _find_nuclei(sources: Sources, params: Params, scratch: Scratch, device: str) -> Regions:
     raster = sources.raster
-    if sources.nuclei_key is None:
+    if sources.nuclei is None:
         regions = segment_stain(
             sources.image, raster.shape, pixel_size=raster.pixel_size, scratch=scratch, params=params, device=device
         )
@@ -347,10 +349,7 @@ def _find_nuclei(sdata, sources: Sources, params: Params, scratch: Scratch, devi
                 "try another nuclei.method, give nuclei.diameters, or bring nuclei of your own with nuclei_key=."
             )
     else:
-        nuclei = open_nuclei(sdata, sources.nuclei_key, raster)
-        regions = copy_nuclei(nuclei, raster.shape, scratch, params)
-        if not len(regions):
-            raise DataError(f"There are no nuclei in {sources.nuclei_key!r}: every pixel is background.")
+        regions = copy_nuclei(sources.nuclei, raster.shape, scratch, params)
     logger.info("%d nuclei.", len(regions))
     return regions
 

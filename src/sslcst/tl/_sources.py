@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from sslcst.core.nuclei import choose_method
 from sslcst.elements import (
+    NucleusSource,
     Raster,
     channel_of,
     choose_coordinate_system,
     choose_image,
     choose_key,
     choose_points,
+    open_nuclei,
     raster_of,
 )
 from sslcst.params import Params
@@ -35,8 +39,8 @@ class Sources:
         The raster, or the shapes, that are read.
     points_key
         The transcripts.
-    nuclei_key
-        Nuclei that are given, or None.
+    nuclei
+        Those that are given, checked and ready to be read, or None.
     image
         The stain (y, x), an array that is read by slices, or None where nuclei are given.
     raster
@@ -47,7 +51,7 @@ class Sources:
 
     keys: tuple[str, ...]
     points_key: str
-    nuclei_key: str | None
+    nuclei: NucleusSource | None
     image: Any | None
     raster: Raster
     transcripts: TranscriptSource
@@ -56,10 +60,12 @@ class Sources:
     def about(self) -> dict[str, Any]:
         """What the result depends on beside the elements of `keys`, in plain values."""
         raster, transcripts = self.raster, self.transcripts
+        source_ids = None if self.nuclei is None else self.nuclei.source_ids
         return {
             "image": str(getattr(self.image, "name", None)),
             "raster": [raster.shape, raster.to_system.tolist(), raster.coordinate_system],
             "systems": {name: str(system) for name, system in raster.transformations.items()},
+            "source_ids": None if source_ids is None else str(pd.util.hash_pandas_object(source_ids).sum()),
             "transcripts": [self.points_key, transcripts.digest, transcripts.to_pixel.tolist()],
         }
 
@@ -98,7 +104,8 @@ def choose_sources(
         )
         image, keys = None, (nuclei_key,)
     check_there(sdata, [*keys, points_key])
+    nuclei = None if nuclei_key is None else open_nuclei(sdata, nuclei_key, raster)
     transcripts = open_transcripts(
         sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster, params=params.transcripts
     )
-    return Sources(keys, points_key, nuclei_key, image, raster, transcripts), params
+    return Sources(keys, points_key, nuclei, image, raster, transcripts), params
