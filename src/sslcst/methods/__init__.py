@@ -1,0 +1,1 @@
+"""How cells come about: one folder a method, arrays only, none knows another."""
