@@ -208,7 +208,8 @@ def segment(
             about |= {"params": params.to_dict(), "sources": sources.about}
             run_id, folder = call + fingerprint(sdata, sources.keys, about), scratch_folder(store, key_added)
             if run_id in (*finished, done):
-                _take_over(sdata, store, results)
+                held = set() if run_id in finished else {name for _, name, _ in sdata.gen_elements()}
+                _take_over(sdata, store, {name: kind for name, kind in results.items() if name not in held})
                 return
             check_free(sdata, results, overwrite=overwrite)
         scratch = Scratch(folder)
@@ -224,8 +225,8 @@ def segment(
 
 
 def _take_over(sdata: SpatialData, store: Path, results: dict[str, str]) -> None:
-    """Add to the object what it does not hold of the results that an earlier, equal run wrote to its store."""
-    logger.info("An earlier run with the same input and arguments has written %s: nothing is left to do.", [*results])
+    """Add results to the object that an earlier, equal run has written to its store."""
+    logger.info("A run with the same input and arguments has written its results to %s: nothing is left to do.", store)
     add_to_object(sdata, read_back(store, results), results)
 
 
