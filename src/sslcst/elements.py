@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from xarray import DataArray
 
 YX = ("y", "x")
+# A grid without an image may have so many squares of pixels; more where this share of them holds points; never more.
+_SQUARE, _SQUARES, _HELD, _MOST_SQUARES = 256, 1000, 0.01, 8_000_000
 # What the readers of spatialdata-io call them, as regular expressions.
 STAINS = ("morphology_focus", ".*_regist")  # xenium, stereoseq
 TRANSCRIPTS = ("transcripts", "bin1_genes")  # xenium, stereoseq
@@ -305,22 +307,41 @@ def read_with_ids(sdata: SpatialData, nuclei_key: str, raster: Raster) -> tuple[
     return labels, source.source_ids
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused
 def raster_over_points(sdata: SpatialData, points_key: str, coordinate_system: str, pixel_size: float) -> Raster:
-    """A pixel grid that just holds the points, where there is no image."""
+    """A pixel grid that just holds the points, where there is no image.
+
+    Raises
+    ------
+    DataError
+        There are no points, some are not finite, or some lie so far off that nearly all of the grid would be empty.
+    """
     from spatialdata.transformations import Affine
 
     points = sdata.points[points_key]
     matrix = affine_matrix(points, coordinate_system)
-    low, high = np.full(2, np.inf), np.full(2, -np.inf)
+    low, high, held = np.full(2, np.inf), np.full(2, -np.inf), pd.DataFrame(columns=YX, dtype=float)
     for partition in points[list(YX)].partitions:
         yx = apply_affine(matrix, partition.compute().to_numpy(np.float64))
         if not np.isfinite(yx).all():
             raise DataError(f"Points {points_key!r} have coordinates that are not finite.")
         low, high = np.minimum(low, yx.min(axis=0, initial=np.inf)), np.maximum(high, yx.max(axis=0, initial=-np.inf))
+        squares = pd.DataFrame(np.floor(yx / (_SQUARE * pixel_size)), columns=YX).drop_duplicates()
+        if len(held) < _MOST_SQUARES:
+            held = squares if held.empty else pd.concat([held, squares]).drop_duplicates()
     if not np.isfinite(low).all():
         raise DataError(f"Points {points_key!r} are empty: there is no transcript.")
     origin = np.floor(low / pixel_size) * pixel_size
-    height, width = (int(n) for n in np.floor((high - origin) / pixel_size) + 1)
+    sides = np.floor((high - origin) / pixel_size) + 1
+    if not np.prod(np.ceil(sides / _SQUARE)) <= min(max(_SQUARES, len(held) / _HELD), _MOST_SQUARES):
+        (top, left), (bottom, right) = low, high
+        raise DataError(
+            f"Points {points_key!r} reach from x={left:.6g}, y={top:.6g} to x={right:.6g}, y={bottom:.6g} in "
+            f"coordinate system {coordinate_system!r}: {sides[1]:.6g} x {sides[0]:.6g} pixels of {pixel_size:.3g}, "
+            "nearly all of them empty. Leave out the points that lie far off, check the units of points and shapes, "
+            "or give the image or labels whose pixels count."
+        )
+    height, width = map(int, sides)
     matrix = np.array([[pixel_size, 0, origin[0]], [0, pixel_size, origin[1]], [0, 0, 1.0]])
     return Raster((height, width), matrix, coordinate_system, {coordinate_system: Affine(matrix, YX, YX)})
 

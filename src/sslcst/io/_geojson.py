@@ -118,10 +118,12 @@ def _to_target(sdata: SpatialData, cells_key: str, image_key: str | None, coordi
 
 
 def _move(rings: dict[int, np.ndarray], matrix: np.ndarray) -> dict[int, list[list[float]]]:
-    """Rings of (x, y), closed as GeoJSON wants them."""
+    """Rings of (x, y), closed as GeoJSON wants them, to a hundredth of a pixel or finer, whatever the unit."""
+    pixel = np.sqrt(abs(np.linalg.det(matrix)))
+    digits = max(3, int(np.ceil(-np.log10(pixel))) + 2)
     moved = {}
     for label, ring in rings.items():
-        xy = apply_affine(matrix, ring)[:, ::-1].round(3)
+        xy = apply_affine(matrix, ring)[:, ::-1].round(digits)
         moved[label] = [*xy.tolist(), xy[0].tolist()]
     return moved
 
