@@ -398,5 +398,5 @@ def test_pp_takes_the_contrast_from_the_stain() -> None:
     assert with_stain < without
     with pytest.raises(KeyMissingError, match="no image 'other'"):
         sslcst.pp.erode_nuclei(sdata, image_key="other")
-    with pytest.raises(KeyMissingError, match="no channel of image 'stain' 'GFP'"):
+    with pytest.raises(KeyMissingError, match="no channel of image 'stain' named 'GFP'"):
         sslcst.pp.erode_nuclei(sdata, image_key="stain", channel="GFP")

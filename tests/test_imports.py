@@ -26,6 +26,7 @@ LAYERS = [
     {"params"},
     {"core", "metrics"},
     {"scratch"},
+    {"labels", "shapes", "source_ids"},
     {"device", "elements", "fingerprint", "model_file", "places", "repair", "store", "tiles", "transcripts"},
     {"pp", "tl", "pl", "io", "datasets"},
     {"_demo", "report"},

@@ -66,7 +66,7 @@ PLATFORMS = {
     "seqfish": Platform(
         lambda folder: vendors.write_seqfish(folder, TISSUE),
         spatialdata_io.seqfish,
-        ("Points 'Roi1_TranscriptList': genes in column 'name'", "coordinate system 'Roi1', a pixel being 0.5"),
+        ("Points 'Roi1_TranscriptList': genes in column 'name'", "coordinate system 'Roi1', where a pixel is 0.5 wide"),
         pixel=vendors.PIXEL,
     ),
     "stereoseq": Platform(

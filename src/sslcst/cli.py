@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import tomllib
 import warnings
@@ -88,7 +89,7 @@ def _read_store(store: Path) -> SpatialData:
     from zarr.errors import GroupNotFoundError
 
     try:
-        return spatialdata.read_zarr(store)
+        return spatialdata.read_zarr(Path(os.path.realpath(store)))  # the same from wherever it is called
     except GroupNotFoundError as error:
         raise StoreError(f"{store} is not a zarr store: give the folder that `sdata.write(...)` made.") from error
 

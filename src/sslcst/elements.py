@@ -14,12 +14,17 @@ from sslcst._logging import logger
 from sslcst.core.counts import owners
 from sslcst.core.threads import check_process
 from sslcst.errors import DataError, KeyMissingError
+from sslcst.labels import GivenLabels
+from sslcst.shapes import DrawnShapes, Outlines
+from sslcst.source_ids import add_table, of_labels
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
     from xarray import DataArray
 
 YX = ("y", "x")
+# A grid without an image may have so many squares of pixels; more where this share of them holds points; never more.
+_SQUARE, _SQUARES, _HELD, _MOST_SQUARES = 256, 1000, 0.01, 8_000_000
 # What the readers of spatialdata-io call them, as regular expressions.
 STAINS = ("morphology_focus", ".*_regist")  # xenium, stereoseq
 TRANSCRIPTS = ("transcripts", "bin1_genes")  # xenium, stereoseq
@@ -64,9 +69,11 @@ def apply_affine(matrix: np.ndarray, yx: np.ndarray) -> np.ndarray:
 
 
 def choose_key(
-    candidates: Iterable[str], key: str | None, *, kind: str, argument: str, usual: Iterable[str] = ()
+    candidates: Iterable[str], key: str | None, *, kind: str, argument: str, usual: Iterable[str] = (), of: str = ""
 ) -> str:
     """The asked-for name, or the only candidate, or the only one whose name matches a usual one.
+
+    Messages call it "kind 'key'", or "kind of ... named 'key'".
 
     Raises
     ------
@@ -80,10 +87,11 @@ def choose_key(
     listed = ", ".join(map(repr, candidates)) or "none"
     if key is not None:
         if key not in candidates:
-            raise KeyMissingError(f"There is no {kind} {key!r}; there are: {listed}.")
+            raise KeyMissingError(f"There is no {kind} {of and of + ' named '}{key!r}; there are: {listed}.")
         return key
     if len(candidates) == 1:
         return candidates[0]
+    kind = f"{kind} {of}".strip()
     known = [name for name in candidates if any(re.fullmatch(pattern, name) for pattern in usual)]
     if len(known) == 1:
         logger.info("The %s is %r, unless %s= says otherwise; there are: %s.", kind, known[0], argument, listed)
@@ -94,6 +102,11 @@ def choose_key(
 
 def choose_image(sdata: SpatialData, image_key: str | None) -> str:
     """The asked-for image, the only one, or the one that a reader of spatialdata-io names as the stain."""
+    if not sdata.images and (given := [*sdata.labels, *sdata.shapes]):
+        raise KeyMissingError(
+            "There is no image to find nuclei in. Nuclei that are there already, as labels or shapes, are taken with "
+            f"nuclei_key=; there are: {', '.join(map(repr, given))}."
+        )
     return choose_key(sdata.images, image_key, kind="image", argument="image_key", usual=STAINS)
 
 
@@ -112,7 +125,8 @@ def choose_channel(sdata: SpatialData, image_key: str, channel: str | int | None
     return choose_key(
         names,
         None if channel is None else str(channel),
-        kind=f"channel of image {image_key!r}",
+        kind="channel",
+        of=f"of image {image_key!r}",
         argument="channel",
         usual=NUCLEAR_CHANNELS,
     )
@@ -161,9 +175,8 @@ def choose_coordinate_system(sdata: SpatialData, keys: Iterable[str], coordinate
         raise KeyMissingError(f"{named} share no coordinate system: relate them with spatialdata's set_transformation.")
     if coordinate_system is None and "global" in shared:
         return "global"
-    return choose_key(
-        shared, coordinate_system, kind=f"coordinate system shared by {named}", argument="coordinate_system"
-    )
+    of = f"shared by {named}" if len(systems) > 1 else f"of {named}"
+    return choose_key(shared, coordinate_system, kind="coordinate system", argument="coordinate_system", of=of)
 
 
 def affine_matrix(element: Any, coordinate_system: str) -> np.ndarray:
@@ -171,6 +184,15 @@ def affine_matrix(element: Any, coordinate_system: str) -> np.ndarray:
     from spatialdata.transformations import get_transformation
 
     return get_transformation(element, to_coordinate_system=coordinate_system).to_affine_matrix(YX, YX)
+
+
+def invertible(matrix: np.ndarray, key: str, coordinate_system: str) -> np.ndarray:
+    """An element's affine matrix, if it does not flatten the element to a line or a point; else a `DataError`."""
+    if not abs(np.linalg.det(matrix)) >= 1e-12:
+        raise DataError(
+            f"The transformation of {key!r} to {coordinate_system!r} cannot be inverted: {matrix.tolist()}."
+        )
+    return matrix
 
 
 def full_scale(element: Any) -> DataArray:
@@ -204,11 +226,7 @@ def raster_of(sdata: SpatialData, key: str, coordinate_system: str) -> Raster:
     from spatialdata.transformations import get_transformation
 
     element = _plane(sdata, key)
-    matrix = affine_matrix(element, coordinate_system)
-    if abs(np.linalg.det(matrix)) < 1e-12:
-        raise DataError(
-            f"The transformation of {key!r} to {coordinate_system!r} cannot be inverted: {matrix.tolist()}."
-        )
+    matrix = invertible(affine_matrix(element, coordinate_system), key, coordinate_system)
     sizes = element.sizes
     return Raster((sizes["y"], sizes["x"]), matrix, coordinate_system, get_transformation(element, get_all=True))
 
@@ -233,121 +251,97 @@ def read_channel(sdata: SpatialData, image_key: str, channel: str | int | None) 
     return channel_of(sdata, image_key, channel).to_numpy()
 
 
-def read_part(array: Any, rows: slice, columns: slice) -> np.ndarray:
-    """A part of an array (y, x), which may be one of dask, computed in this thread: the caller's is the pool."""
-    part = array[rows, columns]
-    return np.asarray(part.compute(scheduler="synchronous") if hasattr(part, "compute") else part)
-
-
 class NucleusSource(Protocol):
-    """Nuclei that are there already, read by parts."""
+    """Nuclei that are there already, read by parts.
+
+    Attributes
+    ----------
+    source_ids
+        Their original ids by their labels, where these differ.
+    """
+
+    source_ids: pd.Series | None
 
     def read(self, rows: slice, columns: slice) -> np.ndarray:
         """The labels of some pixels, uint32 (y, x)."""
         ...
 
+    def check(self, found: np.ndarray) -> None:
+        """Say what is not among the labels that were found once all was read; raise `DataError` where none was."""
+        ...
+
 
 def open_nuclei(sdata: SpatialData, nuclei_key: str, raster: Raster) -> NucleusSource:
-    """Labels as they are, or shapes to be drawn on the raster.
+    """Labels, or shapes to be drawn on the raster.
 
     Raises
     ------
     DataError
-        Labels that are no integers; when they are read, those that do not fit 32 bits.
+        Labels that are no integers, or negative; shapes of which none has an area, or that a transformation flattens.
     """
     if nuclei_key in sdata.labels:
-        labels = _plane(sdata, nuclei_key).data
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise DataError(f"Labels {nuclei_key!r} are {labels.dtype}: they must be integers.")
-        return _Labels(nuclei_key, labels)
-    return _Shapes.of(sdata, nuclei_key, raster)
+        return GivenLabels.of(nuclei_key, _plane(sdata, nuclei_key).data, of_labels(sdata, nuclei_key))
+    shapes = sdata.shapes[nuclei_key]
+    to_system = invertible(affine_matrix(shapes, raster.coordinate_system), nuclei_key, raster.coordinate_system)
+    outlines = Outlines.of(shapes, nuclei_key)
+    return DrawnShapes.of(outlines, raster.shape, np.linalg.inv(raster.to_system) @ to_system)
 
 
 def read_nuclei(sdata: SpatialData, nuclei_key: str, raster: Raster) -> np.ndarray:
-    """Labels as they are, or shapes drawn on the raster: uint32 (y, x).
+    """Labels, or shapes drawn on the raster: uint32 (y, x).
 
     Raises
     ------
     DataError
-        Negative, fractional or too large labels; no nucleus on the raster.
+        As `open_nuclei`; no nucleus on the raster.
     """
-    labels = open_nuclei(sdata, nuclei_key, raster).read(*(slice(0, size) for size in raster.shape))
-    if not labels.any():
-        raise DataError(f"There are no nuclei in {nuclei_key!r}: every pixel is background.")
-    return labels
+    return read_with_ids(sdata, nuclei_key, raster)[0]
 
 
-@dataclass(frozen=True)
-class _Labels:
-    key: str
-    data: Any
-
-    def read(self, rows: slice, columns: slice) -> np.ndarray:
-        labels = read_part(self.data, rows, columns)
-        if labels.size and (labels.min() < 0 or labels.max() > np.iinfo(np.uint32).max):
-            raise DataError(f"Labels {self.key!r} must lie between 0 and 2^32 - 1.")
-        return labels.astype(np.uint32)
+def read_with_ids(sdata: SpatialData, nuclei_key: str, raster: Raster) -> tuple[np.ndarray, pd.Series | None]:
+    """What `read_nuclei` reads, and the original ids by label where these differ."""
+    source = open_nuclei(sdata, nuclei_key, raster)
+    labels = source.read(*(slice(0, size) for size in raster.shape))
+    found = pd.unique(labels.ravel())
+    source.check(found[found > 0])
+    return labels, source.source_ids
 
 
-@dataclass(frozen=True)
-class _Shapes:
-    """Outlines (n, 2) in pixels, whose centres are at integers, with their numbers and the pixels around each."""
-
-    shape: tuple[int, int]
-    numbers: np.ndarray
-    outlines: list[np.ndarray]
-    low: np.ndarray
-    high: np.ndarray
-
-    @classmethod
-    def of(cls, sdata: SpatialData, key: str, raster: Raster) -> _Shapes:
-        """Polygons and circles: the integer index of the shapes where it is positive, else 1, 2, ..."""
-        shapes = sdata.shapes[key]
-        to_pixel = np.linalg.inv(raster.to_system) @ affine_matrix(shapes, raster.coordinate_system)
-        outlines = shapes.geometry.buffer(shapes["radius"]) if "radius" in shapes else shapes.geometry
-        ids = shapes.index
-        if not (pd.api.types.is_integer_dtype(ids) and ids.is_unique and ids.min() > 0):
-            ids = range(1, len(shapes) + 1)
-        numbers, rings = [], []
-        for number, outline in zip(ids, outlines, strict=True):
-            for part in getattr(outline, "geoms", [outline]):
-                numbers.append(number)
-                rings.append(apply_affine(to_pixel, np.asarray(part.exterior.coords)[:, 1::-1]) - 0.5)
-        low = np.array([np.floor(ring.min(axis=0)) for ring in rings]).reshape(-1, 2)
-        high = np.array([np.ceil(ring.max(axis=0)) + 1 for ring in rings]).reshape(-1, 2)
-        low = np.clip(low, 0, raster.shape).astype(int)
-        return cls(raster.shape, np.array(numbers, np.uint32), rings, low, np.clip(high, low, raster.shape).astype(int))
-
-    def read(self, rows: slice, columns: slice) -> np.ndarray:
-        from skimage.draw import polygon2mask
-
-        start, stop = np.array([(rows.start, columns.start), (rows.stop, columns.stop)])
-        labels = np.zeros(stop - start, np.uint32)
-        for i in np.flatnonzero(((self.low < stop) & (self.high > start) & (self.low < self.high)).all(axis=1)):
-            low, high = self.low[i], self.high[i]
-            mask = polygon2mask(high - low, self.outlines[i] - low)
-            first, last = np.maximum(low, start), np.minimum(high, stop)
-            seen = mask[tuple(map(slice, first - low, last - low))]
-            labels[tuple(map(slice, first - start, last - start))][seen] = self.numbers[i]
-        return labels
-
-
+@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused
 def raster_over_points(sdata: SpatialData, points_key: str, coordinate_system: str, pixel_size: float) -> Raster:
-    """A pixel grid that just holds the points, where there is no image."""
+    """A pixel grid that just holds the points, where there is no image.
+
+    Raises
+    ------
+    DataError
+        There are no points, some are not finite, or some lie so far off that nearly all of the grid would be empty.
+    """
     from spatialdata.transformations import Affine
 
     points = sdata.points[points_key]
     matrix = affine_matrix(points, coordinate_system)
-    low, high = np.full(2, np.inf), np.full(2, -np.inf)
+    low, high, held = np.full(2, np.inf), np.full(2, -np.inf), pd.DataFrame(columns=YX, dtype=float)
     for partition in points[list(YX)].partitions:
         yx = apply_affine(matrix, partition.compute().to_numpy(np.float64))
         if not np.isfinite(yx).all():
             raise DataError(f"Points {points_key!r} have coordinates that are not finite.")
         low, high = np.minimum(low, yx.min(axis=0, initial=np.inf)), np.maximum(high, yx.max(axis=0, initial=-np.inf))
+        squares = pd.DataFrame(np.floor(yx / (_SQUARE * pixel_size)), columns=YX).drop_duplicates()
+        if len(held) < _MOST_SQUARES:
+            held = squares if held.empty else pd.concat([held, squares]).drop_duplicates()
     if not np.isfinite(low).all():
         raise DataError(f"Points {points_key!r} are empty: there is no transcript.")
     origin = np.floor(low / pixel_size) * pixel_size
-    height, width = (int(n) for n in np.floor((high - origin) / pixel_size) + 1)
+    sides = np.floor((high - origin) / pixel_size) + 1
+    if not np.prod(np.ceil(sides / _SQUARE)) <= min(max(_SQUARES, len(held) / _HELD), _MOST_SQUARES):
+        (top, left), (bottom, right) = low, high
+        raise DataError(
+            f"Points {points_key!r} reach from x={left:.6g}, y={top:.6g} to x={right:.6g}, y={bottom:.6g} in "
+            f"coordinate system {coordinate_system!r}: {sides[1]:.6g} x {sides[0]:.6g} pixels of {pixel_size:.3g}, "
+            "nearly all of them empty. Leave out the points that lie far off, check the units of points and shapes, "
+            "or give the image or labels whose pixels count."
+        )
+    height, width = map(int, sides)
     matrix = np.array([[pixel_size, 0, origin[0]], [0, pixel_size, origin[1]], [0, 0, 1.0]])
     return Raster((height, width), matrix, coordinate_system, {coordinate_system: Affine(matrix, YX, YX)})
 
@@ -367,13 +361,16 @@ def add_element(sdata: SpatialData, kind: str, name: str, element: Any) -> None:
     elements[name] = element
 
 
-def add_labels(sdata: SpatialData, name: str, labels: np.ndarray, raster: Raster) -> None:
-    """Add labels (y, x) on a raster to the object."""
+def add_labels(
+    sdata: SpatialData, name: str, labels: np.ndarray, raster: Raster, source_ids: pd.Series | None = None
+) -> None:
+    """Add labels (y, x) on a raster to the object, and the ids that they stand for where these differ."""
     from spatialdata.models import Labels2DModel
 
     # A copy, since parsing keeps the dict it is given.
     element = Labels2DModel.parse(labels, dims=YX, transformations=dict(raster.transformations))
     add_element(sdata, "labels", name, element)
+    add_table(sdata, name, source_ids)
 
 
 def labels_on(labels: np.ndarray, own: Raster, other: Raster) -> np.ndarray:

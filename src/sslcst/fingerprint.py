@@ -56,7 +56,7 @@ def _identity(element: Any) -> Iterable[bytes]:
     if isinstance(element, pd.DataFrame):  # shapes
         columns = element.index.to_frame() if "radius" not in element else element[["radius"]]
         yield pd.util.hash_pandas_object(columns).to_numpy().tobytes()
-        yield b"".join(element.geometry.to_wkb())
+        yield b"".join(shape or b"none" for shape in element.geometry.to_wkb())
         return
     data = element.data
     channels = [str(name) for name in element.coords["c"].values] if "c" in element.coords else None

@@ -170,7 +170,7 @@ def gene_column(points: DataFrame, points_key: str, gene_key: str | None) -> str
             f"No column of points {points_key!r} is known to hold genes: choose with gene_key=; columns: {listed}."
         )
     return choose_key(
-        columns, gene_key, kind=f"gene column of points {points_key!r}", argument="gene_key", usual=GENE_COLUMNS
+        columns, gene_key, kind="gene column", of=f"of points {points_key!r}", argument="gene_key", usual=GENE_COLUMNS
     )
 
 

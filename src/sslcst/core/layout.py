@@ -7,18 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from sslcst.core.spots import Grid
+from sslcst.errors import ParameterError
 from sslcst.params import Params
 
 _BINS_ACROSS = 16  # a nucleus of median diameter
+_BIN_SIZES = (0.01, 2.0)  # in diameters of the median nucleus: finer bins fill the memory, coarser ones show no cells
+_RADII = (0.1, 20.0)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The grid of bins over the raster; in bins, the expected radius r of a cell and how far it may reach."""
+    """The grid of bins over the raster, and the expected cell radius r in bins."""
 
     grid: Grid
     radius: float
-    max_distance: float
 
 
 def lay_out(
@@ -36,9 +38,25 @@ def lay_out(
         Side of a square of a pixel's area, and sides of a pixel along y and x, in units of the coordinate system.
     params
         Sections ``spots`` and ``cells``.
+
+    Raises
+    ------
+    ParameterError
+        One of their lengths is no length of what belongs to such nuclei.
     """
+    nucleus = diameter * pixel_size
+    _check_length("spots.bin_size", params.spots.bin_size, nucleus, _BIN_SIZES)
+    _check_length("cells.radius", params.cells.radius, nucleus, _RADII)
     bin_size = params.spots.bin_size or max(1, round(diameter / _BINS_ACROSS)) * pixel_size
     height, width = bin_size / pixel_sides
     grid = Grid(raster_shape, (float(height), float(width)), bin_size)
-    radius = (params.cells.radius or diameter * pixel_size) / bin_size
-    return Layout(grid, radius, params.cells.max_distance * radius)
+    return Layout(grid, (params.cells.radius or nucleus) / bin_size)
+
+
+def _check_length(name: str, value: float | None, nucleus: float, bounds: tuple[float, float]) -> None:
+    low, high = (bound * nucleus for bound in bounds)
+    if value is not None and not low <= value <= high:
+        raise ParameterError(
+            f"{name}={value!r}: must lie between {low:.3g} and {high:.3g}, in units of the coordinate system, in which "
+            f"the median nucleus measures {nucleus:.3g}."
+        )

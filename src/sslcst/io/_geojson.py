@@ -118,10 +118,12 @@ def _to_target(sdata: SpatialData, cells_key: str, image_key: str | None, coordi
 
 
 def _move(rings: dict[int, np.ndarray], matrix: np.ndarray) -> dict[int, list[list[float]]]:
-    """Rings of (x, y), closed as GeoJSON wants them."""
+    """Rings of (x, y), closed as GeoJSON wants them, to a hundredth of a pixel or finer, whatever the unit."""
+    pixel = np.sqrt(abs(np.linalg.det(matrix)))
+    digits = max(3, int(np.ceil(-np.log10(pixel))) + 2)
     moved = {}
     for label, ring in rings.items():
-        xy = apply_affine(matrix, ring)[:, ::-1].round(3)
+        xy = apply_affine(matrix, ring)[:, ::-1].round(digits)
         moved[label] = [*xy.tolist(), xy[0].tolist()]
     return moved
 
@@ -150,7 +152,7 @@ def _features(
     namespace: str,
 ) -> Iterator[dict[str, Any]]:
     """The cells as QuPath's own export has them; QuPath wants ids to be UUIDs, and measurements to be numbers."""
-    measured = obs.select_dtypes(["number", "bool"]).astype(float)
+    measured = obs.drop(columns="source_id", errors="ignore").select_dtypes(["number", "bool"]).astype(float)
     for cell, values in zip(obs.index.tolist(), measured.to_numpy(), strict=True):
         numbers = {name: value for name, value in zip(measured, values.tolist(), strict=True) if np.isfinite(value)}
         properties = {"objectType": "cell", "name": str(cell), "measurements": numbers}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 METHODS = {
     "density": "sslcst.methods.density.method:Density",
+    "network": "sslcst.methods.network.method:Network",
     "ssl-cst": "sslcst.methods.ssl_cst.method:SslCst",
 }
 DEFAULT = "density"

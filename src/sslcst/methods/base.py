@@ -268,7 +268,12 @@ class Method(ABC):
 
     name: ClassVar[str]
     Params: ClassVar[type[Sections]]
+    max_distance: ClassVar[float] = 1.25  # how far from its nucleus a cell may reach, in r, unless parameters say
     n_nearest: ClassVar[int] = 1  # nuclei of each bin's surroundings that it asks for
+
+    def reach(self, max_distance: float | None, radius: float) -> float:
+        """How far from its nucleus a cell may reach, in bins; `max_distance`, in r, is what the parameters say."""
+        return (max_distance or self.max_distance) * radius
 
     @property
     @abstractmethod

@@ -16,16 +16,18 @@ class CellParams(Section):
     radius
         Expected cell radius r. ``None``: twice the median radius of the nuclei.
     max_distance
-        How far from its nucleus a cell may reach, in units of r (paper: r + sigma, with a sigma of r / 4).
+        How far from its nucleus a cell may reach, in units of r. ``None``: as the method has it, 1.25 with
+        ``"density"`` and ``"ssl-cst"`` (paper: r + sigma, with a sigma of r / 4), and 2 with ``"network"``.
     """
 
     radius: float | None = None
-    max_distance: float = 1.25
+    max_distance: float | None = None
 
     def _check_bounds(self) -> None:
         check_positive(self, "radius")
         check_most(self, radius=10**6, max_distance=10)
-        check(self.max_distance >= 1, "max_distance", self.max_distance, "must be at least 1")
+        far = self.max_distance
+        check(far is None or far >= 1, "max_distance", far, "must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,10 @@ from collections.abc import Collection, Hashable
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from scipy.spatial import cKDTree
 
+from sslcst._logging import logger
 from sslcst.elements import (
     YX,
     Raster,
@@ -24,6 +26,7 @@ from sslcst.errors import DataError, ParameterError
 from sslcst.names import check_name
 from sslcst.pp._nuclei import import_nuclei
 from sslcst.pp._owners import read_owners
+from sslcst.source_ids import by_number
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -64,7 +67,8 @@ def import_cells(
     coordinate_system
         Where cells, image and points meet; by default "global" or the only one.
     key_added
-        Name of the labels, uint32. They are added to the object; a store on disk is not touched.
+        Name of the labels, uint32. They are added to the object; a store on disk is not touched. Where ids are
+        numbered, a table ``{key_added}_ids`` keeps the originals, as in `sslcst.pp.import_nuclei`.
 
     Raises
     ------
@@ -73,7 +77,7 @@ def import_cells(
     ParameterError
         `reach` is not a positive number, or was given for others than points.
     DataError
-        Labels or ids that are no whole numbers; no cell.
+        Labels that are no whole numbers, or fractional ids of transcripts; no cell.
     """
     check_name(key_added)
     kinds = [*sdata.labels, *sdata.shapes, *sdata.points]
@@ -88,7 +92,7 @@ def import_cells(
         where = {"image_key": image_key, "points_key": points_key, "coordinate_system": coordinate_system}
         import_nuclei(sdata, cells_key, **where, key_added=key_added)
         return
-    owner = read_owners(sdata, points_key=cells_key, cell_key=cell_key, unassigned=unassigned).owner
+    owner, names = read_owners(sdata, points_key=cells_key, cell_key=cell_key, unassigned=unassigned)
     if image_key is not None or len(sdata.images) == 1:
         image_key = choose_image(sdata, image_key)
     keys = [cells_key] if image_key is None else [cells_key, image_key]
@@ -102,7 +106,18 @@ def import_cells(
         raster = raster_over_points(sdata, cells_key, coordinate_system, reach / 2)
     else:
         raster = raster_of(sdata, image_key, coordinate_system)
-    add_labels(sdata, key_added, _label_pixels(raster, yx, owner, reach), raster)
+    labels = _label_pixels(raster, yx, owner, reach)
+    unseen = names[~names.index.isin(pd.unique(labels.ravel()))].tolist()
+    if unseen:
+        logger.warning(
+            "%d of %d cells in %r have no pixel (%s): off the image, or among the transcripts of others.",
+            len(unseen),
+            len(names),
+            cells_key,
+            ", ".join(map(repr, unseen[:5])) + (", ..." if len(unseen) > 5 else ""),
+        )
+    same = pd.api.types.is_numeric_dtype(names) and (names == names.index).all()
+    add_labels(sdata, key_added, labels, raster, None if same else by_number(names.array, names.index))
 
 
 def _spacing(yx: np.ndarray) -> float:

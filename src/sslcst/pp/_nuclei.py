@@ -16,19 +16,22 @@ from sslcst.device import choose_device
 from sslcst.elements import (
     Raster,
     add_labels,
+    affine_matrix,
     choose_coordinate_system,
     choose_image,
     choose_key,
     choose_points,
+    invertible,
     raster_of,
     raster_over_points,
     read_channel,
-    read_nuclei,
+    read_with_ids,
 )
 from sslcst.errors import DataError
 from sslcst.methods import shared_params
 from sslcst.names import check_name
 from sslcst.params import Params
+from sslcst.shapes import Outlines
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -113,7 +116,7 @@ def _at_scale(sdata: SpatialData, image_key: str, scale: str) -> SpatialData:
     from spatialdata import SpatialData
 
     levels = getattr(sdata.images[image_key], "children", {})
-    choose_key(levels, scale, kind=f"scale of image {image_key!r}", argument="scale")
+    choose_key(levels, scale, kind="scale", of=f"of image {image_key!r}", argument="scale")
     return SpatialData(images={image_key: next(iter(levels[scale].data_vars.values()))})
 
 
@@ -133,27 +136,33 @@ def import_nuclei(
     sdata
         Holds the nuclei.
     nuclei_key
-        Labels, which keep their ids and their grid; or shapes (polygons or circles), which are drawn on the grid of an
-        image or, without one, on a grid over the points, and keep their index as ids where it holds positive integers.
+        Labels, which keep their grid; or shapes, which are drawn on the grid of an image or, without one, on a grid
+        over the points. Points are circles of their ``radius``, polygons are taken as they are. What cannot be
+        drawn or is not seen (empty, without an area, off the grid, smaller than a pixel, hidden under others) is left
+        out, and logged. Ids, the index of shapes, stay what they are where all are distinct whole numbers from 1 to
+        2^32 - 1. Others (text, larger or negative numbers, ...) are numbered.
     image_key, points_key
         What gives the grid of shapes; may be left out if there is only one.
     coordinate_system
         Where shapes, image and points meet; by default "global" or the only one.
     key_added
-        Name of the labels, uint32. They are added to the object; a store on disk is not touched.
+        Name of the labels, uint32. They are added to the object; a store on disk is not touched. Where ids are
+        numbered, a table ``{key_added}_ids`` that annotates them tells the original of each ``cell_id`` in its column
+        ``source_id``, which `sslcst.tl.segment` and `sslcst.tl.aggregate` pass on.
 
     Raises
     ------
     KeyMissingError
         No such element or coordinate system, or several that could be meant.
     DataError
-        Labels that are no integers from 0 to 2^32 - 1; no nucleus.
+        Labels that are negative or no integers; no nucleus.
     """
     check_name(key_added)
     raster = raster_of_nuclei(
         sdata, nuclei_key, image_key=image_key, points_key=points_key, coordinate_system=coordinate_system
     )
-    add_labels(sdata, key_added, read_nuclei(sdata, nuclei_key, raster), raster)
+    labels, source_ids = read_with_ids(sdata, nuclei_key, raster)
+    add_labels(sdata, key_added, labels, raster, source_ids)
 
 
 def raster_of_nuclei(
@@ -175,14 +184,7 @@ def raster_of_nuclei(
         return raster_of(sdata, image_key, coordinate_system)
     points_key = choose_points(sdata, points_key)
     coordinate_system = choose_coordinate_system(sdata, [nuclei_key, points_key], coordinate_system)
-    pixel_size = _shape_pixel(sdata, nuclei_key, coordinate_system)
-    return raster_over_points(sdata, points_key, coordinate_system, pixel_size)
-
-
-def _shape_pixel(sdata: SpatialData, key: str, coordinate_system: str) -> float:
-    """Side of a pixel, in units of the coordinate system, with which the median shape is some pixels across."""
-    from spatialdata import transform
-
-    shapes = transform(sdata.shapes[key], to_coordinate_system=coordinate_system)
-    radius = shapes["radius"] if "radius" in shapes else np.sqrt(shapes.area / np.pi)
-    return 2 * float(np.median(radius)) / _PIXELS_ACROSS
+    shapes = sdata.shapes[nuclei_key]
+    matrix = invertible(affine_matrix(shapes, coordinate_system), nuclei_key, coordinate_system)
+    diameter = Outlines.of(shapes, nuclei_key).diameter() * np.sqrt(abs(np.linalg.det(matrix)))
+    return raster_over_points(sdata, points_key, coordinate_system, diameter / _PIXELS_ACROSS)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from sslcst._logging import logger
 from sslcst.elements import choose_key, choose_points
 from sslcst.errors import DataError, KeyMissingError
+from sslcst.source_ids import LARGEST
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -19,7 +21,7 @@ CELL_COLUMNS = ("cell", "cell_id", "cell_ID", "CellId", "assignment")  # Baysor,
 # How "in no cell" is written: 0 and below by CosMx, MERSCOPE and others, the largest uint32 by proseg; as text by
 # Xenium ("UNASSIGNED"), Baysor (empty) and CosMx ("c_1_<fov>_0").
 _NOT_A_CELL = re.compile(r"\s*|unassigned|none|nan|na|<na>|null|background|noise|-1|0|c_\d+_\d+_0", re.IGNORECASE)
-_LARGEST = np.iinfo(np.uint32).max
+_EXACT = 2**53  # up to which a float64 tells whole numbers apart
 
 
 class Owners(NamedTuple):
@@ -86,7 +88,7 @@ def read_owners(
             f"columns: {', '.join(map(repr, columns)) or 'none'}."
         )
     cell_key = choose_key(
-        columns, cell_key, kind=f"cell column of points {points_key!r}", argument="cell_key", usual=CELL_COLUMNS
+        columns, cell_key, kind="cell column", of=f"of points {points_key!r}", argument="cell_key", usual=CELL_COLUMNS
     )
     what = f"Column {cell_key!r} of points {points_key!r}"
     code, names = pd.factorize(points[cell_key].compute(), sort=True)
@@ -94,16 +96,22 @@ def read_owners(
     is_cell = ~names.isin(list(unassigned)) if unassigned is not None else _are_cells(names)
     if not is_cell.any():
         raise DataError(f"{what} puts no transcript into a cell.")
-    names = names.where(is_cell)
+    cells = names[is_cell]
+    if cells.dtype.kind == "f" and cells.max() > _EXACT:
+        logger.warning(
+            "%s holds ids above 2^53 as %s, which rounds them: cells may have become one. Read it as int64 or text.",
+            what,
+            cells.dtype,
+        )
     ids = np.zeros(len(names) + 1, np.uint32)  # the last is that of missing values, whose code is -1
-    ids[:-1][is_cell] = _ids(names[is_cell], what)
-    cells = names[is_cell].set_axis(pd.Index(ids[:-1][is_cell], name="cell_id")).sort_index()
+    ids[:-1][is_cell] = _ids(cells, what)
+    cells = cells.set_axis(pd.Index(ids[:-1][is_cell], name="cell_id")).sort_index()
     return Owners(ids[code], cells.rename(cell_key))
 
 
 def _are_cells(names: pd.Series) -> pd.Series:
     if pd.api.types.is_numeric_dtype(names):
-        return (names > 0) & (names != _LARGEST)
+        return (names > 0) & (names != LARGEST)
     return ~names.astype(str).str.fullmatch(_NOT_A_CELL)
 
 
@@ -112,7 +120,7 @@ def _ids(names: pd.Series, what: str) -> np.ndarray:
     if pd.api.types.is_numeric_dtype(names):
         if (names % 1 != 0).any():
             raise DataError(f"{what} holds fractional numbers: cell ids are whole numbers or text.")
-        number = names.astype("int64") if names.max() <= _LARGEST else None
+        number = names.astype("int64") if names.max() <= LARGEST else None
     else:
         tail = names.astype(str).str.extract(r"(?<!\d)(\d{1,9})$", expand=False)
         number = None if tail.isna().any() else tail.astype("int64")

@@ -108,7 +108,6 @@ def bin_spots(
         "step": np.array(grid.step),
         "bin_size": grid.bin_size,
         "radius": layout.radius,
-        "max_distance": layout.max_distance,
         "nuclei_key": nuclei_key,
         "coordinate_system": coordinate_system,
     }
@@ -127,4 +126,4 @@ def as_spots(table: AnnData) -> tuple[Spots, Layout]:
     layout, obs = table.uns["sslcst"], table.obs
     grid = Grid(tuple(map(int, layout["raster_shape"])), tuple(map(float, layout["step"])), float(layout["bin_size"]))
     spots = Spots(grid, obs[["row", "column"]].to_numpy(np.int32), table.X)
-    return spots, Layout(grid, float(layout["radius"]), float(layout["max_distance"]))
+    return spots, Layout(grid, float(layout["radius"]))

@@ -10,7 +10,6 @@ import numpy as np
 from sslcst.core.cells import Occupancy
 from sslcst.core.density import Surroundings, look_around
 from sslcst.core.geometry import Regions
-from sslcst.core.layout import Layout
 from sslcst.core.spots import Spots
 from sslcst.methods.base import Fit, Method, Part, Ranges, Tissue, Window
 
@@ -23,8 +22,8 @@ class InMemory:
     ----------
     spots_
         The occupied bins.
-    layout
-        Grid and scale.
+    radius, max_distance
+        Expected cell radius, and how far from its nucleus a cell may reach, in bins.
     labels
         Nucleus labels (y, x).
     image
@@ -36,7 +35,8 @@ class InMemory:
     """
 
     spots_: Spots
-    layout: Layout
+    radius: float
+    max_distance: float
     labels: np.ndarray
     image: np.ndarray | None
     n_nearest: int
@@ -45,10 +45,9 @@ class InMemory:
 
     @cached_property
     def _around(self) -> Surroundings:
-        nuclei, layout = self.layout.grid.from_raster(self.labels), self.layout
-        return look_around(
-            self.spots_.totals(), nuclei, radius=layout.radius, reach=layout.max_distance, n_nearest=self.n_nearest
-        )
+        nuclei = self.spots_.grid.from_raster(self.labels)
+        scale = {"radius": self.radius, "reach": self.max_distance}
+        return look_around(self.spots_.totals(), nuclei, n_nearest=self.n_nearest, **scale)
 
     def spots(self, ranges: Ranges, *, counts: bool) -> Spots:
         """See `Source`."""
@@ -80,13 +79,13 @@ class InMemory:
 
     def window(self, genes: np.ndarray, block: int) -> Window:
         """The one window, of the tissue."""
-        grid, spots = self.layout.grid, self.spots_
+        grid, spots = self.spots_.grid, self.spots_
         nuclei = self._around.in_nucleus
         tissue = Tissue(
             grid=grid,
             regions=Regions.of(self.labels),
-            radius=self.layout.radius,
-            max_distance=self.layout.max_distance,
+            radius=self.radius,
+            max_distance=self.max_distance,
             genes=genes,
             gene_total=np.asarray(spots.counts.sum(axis=0), np.int64).ravel(),
             n_spots=len(spots),

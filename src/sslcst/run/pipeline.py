@@ -10,7 +10,7 @@ import numpy as np
 
 from sslcst._logging import logger, progress
 from sslcst.core.geometry import Regions
-from sslcst.core.layout import Layout, lay_out
+from sslcst.core.layout import lay_out
 from sslcst.elements import NucleusSource, Raster
 from sslcst.errors import DataError
 from sslcst.methods.base import Fit, Method, Tissue
@@ -37,8 +37,8 @@ class Input:
         The pixels of stain and results.
     image
         The stain (y, x), an array that is read by slices, or None where nuclei are given.
-    nuclei_key, nuclei
-        The nuclei, and their name, where they are given.
+    nuclei
+        Those that are given, checked and ready to be read, or None.
     transcripts
         Ready to be read.
     points
@@ -47,7 +47,6 @@ class Input:
 
     raster: Raster
     image: Any | None
-    nuclei_key: str | None
     nuclei: NucleusSource | None
     transcripts: TranscriptSource
     points: Any
@@ -96,8 +95,13 @@ def run(
     raster = given.raster
     regions = nuclei.regions_of(scratch) or _find_nuclei(given, params, scratch, method.device)
     layout = lay_out(
-        regions.diameter, raster.shape, pixel_size=raster.pixel_size, pixel_sides=raster.pixel_sides, params=params
+        regions.diameter,
+        raster.shape,
+        pixel_size=raster.pixel_size,
+        pixel_sides=raster.pixel_sides,
+        params=params,
     )
+    reach = method.reach(params.cells.max_distance, layout.radius)
     genes = np.asarray(given.transcripts.genes)
     workspace = Workspace(scratch, layout.grid, params.tiles.block, len(genes), given.image)
     fill(given.transcripts, layout.grid, scratch, params.tiles)
@@ -105,14 +109,23 @@ def run(
         found = alignment.check(workspace, regions, pixel_size=raster.pixel_size)
     if found.misaligned:
         logger.warning("%s sslcst.pp.align brings them together.", found)
-    tiles = _tiles(workspace, layout, regions, params)
-    tissue = find_spots(workspace, tiles, layout=layout, regions=regions, genes=genes, n_nearest=method.n_nearest)
+    tiles = _tiles(workspace, regions, reach, params)
+    tissue = find_spots(
+        workspace,
+        tiles,
+        regions=regions,
+        radius=layout.radius,
+        max_distance=reach,
+        genes=genes,
+        n_nearest=method.n_nearest,
+    )
     logger.info(
-        "%d spots of %.3g, expected cell radius %.3g, in coordinate system %r.",
+        "%d spots of %.3g, expected cell radius %.3g, in coordinate system %r, where a pixel is %.4g wide.",
         tissue.n_spots,
         layout.grid.bin_size,
         layout.radius * layout.grid.bin_size,
         raster.coordinate_system,
+        raster.pixel_size,
     )
     fit = learn(workspace, tiles, tissue, method) if model is None else method.fit_of(model, tissue)
     predict(workspace, tiles, tissue, method, fit)
@@ -143,7 +156,8 @@ def elements(
         cells = results.join_cells(scratch, tiles)
         held = 100 * cells.counts.sum() / tissue.gene_total.sum()
         logger.info("%d cells hold %.1f%% of the transcripts on the raster.", len(cells), held)
-        table = results.as_table(cells, raster, given.transcripts.genes, names["cells"])
+        source_ids = None if given.nuclei is None else given.nuclei.source_ids
+        table = results.as_table(cells, raster, given.transcripts.genes, names["cells"], source_ids)
         table.uns["sslcst"] = dict(about) | {
             "bin_size": tissue.grid.bin_size,
             "radius": tissue.radius * tissue.grid.bin_size,
@@ -175,15 +189,13 @@ def _find_nuclei(given: Input, params: Params, scratch: Scratch, device: str) ->
             )
     else:
         regions = nuclei.copy(given.nuclei, raster.shape, scratch, params)
-        if not len(regions):
-            raise DataError(f"There are no nuclei in {given.nuclei_key!r}: every pixel is background.")
     logger.info("%d nuclei.", len(regions))
     return regions
 
 
-def _tiles(workspace: Workspace, layout: Layout, regions: Regions, params: Params) -> list[Tile]:
+def _tiles(workspace: Workspace, regions: Regions, reach: float, params: Params) -> list[Tile]:
     """The tiles that hold a transcript, or that a cell may reach into, row by row."""
-    step, reach = layout.grid.step, layout.max_distance
+    step = workspace.grid.step
     low, high = regions.low / step - reach, regions.high / step + reach
 
     def is_empty(tile: Tile) -> bool:
@@ -193,7 +205,7 @@ def _tiles(workspace: Workspace, layout: Layout, regions: Regions, params: Param
             workspace.scratch.has(bucket(name)) for name, _ in workspace.blocks(tile.ranges)
         )
 
-    every = cut(layout.grid, params.tiles)
+    every = cut(workspace.grid, params.tiles)
     tiles = [tile for tile in every if not is_empty(tile)]
     empty = [tile.name for tile in every if tile not in tiles]
     logger.info(

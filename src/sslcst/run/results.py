@@ -17,6 +17,7 @@ from sslcst.run.scratch import Scratch
 from sslcst.run.stages.cells import STAGE
 from sslcst.run.tiling import Tile
 from sslcst.run.workspace import Workspace, statistics
+from sslcst.source_ids import of_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -47,8 +48,10 @@ def join_cells(scratch: Scratch, tiles: list[Tile]) -> Cells:
     return Cells.join([Cells(**statistics(scratch, STAGE, tile, *names)) for tile in tiles])
 
 
-def as_table(cells: Cells, raster: Raster, genes: pd.Index, cells_key: str) -> AnnData:
-    """The table of measured cells, which annotates the cell labels."""
+def as_table(
+    cells: Cells, raster: Raster, genes: pd.Index, cells_key: str, source_ids: pd.Series | None = None
+) -> AnnData:
+    """The table of measured cells, which annotates the cell labels, with their original ids where these differ."""
     import anndata
     from spatialdata.models import TableModel
 
@@ -69,6 +72,8 @@ def as_table(cells: Cells, raster: Raster, genes: pd.Index, cells_key: str) -> A
     table.obs["n_genes"] = np.diff(cells.counts.indptr)
     for name in ("n_spots", "mean_prob", "touches_border"):
         table.obs[name] = getattr(cells, name)
+    if source_ids is not None:
+        table.obs["source_id"] = of_cells(source_ids, cells.id).array
     return table
 
 

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from sslcst.core.density import Surroundings
 from sslcst.core.spots import Grid, Spots
-from sslcst.elements import read_part
+from sslcst.labels import read_part
 from sslcst.methods.base import Part, Ranges
 from sslcst.run.execute import run
 from sslcst.run.scratch import DAMAGED, Scratch

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+
 from sslcst._logging import logger
 from sslcst.core.measure import measure
 from sslcst.elements import (
@@ -13,7 +16,7 @@ from sslcst.elements import (
     choose_key,
     choose_points,
     raster_of,
-    read_nuclei,
+    read_with_ids,
 )
 from sslcst.methods import shared_params
 from sslcst.names import check_name
@@ -59,8 +62,9 @@ def aggregate(
         Name of the table of cells x genes, which annotates the cell labels by ``obs["cell_id"]``. ``X`` holds counts
         (integer csr), ``layers["nuclear"]`` those within the nucleus. ``obs``: ``area`` and ``nucleus_area`` (square
         units of the coordinate system), ``n_counts``, ``n_genes``, ``n_spots``, ``mean_prob`` (mean probability of the
-        cell's spots to lie in a cell; NaN without spots), ``touches_border``. ``obsm["spatial"]``: centroid (x, y). It
-        is added to the object; a store on disk is not touched.
+        cell's spots to lie in a cell; NaN without spots), ``touches_border``, and where cells or nuclei were imported
+        with ids that cannot be those of labels, ``source_id``: that id. ``obsm["spatial"]``: centroid (x, y). It is
+        added to the object; a store on disk is not touched.
 
     Raises
     ------
@@ -75,7 +79,9 @@ def aggregate(
     choose_key(sdata.tables, spots_key, kind="table of spots", argument="spots_key")
     coordinate_system = choose_coordinate_system(sdata, [points_key, cells_key], coordinate_system)
     raster = raster_of(sdata, cells_key, coordinate_system)
-    cells, nuclei = (read_nuclei(sdata, key, raster) for key in (cells_key, nuclei_key))
+    (cells, cell_ids), (nuclei, nucleus_ids) = (read_with_ids(sdata, key, raster) for key in (cells_key, nuclei_key))
+    if cell_ids is not None and nucleus_ids is not None:
+        nuclei = _numbered_as_cells(nuclei, nucleus_ids, cell_ids)
     transcripts = read_transcripts(
         sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster, params=params.transcripts
     )
@@ -93,8 +99,18 @@ def aggregate(
         spot=spots.grid.centers(spots.index),
         inside=of_spots.obs["probability"].to_numpy(),
     )
-    table = as_table(measured, raster, transcripts.genes, cells_key)
+    source_ids = nucleus_ids if cell_ids is None else cell_ids
+    table = as_table(measured, raster, transcripts.genes, cells_key, source_ids)
     total = of_spots.X.sum()
     held = 100 * measured.counts.sum() / max(1, total)
     logger.info("%d cells hold %.1f%% of the transcripts on the raster.", len(measured), held)
     add_element(sdata, "tables", key_added, table)
+
+
+def _numbered_as_cells(nuclei: np.ndarray, nucleus_ids: pd.Series, cell_ids: pd.Series) -> np.ndarray:
+    """Nuclei with the numbers of the cells that have their original ids; others, which no cell has, are left out."""
+    number = pd.Series(cell_ids.index, index=cell_ids.array)
+    number = number[~number.index.duplicated()].reindex(nucleus_ids.array).fillna(0)
+    new = np.zeros(int(nuclei.max(initial=nucleus_ids.index.max())) + 1, np.uint32)
+    new[nucleus_ids.index] = number
+    return new[nuclei]

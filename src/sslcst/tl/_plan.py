@@ -12,7 +12,6 @@ from sslcst.core.geometry import Regions
 from sslcst.core.layout import lay_out
 from sslcst.core.spots import Grid, inside_raster
 from sslcst.device import choose_device
-from sslcst.elements import open_nuclei
 from sslcst.errors import DataError
 from sslcst.methods import DEFAULT, choose_method
 from sslcst.params import Params
@@ -123,7 +122,7 @@ def plan(
     )
     raster = sources.raster
     grid = lay_out(
-        _diameter(sdata, sources, params),
+        _diameter(sources, params),
         raster.shape,
         pixel_size=raster.pixel_size,
         pixel_sides=raster.pixel_sides,
@@ -150,20 +149,18 @@ def plan(
     )
 
 
-def _diameter(sdata: SpatialData, sources: Sources, params: Params) -> float:
+def _diameter(sources: Sources, params: Params) -> float:
     """Diameter of the nuclei in pixels."""
     shape = sources.raster.shape
-    if sources.nuclei_key is None:
+    if sources.nuclei is None:
         pixel_size = sources.raster.pixel_size
         return glance(sources.image, shape, pixel_size=pixel_size, params=params, device=choose_device(None))[2]
-    nuclei = open_nuclei(sdata, sources.nuclei_key, sources.raster)
     parts = [
-        Regions.of(nuclei.read(*(slice(*r) for r in ranges)), tuple(start for start, _ in ranges))
+        Regions.of(sources.nuclei.read(*(slice(*r) for r in ranges)), tuple(start for start, _ in ranges))
         for _, _, ranges in squares(shape, params.tiles.image_size)
     ]
     regions = Regions.join(parts)
-    if not len(regions):
-        raise DataError(f"There are no nuclei in {sources.nuclei_key!r}: every pixel is background.")
+    sources.nuclei.check(regions.ids)
     return regions.diameter
 
 

@@ -39,7 +39,7 @@ def predict(
         ``obsm["direction"]``, float32 (n, 16), with ``"ssl-cst"`` the posterior of the directions, class 0 from the x
         axis and on towards +y. What a method predicts of all bins is added as the image ``{spots_key}_prediction``.
     params
-        The method's own sections, and ``tiles``.
+        As in `sslcst.tl.train`.
     device
         ``"cpu"``, ``"cuda"``, ...; by default a GPU where there is one.
 
@@ -53,7 +53,7 @@ def predict(
 
     shared, method = choose_method(model.method, params, device=choose_device(device))
     table = spots_table(sdata, spots_key)
-    window = open_window(sdata, spots_key, method, block=shared.tiles.block)
+    window = open_window(sdata, spots_key, method, shared)
     part = memory.predict(method, window, method.fit_of(model, window.tissue))
     if part.of_bins:
         raster, grid = raster_of_spots(sdata, table), window.grid

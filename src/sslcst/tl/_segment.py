@@ -92,7 +92,8 @@ def segment(
     gene_key, count_key
         Columns of the gene and of the number of molecules; by default those the element names, or of a usual name.
     nuclei_key
-        Labels or shapes to take as nuclei, instead of segmenting an image.
+        Labels or shapes to take as nuclei, instead of segmenting an image, as `sslcst.pp.import_nuclei` does: ids that
+        cannot be those of labels are kept in the table's ``obs["source_id"]``.
     coordinate_system
         Where stain and transcripts meet, and whose units (micron or pixel) lengths are in; by default "global" or the
         only one they share.
@@ -185,7 +186,8 @@ def segment(
             about |= {"params": params.to_dict() | chosen.params.to_dict(), "sources": sources.about}
             run_id, folder = call + fingerprint(sdata, sources.keys, about), scratch_folder(store, key_added)
             if run_id in (*finished, done):
-                _take_over(sdata, store, results)
+                held = set() if run_id in finished else {name for _, name, _ in sdata.gen_elements()}
+                _take_over(sdata, store, {name: kind for name, kind in results.items() if name not in held})
                 return
             check_free(sdata, results, overwrite=overwrite)
         scratch = Scratch(folder)
@@ -202,8 +204,8 @@ def segment(
 
 
 def _take_over(sdata: SpatialData, store: Path, results: dict[str, str]) -> None:
-    """Add to the object what it does not hold of the results that an earlier, equal run wrote to its store."""
-    logger.info("An earlier run with the same input and arguments has written %s: nothing is left to do.", [*results])
+    """Add results to the object that an earlier, equal run has written to its store."""
+    logger.info("A run with the same input and arguments has written its results to %s: nothing is left to do.", store)
     add_to_object(sdata, read_back(store, results), results)
 
 

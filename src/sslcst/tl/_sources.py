@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from sslcst.core.nuclei import choose_method
 from sslcst.elements import (
     channel_of,
@@ -45,10 +47,12 @@ class Sources(Input):
     def about(self) -> dict[str, Any]:
         """What the result depends on beside the elements of `keys`, in plain values."""
         raster, transcripts = self.raster, self.transcripts
+        source_ids = None if self.nuclei is None else self.nuclei.source_ids
         return {
             "image": str(getattr(self.image, "name", None)),
             "raster": [raster.shape, raster.to_system.tolist(), raster.coordinate_system],
             "systems": {name: str(system) for name, system in raster.transformations.items()},
+            "source_ids": None if source_ids is None else str(pd.util.hash_pandas_object(source_ids).sum()),
             "transcripts": [self.points_key, transcripts.digest, transcripts.to_pixel.tolist()],
         }
 
@@ -79,17 +83,17 @@ def choose_sources(
         coordinate_system = choose_coordinate_system(sdata, [image_key, points_key], coordinate_system)
         raster = raster_of(sdata, image_key, coordinate_system)
         image, keys = with_real_paths(channel_of(sdata, image_key, channel).data), (image_key,)
-        nuclei = None
     else:
         choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
         coordinate_system = choose_coordinate_system(sdata, [nuclei_key, points_key], coordinate_system)
         raster = raster_of_nuclei(
             sdata, nuclei_key, image_key=image_key, points_key=points_key, coordinate_system=coordinate_system
         )
-        image, keys, nuclei = None, (nuclei_key,), open_nuclei(sdata, nuclei_key, raster)
+        image, keys = None, (nuclei_key,)
     check_there(sdata, [*keys, points_key])
+    nuclei = None if nuclei_key is None else open_nuclei(sdata, nuclei_key, raster)
     transcripts = open_transcripts(
         sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster, params=params.transcripts
     )
     points = sdata.points[points_key]
-    return Sources(raster, image, nuclei_key, nuclei, transcripts, points, keys, points_key), params
+    return Sources(raster, image, nuclei, transcripts, points, keys, points_key), params

@@ -16,6 +16,7 @@ from sslcst.elements import (
     read_nuclei,
 )
 from sslcst.methods.base import Method, Window
+from sslcst.params import Params
 from sslcst.pp._spots import as_spots
 from sslcst.run.memory import InMemory
 
@@ -44,8 +45,8 @@ def open_window(
     sdata: SpatialData,
     spots_key: str,
     method: Method,
+    params: Params,
     *,
-    block: int,
     image_key: str | None = None,
     channel: str | int | None = None,
 ) -> Window:
@@ -68,5 +69,6 @@ def open_window(
     if prediction_key(spots_key) in sdata.images:
         planes = full_scale(sdata.images[prediction_key(spots_key)])
         by_bin = {str(name): planes.sel(c=name).to_numpy() for name in planes.coords["c"].values}
-    source = InMemory(spots, layout, nuclei, image, method.n_nearest, by_spot, by_bin)
-    return source.window(np.asarray(table.var_names), block)
+    reach = method.reach(params.cells.max_distance, layout.radius)
+    source = InMemory(spots, layout.radius, reach, nuclei, image, method.n_nearest, by_spot, by_bin)
+    return source.window(np.asarray(table.var_names), params.tiles.block)

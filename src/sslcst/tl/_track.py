@@ -39,7 +39,7 @@ def track(
     spots_key
         The table that `sslcst.tl.predict` completed.
     params
-        The method's own sections, and ``tiles``.
+        As in `sslcst.tl.train`.
     key_added
         Name of the cell labels, uint32 on the grid of the nuclei, each with the id of its nucleus. They are added to
         the object; a store on disk is not touched.
@@ -54,7 +54,7 @@ def track(
     table = spots_table(sdata, spots_key)
     if "probability" not in table.obs:
         raise KeyMissingError(f"Table {spots_key!r} has no predictions: run sslcst.tl.predict on it first.")
-    window = open_window(sdata, spots_key, method, block=shared.tiles.block)
+    window = open_window(sdata, spots_key, method, shared)
     with progress("track"):
         cells = method.decide(window, method.fit_of(model, window.tissue))
         labels = to_pixels(cells, window.grid, window.source.labels)

@@ -44,7 +44,7 @@ def train(
         The stain, on the pixels of the nuclei: with ``"ssl-cst"``, nuclei that stand out less from it have smaller
         cores. Without it, all count as standing out.
     params
-        The method's own sections, and ``tiles``; others that methods share are not read.
+        The method's own sections, and ``cells.max_distance`` and ``tiles`` of those that methods share.
     device
         ``"cpu"``, ``"cuda"``, ...; by default a GPU where there is one.
     seed
@@ -65,5 +65,5 @@ def train(
     check_seed(seed)
     device = choose_device(device)
     shared, chosen = choose_method(method, params, seed=seed, device=device, progress=progress)
-    window = open_window(sdata, spots_key, chosen, block=shared.tiles.block, image_key=image_key, channel=channel)
+    window = open_window(sdata, spots_key, chosen, shared, image_key=image_key, channel=channel)
     return chosen.model(memory.learn(chosen, window))

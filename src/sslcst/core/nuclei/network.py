@@ -8,6 +8,8 @@ that no output depends on what is far away in the image, and tiles agree with th
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pixel_shuffle
@@ -16,6 +18,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 CHANNELS = (32, 64, 96, 128)  # at a half, a quarter, an eighth and a sixteenth of the resolution
 MULTIPLE = 2 ** len(CHANNELS)  # of which the sides of an input must be
 OUTPUTS = 3  # foreground logit, flow (dy, dx)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class NucleusNetwork(nn.Module):
@@ -68,11 +71,16 @@ class NucleusNetwork(nn.Module):
 
     def fold(self) -> NucleusNetwork:
         """Fold the batch normalisation into the convolutions, for inference, in place."""
-        self.eval()
-        for module in self.modules():
-            if isinstance(module, ConvNorm):
-                module.conv, module.norm = fuse_conv_bn_eval(module.conv, module.norm), nn.Identity()
-        return self
+        return fold(self)
+
+
+def fold(network: Network) -> Network:
+    """Fold the batch normalisation of each `ConvNorm` of a network into its convolution, for inference, in place."""
+    network.eval()
+    for module in network.modules():
+        if isinstance(module, ConvNorm):
+            module.conv, module.norm = fuse_conv_bn_eval(module.conv, module.norm), nn.Identity()
+    return network
 
 
 def two_views(image: Tensor) -> Tensor:

@@ -11,23 +11,22 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sslcst.core.cells import fill_holes, keep_attached
-from sslcst.core.density import Levels, Rings, cell_share, halo, levels_of, tally_rings, tally_spread, with_spread
+from sslcst.core.density import cell_share
 from sslcst.core.spots import GeneMoments, Spots, take_genes
-from sslcst.methods.base import Method, Part, Pass, Tissue, Window, check_scale
+from sslcst.methods.base import Method, Part, Pass, Tissue, Window
 from sslcst.methods.density import composition
 from sslcst.methods.density.params import DensityParams
+from sslcst.methods.levels import LevelsFit, density_halo, level_passes
 
 
 @dataclass(frozen=True)
-class DensityFit:
+class DensityFit(LevelsFit):
     """What the density of transcripts tells of a tissue.
 
     Parameters
     ----------
-    bin_size
-        Side of the bins in units of the coordinate system.
-    levels
-        Densities in cells and outside, and how far cells reach.
+    bin_size, levels
+        As in `LevelsFit`.
     genes
         Indices of the genes by which neighbours are told apart; only with ``expression``.
     trust
@@ -36,8 +35,6 @@ class DensityFit:
 
     method: ClassVar[str] = "density"
 
-    bin_size: float
-    levels: Levels
     genes: np.ndarray | None = None
     trust: float = 0.0
 
@@ -57,10 +54,7 @@ class Density(Method):
     @property
     def learning(self) -> Sequence[Pass]:
         """How densely transcripts lie, how much that varies, and with ``expression`` what genes tell."""
-        passes = [
-            Pass("density", self._tally, fit=self._levels, reads=("surroundings",)),
-            Pass("overdispersion", self._tally_spread, self._density_halo, self._spread, reads=("surroundings",)),
-        ]
+        passes = level_passes(DensityFit)
         if self.params.density.expression:
             passes += [
                 Pass("variable genes", self._gene_moments, fit=self._variable_genes, reads=("spots",)),
@@ -71,7 +65,7 @@ class Density(Method):
     @property
     def prediction(self) -> Pass:
         """The probability of each bin."""
-        return Pass("cell probability", self._probability, self._density_halo, reads=("surroundings",))
+        return Pass("cell probability", self._probability, density_halo, reads=("surroundings",))
 
     def halo(self, tissue: Tissue, fit: DensityFit) -> int:
         """A cell spans its nucleus, and the largest distance on either side."""
@@ -90,27 +84,12 @@ class Density(Method):
 
     def fit_of(self, model: DensityFit, tissue: Tissue) -> DensityFit:
         """The levels of a tissue whose bins are as large."""
-        check_scale(model.bin_size, tissue.grid)
+        model.check(tissue)
         return model
 
     def about(self, model: DensityFit) -> dict[str, Any]:
         """The levels."""
         return {"levels": asdict(model.levels)} | ({"trust": model.trust} if self.params.density.expression else {})
-
-    def _tally(self, window: Window, fit: None) -> Part:
-        return Part(vars(tally_rings(window.surroundings, reach=window.tissue.max_distance, owned=window.own_bins)))
-
-    def _levels(self, parts: Sequence[dict], tissue: Tissue, fit: None) -> DensityFit:
-        return DensityFit(
-            tissue.grid.bin_size, levels_of(reduce(add, (Rings(**part) for part in parts)), radius=tissue.radius)
-        )
-
-    def _tally_spread(self, window: Window, fit: DensityFit) -> Part:
-        tally = tally_spread(window.surroundings, fit.levels, radius=window.tissue.radius, owned=window.own_bins)
-        return Part({"tally": tally})
-
-    def _spread(self, parts: Sequence[dict], tissue: Tissue, fit: DensityFit) -> DensityFit:
-        return replace(fit, levels=with_spread(fit.levels, sum(part["tally"] for part in parts)))
 
     def _probability(self, window: Window, fit: DensityFit) -> Part:
         share = cell_share(window.surroundings, fit.levels, radius=window.tissue.radius)
@@ -144,9 +123,6 @@ class Density(Method):
         return composition.compare_profiles(
             window.surroundings, chosen, inside, gene_total=total, radius=window.tissue.radius
         )
-
-    def _density_halo(self, tissue: Tissue, fit: DensityFit) -> int:
-        return halo(tissue.extent, radius=tissue.radius, max_distance=tissue.max_distance)
 
     def _expression_halo(self, tissue: Tissue, fit: DensityFit) -> int:
         return composition.halo(tissue.extent, radius=tissue.radius, reach=tissue.max_distance)

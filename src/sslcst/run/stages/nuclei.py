@@ -14,7 +14,8 @@ from sslcst.core.geometry import Regions
 from sslcst.core.nuclei import load_backend, segment_nuclei
 from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_intensity
 from sslcst.core.nuclei.sslcst import DIAMETER, typical_diameter
-from sslcst.elements import NucleusSource, read_part
+from sslcst.elements import NucleusSource
+from sslcst.labels import read_part
 from sslcst.params import Params
 from sslcst.run.execute import computing, run
 from sslcst.run.scratch import Scratch
@@ -73,7 +74,9 @@ def copy(source: NucleusSource, shape: tuple[int, int], scratch: Scratch, params
             _write(out, ranges, labels)
             parts.append(Regions.of(labels, tuple(start for start, _ in ranges)))
             bar.update()
-    return _finish(scratch, parts)
+    regions = _finish(scratch, parts)
+    source.check(regions.ids)
+    return regions
 
 
 def segment(

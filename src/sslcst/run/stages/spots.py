@@ -12,7 +12,6 @@ from sslcst.core.cells import Occupancy
 from sslcst.core.counts import narrow
 from sslcst.core.density import look_around, margin
 from sslcst.core.geometry import Regions
-from sslcst.core.layout import Layout
 from sslcst.core.spots import Spots, sum_spots
 from sslcst.methods.base import Part, Tissue
 from sslcst.run.execute import computing
@@ -26,7 +25,8 @@ STAGE = "spots"
 @dataclass(frozen=True)
 class _Job:
     workspace: Workspace
-    layout: Layout
+    radius: float
+    max_distance: float
     n_nearest: int
 
 
@@ -34,8 +34,9 @@ def find_spots(
     workspace: Workspace,
     tiles: list[Tile],
     *,
-    layout: Layout,
     regions: Regions,
+    radius: float,
+    max_distance: float,
     genes: np.ndarray,
     n_nearest: int,
 ) -> Tissue:
@@ -47,21 +48,23 @@ def find_spots(
         Holds nuclei and transcripts.
     tiles
         Those that are not empty.
-    layout, regions
-        The grid and the scale, and the nuclei.
+    regions
+        The nuclei.
+    radius, max_distance
+        Expected cell radius, and how far from its nucleus a cell may reach, in bins.
     genes
         Names of the genes.
     n_nearest
         Nuclei that are sought around each bin.
     """
-    map_tiles(STAGE, _of_tile, _Job(workspace, layout, n_nearest), tiles)
+    map_tiles(STAGE, _of_tile, _Job(workspace, radius, max_distance, n_nearest), tiles)
     parts = [statistics(workspace.scratch, STAGE, tile) for tile in tiles]
     occupancy = reduce(add, (Occupancy(int(part["n_bins"]), int(part["n_occupied"])) for part in parts))
     return Tissue(
-        grid=layout.grid,
+        grid=workspace.grid,
         regions=regions,
-        radius=layout.radius,
-        max_distance=layout.max_distance,
+        radius=radius,
+        max_distance=max_distance,
         genes=genes,
         gene_total=sum(part["gene_total"] for part in parts),
         n_spots=sum(int(part["n_spots"]) for part in parts),
@@ -71,8 +74,8 @@ def find_spots(
 
 
 def _of_tile(job: _Job, tile: Tile) -> tuple[Part, Spots]:
-    layout, workspace = job.layout, job.workspace
-    scale = {"radius": layout.radius, "reach": layout.max_distance}
+    workspace = job.workspace
+    scale = {"radius": job.radius, "reach": job.max_distance}
     ranges = tile.around(margin(**scale), workspace.grid.whole_shape)
     grid = workspace.grid.view(ranges)
     seen = transcripts_in(ranges, workspace.grid, workspace.scratch, workspace.block)

@@ -1,0 +1,277 @@
+"""Cells by the network and by simple rules, from the same nuclei, on tissues that nothing was trained on or chosen by.
+
+    python benchmarks/cells.py [--data ../shared] [--weights FILE] [--only NAME ...]
+
+Embryo: the ten fields that are held out, with the stand-in nuclei of seed 0 and with ellipses that know nothing of the
+cell's shape. Prostate: the vendor's nuclei. CosMx: nuclei by the bundled network. Simulated: the ten tissues of
+tissues.py, true nuclei. Growing "by the best distance" takes for each tissue and figure the best of ten with the true
+cells in hand; 0.4 r is one rule for all. Prints tables in Markdown.
+
+The breast has no known cells. There the pairs of genes count that exclude each other in its own nuclei
+(`sslcst.metrics.exclusive_pairs`): how often both meet in a cell that has either, against the share of the transcripts
+that is kept in cells. More kept means more mixed: read it at equal share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import spatialdata as sd
+from real_cells import HELD_OUT, drawn_nuclei, embryo, make_stores
+from scipy import sparse
+from skimage.segmentation import expand_labels
+from tissues import TISSUES
+
+import sslcst
+from sslcst.core.cells import fill_holes, keep_attached
+from sslcst.core.density import cell_share, look_around, measure_levels
+from sslcst.core.geometry import Regions
+from sslcst.elements import raster_of
+from sslcst.methods.network.cells import decide
+from sslcst.methods.network.inputs import REACH
+from sslcst.methods.network.load import load_network
+from sslcst.methods.network.network import CellNetwork
+from sslcst.methods.network.predict import predict_cells
+from sslcst.metrics import exclusive_pairs, f1, fraction_right, mean_best_iou
+from sslcst.transcripts import read_transcripts
+
+BINS_ACROSS = 16  # a nucleus, as the package lays its bins
+GROWN_BY = (0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6)  # micron
+DENSITY_REACH = 1.25  # in r, as the density method has it
+FIGURES = ("mean best IoU", "F1 at 0.5", "transcripts right", "owners right", "in or out right")
+
+
+@dataclass(frozen=True)
+class Field:
+    """Nuclei and transcripts (n, 2) on pixels; the true cells and the owner of each transcript, where known."""
+
+    name: str
+    nuclei: np.ndarray
+    yx: np.ndarray
+    pixel_size: float  # micron
+    cells: np.ndarray | None = None
+    owner: np.ndarray | None = None
+    gene: np.ndarray | None = None
+
+    def at(self, labels: np.ndarray) -> np.ndarray:
+        """The label under each transcript."""
+        return labels[tuple(np.clip(self.yx.astype(int), 0, np.subtract(labels.shape, 1)).T)]
+
+
+# --- tissues
+
+
+def fields(data: Path) -> Iterator[Field]:
+    rng = np.random.default_rng(0)
+    for name in HELD_OUT:
+        whole = embryo(data, name, 2)
+        points = make_stores(data).embryo(data / "data" / "seqfish_embryo", name, 2).points["transcripts"].compute()
+        known = {"cells": whole.cells, "owner": points["cell"].to_numpy().astype(np.int64)}
+        yield Field(f"embryo {name}", whole.nuclei, whole.yx, 0.412, **known)
+        yield Field(
+            f"embryo, other nuclei {name}", drawn_nuclei(whole.cells, rng, follow=False), whole.yx, 0.412, **known
+        )
+    yield from halves(from_store(make_stores(data).prostate(data / "data" / "xenium_prime_prostate"), "prostate", 0.5))
+    cosmx = make_stores(data).cosmx(data / "data" / "cosmx_lung12_fov2")
+    yield from_store(with_nuclei(cosmx), "cosmx fov 2", 0.18)
+    for name, settings in TISSUES.items():
+        sdata = sslcst.datasets.simulate(n_cells=200, **settings)
+        labels = {"nuclei": np.asarray(sdata["true_nuclei"]), "cells": np.asarray(sdata["true_cells"])}
+        owner = sdata.points["transcripts"]["cell_id"].compute().to_numpy()
+        yield Field(f"simulated {name}", yx=yx_of(sdata, "true_cells"), pixel_size=0.5, owner=owner, **labels)
+    breast = make_stores(data).breast(data / "data" / "xenium_breast")
+    yield from_store(with_nuclei(breast), "breast", 0.2125)
+
+
+def yx_of(sdata: sd.SpatialData, labels_key: str) -> np.ndarray:
+    raster = raster_of(sdata, labels_key, "global")
+    return read_transcripts(sdata, "transcripts", gene_key=None, count_key=None, raster=raster).yx
+
+
+def with_nuclei(sdata: sd.SpatialData) -> sd.SpatialData:
+    sslcst.pp.segment_nuclei(
+        sdata, image_key="dapi", method="sslcst", coordinate_system="global", key_added="reference_nuclei"
+    )
+    return sdata
+
+
+def from_store(sdata: sd.SpatialData, name: str, pixel_size: float) -> Field:
+    yx = yx_of(sdata, "reference_nuclei")
+    nuclei, points = np.asarray(sdata["reference_nuclei"]).astype(np.int32), sdata["transcripts"].compute()
+    if "reference_cells" not in sdata.labels:
+        return Field(name, nuclei, yx, pixel_size, gene=points["gene"].cat.codes.to_numpy())
+    field = Field(name, nuclei, yx, pixel_size, np.asarray(sdata["reference_cells"]).astype(np.int32))
+    return Field(name, nuclei, yx, pixel_size, field.cells, field.at(field.cells).astype(np.int64))
+
+
+def halves(field: Field) -> Iterator[Field]:
+    """Left and right half, each a tissue of its own."""
+    middle = field.nuclei.shape[1] // 2
+    for name, columns in (("left", slice(0, middle)), ("right", slice(middle, None))):
+        start, stop, _ = columns.indices(field.nuclei.shape[1])
+        inside = (field.yx[:, 1] >= start) & (field.yx[:, 1] < stop)
+        labels = {"nuclei": field.nuclei[:, columns], "cells": field.cells[:, columns]}
+        yx = field.yx[inside] - (0, start)
+        yield Field(f"{field.name} {name}", yx=yx, pixel_size=field.pixel_size, owner=field.owner[inside], **labels)
+
+
+# --- methods: labels, and the owner that each pixel would have
+
+
+def grown(field: Field, by: float) -> tuple[np.ndarray, np.ndarray]:
+    return expand_labels(field.nuclei, by), expand_labels(field.nuclei, max(field.nuclei.shape))
+
+
+@dataclass(frozen=True)
+class Binned:
+    """A field on bins a sixteenth as wide as its nuclei."""
+
+    step: int
+    shape: tuple[int, int]
+    nuclei: np.ndarray
+    counts: np.ndarray
+    radius: float
+
+    @classmethod
+    def of(cls, field: Field) -> Binned:
+        diameter = Regions.of(field.nuclei).diameter
+        step = max(1, round(diameter / BINS_ACROSS))
+        nuclei = field.nuclei[step // 2 :: step, step // 2 :: step]
+        rows, columns = (
+            np.clip((v / step).astype(int), 0, n - 1) for v, n in zip(field.yx.T, nuclei.shape, strict=True)
+        )
+        counts = np.bincount(rows * nuclei.shape[1] + columns, minlength=nuclei.size).reshape(nuclei.shape)
+        return cls(step, field.nuclei.shape, nuclei, counts, diameter / step)
+
+    def levels(self, reach: float):
+        around = look_around(self.counts, self.nuclei, radius=self.radius, reach=reach * self.radius)
+        return measure_levels(around, radius=self.radius, reach=reach * self.radius), around
+
+    def to_pixels(self, labels: np.ndarray) -> np.ndarray:
+        rows, columns = (
+            np.minimum(np.arange(n) // self.step, m - 1) for n, m in zip(self.shape, labels.shape, strict=True)
+        )
+        return labels[np.ix_(rows, columns)]
+
+
+def by_density(field: Field) -> tuple[np.ndarray, np.ndarray]:
+    bins = Binned.of(field)
+    levels, around = bins.levels(DENSITY_REACH)
+    inside = cell_share(around, levels, radius=bins.radius) >= 0.5
+    cells = fill_holes(keep_attached(np.where(inside, around.nuclei[0], 0), bins.nuclei))
+    return np.where(field.nuclei > 0, field.nuclei, bins.to_pixels(cells)), grown(field, 0)[1]
+
+
+def by_network(field: Field, network: CellNetwork, threshold: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    bins = Binned.of(field)
+    levels, _ = bins.levels(REACH)
+    probability, owner = predict_cells(network, bins.counts, bins.nuclei, levels, radius=bins.radius)
+    cells = decide(probability, owner, bins.nuclei, threshold=threshold)
+    return np.where(field.nuclei > 0, field.nuclei, bins.to_pixels(cells)), bins.to_pixels(owner)
+
+
+# --- figures
+
+
+def score(field: Field, labels: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """The figures, in their order."""
+    cells, outside = field.cells, field.nuclei == 0
+    has_nucleus = np.zeros(cells.max() + 1, bool)
+    partner = np.zeros(int(max(field.nuclei.max(), owner.max())) + 1, np.int64)  # the cell that holds most of a nucleus
+    both = (field.nuclei > 0) & (cells > 0)
+    pairs, number = np.unique(np.stack([field.nuclei[both], cells[both]]), axis=1, return_counts=True)
+    for index in np.argsort(number):
+        partner[pairs[0, index]] = pairs[1, index]
+    has_nucleus[partner] = True
+    has_nucleus[0] = False
+    known = has_nucleus[cells] & outside
+    return np.array(
+        [
+            mean_best_iou(cells, labels),
+            f1(cells, labels),
+            fraction_right(field.owner, field.at(labels).astype(np.int64)),
+            (partner[owner] == cells)[known].mean(),
+            ((labels > 0) == (cells > 0))[outside].mean(),
+        ]
+    )
+
+
+def scores(field: Field, network: CellNetwork) -> dict[str, np.ndarray]:
+    diameter = Regions.of(field.nuclei).diameter
+    trials = [score(field, *grown(field, by / field.pixel_size)) for by in GROWN_BY]
+    return {
+        "nuclei alone": score(field, *grown(field, 0)),
+        "grown 0.4 r": score(field, *grown(field, 0.4 * diameter)),
+        "grown 5 micron": score(field, *grown(field, 5 / field.pixel_size)),
+        "grown by the best distance": np.max(trials, axis=0),
+        "density": score(field, *by_density(field)),
+        "network": score(field, *by_network(field, network)),
+    }
+
+
+def meetings(field: Field, labels: np.ndarray, pairs: np.ndarray) -> tuple[float, float]:
+    """Share of the transcripts kept, and how often both genes of a pair are in a cell that has either."""
+    present = counts_of(field, labels) > 0
+    both = either = 0
+    for g, h in pairs:
+        one, other = present[:, [g]].toarray().ravel(), present[:, [h]].toarray().ravel()
+        both, either = both + np.sum(one & other), either + np.sum(one | other)
+    return float((field.at(labels) > 0).mean()), both / max(1, either)
+
+
+def counts_of(field: Field, labels: np.ndarray) -> sparse.csc_array:
+    owner = field.at(labels)
+    ids, row = np.unique(owner[owner > 0], return_inverse=True)
+    entries = (np.ones(len(row), np.int64), (row, field.gene[owner > 0]))
+    return sparse.csc_array(entries, shape=(len(ids), field.gene.max() + 1))
+
+
+def exclusive_rows(field: Field, network: CellNetwork) -> Iterator[str]:
+    pairs = exclusive_pairs(sparse.csr_array(counts_of(field, field.nuclei)))
+    yield f"{len(pairs)} pairs of genes that exclude each other in the nuclei\n"
+    yield "| cells | share kept | exclusive genes meet |\n|---|---|---|"
+    diameter = Regions.of(field.nuclei).diameter
+    ways = {f"grown {k} r": grown(field, k * diameter) for k in (0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)}
+    ways |= {"density": by_density(field)}
+    ways |= {f"network, threshold {t}": by_network(field, network, t) for t in (0.4, 0.5, 0.6, 0.7)}
+    for name, (labels, _) in ways.items():
+        kept, meet = meetings(field, labels, pairs)
+        yield f"| {name} | {kept:.3f} | {meet:.4f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
+    parser.add_argument("--weights", type=Path, help="by default those that come with sslcst")
+    parser.add_argument("--only", nargs="*", help="beginnings of the names of tissues")
+    args = parser.parse_args()
+    network = load_network(path=args.weights)
+    found: dict[str, list[dict[str, np.ndarray]]] = {}
+    breast, start = [], time.perf_counter()
+    for field in fields(args.data):
+        if args.only and not field.name.startswith(tuple(args.only)):
+            continue
+        if field.cells is None:
+            breast = list(exclusive_rows(field, network))
+            continue
+        group = field.name.rsplit(" ", 1)[0] if field.name.startswith("embryo") else field.name
+        each = scores(field, network)
+        found.setdefault(group, []).append(each)
+        if group.startswith("simulated"):
+            found.setdefault("simulated, mean of ten", []).append(each)
+    print(f"| tissue | cells | {' | '.join(FIGURES)} |\n|---|---|{'---|' * len(FIGURES)}")
+    for group, many in found.items():
+        for way in many[0]:
+            mean = np.mean([each[way] for each in many], axis=0)
+            print(f"| {group} | {way} | {' | '.join(f'{x:.3f}' for x in mean)} |")
+    print("\n" + "\n".join(breast))
+    print(f"\n{time.perf_counter() - start:.0f} s in all")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Labels that are given, read by parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sslcst.errors import DataError
+from sslcst.source_ids import LARGEST, by_number
+
+_BAND = 1024  # rows that are looked at at once
+
+
+def read_part(array: Any, rows: slice, columns: slice) -> np.ndarray:
+    """A part of an array (y, x), which may be one of dask, computed in this thread: the caller's is the pool."""
+    part = array[rows, columns]
+    return np.asarray(part.compute(scheduler="synchronous") if hasattr(part, "compute") else part)
+
+
+@dataclass(frozen=True)
+class GivenLabels:
+    """Labels as they are; where some are above 2^32 - 1, numbered in their order.
+
+    Parameters
+    ----------
+    key
+        Name of the labels.
+    data
+        (y, x), of numpy or dask.
+    source_ids
+        Their original ids by the labels that are read, where these differ.
+    ids
+        The labels that occur, rising, where they are numbered.
+    """
+
+    key: str
+    data: Any
+    source_ids: pd.Series | None
+    ids: np.ndarray | None
+
+    @classmethod
+    def of(cls, key: str, data: Any, source_ids: pd.Series | None) -> GivenLabels:
+        """Labels (y, x) of a name, and the original ids that are known of them.
+
+        Raises
+        ------
+        DataError
+            They are no integers, or negative.
+        """
+        if not np.issubdtype(data.dtype, np.integer):
+            hint = " A mask does not tell nuclei apart: skimage.measure.label does." if data.dtype == bool else ""
+            raise DataError(f"Labels {key!r} are {data.dtype}: they must be integers, one for each nucleus.{hint}")
+        ids = None
+        if data.size and not np.can_cast(data.dtype, np.uint32):
+            low, high = _over_rows(data, lambda part: np.array([part.min(), part.max()]), lambda a: (a.min(), a.max()))
+            if low < 0:
+                raise DataError(f"Labels {key!r} hold {low}: they must not be negative, and background is 0.")
+            if high > LARGEST:
+                ids = _over_rows(data, np.unique, np.unique)
+                ids = ids[ids > 0]
+                source_ids = by_number(ids, np.arange(1, len(ids) + 1, dtype=np.uint32))
+        return cls(key, data, source_ids, ids)
+
+    def read(self, rows: slice, columns: slice) -> np.ndarray:
+        """The labels of some pixels, uint32 (y, x)."""
+        labels = read_part(self.data, rows, columns)
+        if self.ids is None:
+            return labels.astype(np.uint32)
+        return np.where(labels > 0, np.searchsorted(self.ids, labels) + 1, 0).astype(np.uint32)
+
+    def check(self, found: np.ndarray) -> None:
+        """Raise a `DataError` where no label was found."""
+        if not len(found):
+            raise DataError(f"There are no nuclei in {self.key!r}: every pixel is background.")
+
+
+def _over_rows(data: Any, of_part: Callable, of_all: Callable) -> Any:
+    """What is told of an array by what is told of bands of its rows, so that little is in memory."""
+    bands = (slice(start, start + _BAND) for start in range(0, data.shape[0], _BAND))
+    return of_all(np.concatenate([of_part(read_part(data, rows, slice(None))) for rows in bands]))

@@ -1,0 +1,111 @@
+"""What the cell network sees of a window: nuclei, distances to them and densities, in units that fit any tissue.
+
+Lengths are in units of the expected cell radius r, densities relative to their surroundings and to the tissue's levels,
+so that tissues of other sizes and depths look alike. What the density method tells goes in as well: it says how far the
+cells of *this* tissue reach. Genes do not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import uniform_filter
+
+from sslcst.core.density import Levels, cell_share, look_around
+
+REACH = 2.0  # in r: a bin farther from every nucleus is in no cell
+N_CANDIDATES = 3  # nearest nuclei to one of which a bin may belong
+N_PLANES = 21
+VECTORS = ((5, 6), (7, 8))  # planes that are the rows and columns of a vector, and turn with the tissue
+_SCALES = (0.1, 0.25, 0.6)  # of densities: half the side of a square in r, over which is averaged twice
+_SURROUNDINGS = 1.5
+_LEAST = 1e-3  # counts a bin that are added to the surroundings', which may be empty
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A window as the network sees it.
+
+    Parameters
+    ----------
+    planes
+        Input of the network, float32 (21, rows, columns).
+    labels
+        Candidates, the nearest nuclei of each bin (3, rows, columns), nearest first and 0 where there are no more.
+    distance
+        To the nearest bin of each candidate, in r and at most `REACH`, float32 (3, rows, columns).
+    offset
+        From the bin to the centroid of each candidate, in r, float32 (3, 2, rows, columns); 0 where there is none.
+    """
+
+    planes: np.ndarray
+    labels: np.ndarray
+    distance: np.ndarray
+    offset: np.ndarray
+
+
+def make_inputs(counts: np.ndarray, nuclei: np.ndarray, levels: Levels, *, radius: float) -> Inputs:
+    """Make the inputs of a window.
+
+    Parameters
+    ----------
+    counts
+        Transcripts in each bin (rows, columns).
+    nuclei
+        Nucleus labels (rows, columns).
+    levels
+        Of the whole tissue, measured within `REACH` * radius of the nuclei.
+    radius
+        Expected cell radius r in bins.
+    """
+    around = look_around(counts, nuclei, radius=radius, reach=REACH * radius)
+    labels = around.nuclei
+    distance = (np.minimum(around.distance, REACH * radius) / radius).astype(np.float32)
+    offset, size = _offsets(nuclei, labels, radius)
+
+    density = [_blurred(counts, scale * radius) for scale in _SCALES]
+    surroundings = _blurred(counts, _SURROUNDINGS * radius)
+    usual = [_usual_share(near, levels) for near in around.distance[:2]]
+    planes = [
+        nuclei > 0,
+        *distance,
+        distance[1] - distance[0],
+        *offset[0],  # VECTORS
+        *offset[1],
+        *size[:2],
+        *(np.sqrt(values / (surroundings + _LEAST)) for values in density),
+        *(np.sqrt(values / (levels.cell + _LEAST)) for values in density[1:]),
+        np.log10(surroundings * radius**2 + 1),  # how much the densities can tell
+        np.sqrt(surroundings / (levels.cell + _LEAST)),
+        cell_share(around, levels, radius=radius),
+        *usual,
+    ]
+    return Inputs(np.stack(planes).astype(np.float32), labels, distance, offset)
+
+
+def _offsets(nuclei: np.ndarray, labels: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets from each bin to its candidates' centroids, and their diameters, both in r; 0 where there is none."""
+    ids, member = np.unique(nuclei, return_inverse=True)
+    places = np.indices(nuclei.shape)
+    area = np.bincount(member.ravel(), minlength=len(ids))
+    centers = np.stack([np.bincount(member.ravel(), place.ravel(), len(ids)) / area for place in places])
+    index = np.where(labels > 0, np.searchsorted(ids, labels), 0)
+    offset = np.stack([(center[index] - place) / radius for center, place in zip(centers, places, strict=True)], axis=1)
+    size = np.where(labels > 0, 2 * np.sqrt(area / np.pi)[index] / radius, 0)
+    return np.where(labels[:, None] > 0, offset, 0).astype(np.float32), size.astype(np.float32)
+
+
+def _usual_share(distance: np.ndarray, levels: Levels) -> np.ndarray:
+    """The share of the bins at a distance in bins that usually lies in cells; 0 beyond reach."""
+    n = len(levels.share)
+    return np.where(np.isfinite(distance), np.interp(np.minimum(distance, n), np.arange(n), levels.share), 0)
+
+
+def _blurred(counts: np.ndarray, half: float) -> np.ndarray:
+    """Mean over a square around each bin, taken twice; beyond the window there is nothing."""
+    side = 2 * max(1, round(half)) + 1
+    values = counts.astype(np.float64)
+    for _ in range(2):
+        values = uniform_filter(values, side, mode="constant")
+    return np.maximum(values, 0)  # sums that run along may end a rounding error below

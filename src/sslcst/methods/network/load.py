@@ -1,0 +1,74 @@
+"""The weights of the cell network: those that come with the package, or a file of one's own."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+
+from sslcst.errors import BackendError
+from sslcst.methods.network.network import CellNetwork
+
+FORMAT = 1  # of inputs and network: weights of another one mean something else
+_BUNDLED = Path(str(files(__package__))) / "weights" / "cells.safetensors"
+
+
+@cache
+def load_network(device: str = "cpu", path: Path | None = None) -> CellNetwork:
+    """Load a network for inference, once a device.
+
+    Parameters
+    ----------
+    device
+        A torch device.
+    path
+        File of weights that benchmarks/train_cells.py wrote, its card beside it; ``None``: those that come with sslcst.
+
+    Raises
+    ------
+    BackendError
+        There is no such file, it is damaged, or it does not hold weights of this network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path = path or _BUNDLED
+    hint = "Leave out the model to take the one that comes with sslcst, or train one with benchmarks/train_cells.py."
+    card = read_card(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BackendError(f"The weights of the cell network cannot be read: {error}. {hint}") from error
+    if card.get("format") != FORMAT:
+        raise BackendError(f"{path} is of another version of the cell network than this sslcst's. {hint}")
+    if sha256(content).hexdigest() != card.get("sha256"):
+        raise BackendError(f"{path} is damaged, or not the file that the card beside it tells of. {hint}")
+    network = CellNetwork()
+    try:
+        network.load_state_dict(load(content))
+    except (RuntimeError, SafetensorError) as error:
+        raise BackendError(f"{path} does not hold weights of the cell network. {hint}") from error
+    if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
+        raise BackendError(f"{path} holds weights that are not finite. {hint}")
+    return network.fold().to(device, memory_format=torch.channels_last)
+
+
+def read_card(path: Path | None = None) -> dict:
+    """The card of a network: what it was trained on, how, and the hash of its weights.
+
+    Raises
+    ------
+    BackendError
+        It cannot be read.
+    """
+    path = (path or _BUNDLED).with_suffix(".json")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise BackendError(
+            f"The card of the cell network, {path}, cannot be read: {error}. It belongs beside the weights."
+        ) from error

@@ -1,0 +1,381 @@
+"""Nuclei and cells that are given, as shapes or labels: what is drawn, what they are called, what is told."""
+
+from __future__ import annotations
+
+import logging
+
+import dask.array as da
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import spatialdata as sd
+from shapely import GeometryCollection, LineString, MultiPolygon, Point, Polygon, box, transform
+from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesModel
+from spatialdata.transformations import Affine, Identity, set_transformation
+
+import sslcst
+from sslcst.errors import DataError, KeyMissingError
+from sslcst.pp import import_cells, import_nuclei, read_owners
+
+SIDE = 80
+SQUARES = [box(8, 8, 18, 18), box(60, 10, 70, 20), box(20, 40, 30, 50)]
+QUICK = {
+    "encoder": {"width": 16, "depth": 1, "hidden": (8,)},
+    "training": {"max_epochs": 1, "min_steps": 1, "field_size": 2000},
+    "sampling": {"max_samples": 100},
+    "spots": {"n_neighbors": 8},
+}
+MERSCOPE = [1203981230981230981, 1203981230981230982, 1203981230981230983]
+
+
+def tissue(**elements) -> sd.SpatialData:
+    """An image of 80 x 80 pixels, transcripts that are denser in the squares, and whatever else is given."""
+    rng = np.random.default_rng(0)
+    places = [rng.uniform(0, SIDE, (1500, 2))]
+    places += [rng.normal(np.array(square.centroid.coords)[0], 5, (600, 2)) for square in SQUARES]
+    xy = np.clip(np.concatenate(places), 0.1, SIDE - 0.1)
+    frame = pd.DataFrame(xy, columns=["x", "y"]).assign(gene=pd.Categorical(rng.choice(list("abcd"), len(xy))))
+    image = Image2DModel.parse(np.zeros((1, SIDE, SIDE), np.uint8), dims=("c", "y", "x"))
+    points = PointsModel.parse(frame, feature_key="gene", npartitions=1)
+    return sd.SpatialData.init_from_elements({"stain": image, "transcripts": points} | elements)
+
+
+def shapes(geometry, index=None, **columns):
+    return ShapesModel.parse(gpd.GeoDataFrame(columns, geometry=geometry, index=index))
+
+
+def broken(geometry, index=None, **columns):
+    """Shapes as spatialdata's parser would not have them, but its readers give them."""
+    element = shapes(SQUARES[:1])
+    element = gpd.GeoDataFrame(columns, geometry=geometry, index=index).__finalize__(element)
+    element.attrs = dict(shapes(SQUARES[:1]).attrs)
+    return element
+
+
+def drawn(element, **where) -> np.ndarray:
+    """What import_nuclei makes of shapes or labels."""
+    sdata = tissue()
+    kind = sdata.shapes if isinstance(element, gpd.GeoDataFrame) else sdata.labels
+    kind.data["mine"] = element  # without the checks of the model
+    import_nuclei(sdata, "mine", **where)
+    return sdata.labels["sslcst_nuclei"].to_numpy()
+
+
+def squares_as_labels(ids, dtype) -> np.ndarray:
+    labels = np.zeros((SIDE, SIDE), dtype)
+    for square, number in zip(SQUARES, ids, strict=True):
+        left, top, right, bottom = map(int, square.bounds)
+        labels[top:bottom, left:right] = number
+    return labels
+
+
+# What is drawn.
+
+
+def test_only_points_are_grown_by_a_radius():
+    """A column of that name beside polygons (of Xenium's or others' cells) is no more than a column."""
+    plain = drawn(shapes(SQUARES))
+    assert np.bincount(plain.ravel())[1:].tolist() == [100, 100, 100]
+    assert (drawn(shapes(SQUARES, radius=[3.0, 4.0, 5.0])) == plain).all()
+    pieces = [MultiPolygon([square]) for square in SQUARES]
+    assert (drawn(shapes(pieces, radius=[3.0, np.nan, -1.0])) == plain).all()
+
+
+def test_of_mixed_shapes_the_points_are_circles():
+    labels = drawn(broken([SQUARES[0], Point(45, 15)], radius=[4.0, 4.0]))
+    areas = np.bincount(labels.ravel())
+    assert areas[1] == 100
+    assert areas[2] == pytest.approx(np.pi * 16, rel=0.1)
+
+
+def test_without_an_image_the_grid_is_told_by_the_polygons_not_their_radius():
+    sizes = []
+    for columns in ({}, {"radius": [40.0] * 3}):
+        sdata = tissue(mine=shapes(SQUARES, **columns))
+        del sdata.images["stain"]
+        import_nuclei(sdata, "mine")
+        sizes.append(sdata.labels["sslcst_nuclei"].shape)
+    assert sizes[0] == sizes[1]
+
+
+USELESS = [
+    pytest.param(Polygon(), "empty or missing", id="empty"),
+    pytest.param(None, "empty or missing", id="missing"),
+    pytest.param(LineString([(1, 1), (9, 9)]), "without an area", id="line"),
+    pytest.param(Polygon([(1, 1), (9, 9), (5, 5)]), "without an area", id="flat polygon"),
+    pytest.param(GeometryCollection([LineString([(1, 1), (5, 5)])]), "without an area", id="collection of lines"),
+    pytest.param(
+        transform(box(1, 1, 3, 4), lambda xy: np.where(xy == 4, np.nan, xy)), "not finite", id="NaN in a polygon"
+    ),
+    pytest.param(Point(30, 30), "points without a positive radius", id="point"),
+    pytest.param(box(-30, -30, -20, -20), "off the image", id="off"),
+    pytest.param(box(1.6, 1.6, 1.9, 1.9), "too small for a pixel", id="small"),
+    pytest.param(box(62, 12, 64, 14), "hidden under others", id="hidden"),
+]
+
+
+@pytest.mark.parametrize(("shape", "reason"), USELESS)
+def test_a_shape_of_which_nothing_can_be_made_is_left_out_and_told(shape, reason, caplog):
+    with caplog.at_level(logging.INFO, "sslcst"):
+        labels = drawn(broken([SQUARES[0], shape, *SQUARES[1:]], index=["a", "bad", "b", "c"]))
+    assert np.bincount(labels.ravel())[1:].tolist() == [100, 0, 100, 100]
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert line.startswith("1 of 4 shapes in 'mine' are left out: 1 ")
+    assert reason in line
+    assert "'bad'" in line
+
+
+@pytest.mark.parametrize("radius", [np.nan, -2.0, 0.0, np.inf])
+def test_a_circle_needs_a_positive_radius(radius, caplog):
+    labels = drawn(broken([Point(20, 20), Point(40, 40)], radius=[4.0, radius]))
+    assert np.unique(labels).tolist() == [0, 1]
+    assert "1 points without a positive radius (1)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param(Polygon([(10, 10, 5), (10, 20, 5), (20, 20, 5), (20, 10, 5)]), id="3-D"),
+        pytest.param(GeometryCollection([MultiPolygon([box(10, 10, 20, 20)]), LineString([(1, 1), (9, 9)])]), id="mix"),
+        pytest.param(Polygon([(10, 10), (20, 10), (20, 20), (10, 20), (10, 10), (10, 15)]), id="spike"),
+    ],
+)
+def test_odd_shapes_with_an_area_are_drawn(shape):
+    labels = drawn(broken([SQUARES[1], shape]))
+    expected = np.zeros((SIDE, SIDE), bool)
+    expected[10:20, 10:20] = True
+    assert ((labels == 2) == expected).all()
+
+
+def test_a_polygon_that_crosses_itself_is_both_its_lobes():
+    labels = drawn(shapes([SQUARES[1], Polygon([(4, 30), (24, 50), (24, 30), (4, 50)])]))
+    assert (labels == 2).sum() == pytest.approx(200, abs=25)
+
+
+def test_where_nothing_can_be_made_of_any_shape_the_rows_are_named():
+    with pytest.raises(DataError, match=r"shapes 'mine': 2 empty or missing \('a', 'c'\); 1 without an area \('b'\)"):
+        drawn(broken([None, LineString([(0, 0), (9, 9)]), Polygon()], index=["a", "b", "c"]))
+    with pytest.raises(DataError, match="Nothing can be made of shapes 'mine': there are none"):
+        drawn(broken([]))
+    with pytest.raises(DataError, match=r"none of the 3 shapes is seen on the raster: 3 off the image"):
+        drawn(shapes([box(100 + x, 100, 105 + x, 105) for x in (0, 10, 20)]))
+
+
+def test_shapes_that_a_transformation_flattens():
+    element = shapes(SQUARES)
+    set_transformation(element, Affine(np.diag([0.0, 1, 1]), ("x", "y"), ("x", "y")))
+    with pytest.raises(DataError, match="of 'mine' to 'global' cannot be inverted"):
+        drawn(element)
+
+
+def test_shapes_turned_and_sheared_lie_where_their_transformation_says():
+    """Each drawn by its own corners, moved by hand."""
+    matrix = np.array([[0.8, -0.5, 14], [0.6, 0.9, -6], [0, 0, 1]])
+    inverse = np.linalg.inv(matrix)
+    own = [Polygon(np.array(s.exterior.coords) @ inverse[:2, :2].T + inverse[:2, 2]) for s in SQUARES]
+    element = shapes(own, radius=[9.0] * 3)
+    set_transformation(element, Affine(matrix, ("x", "y"), ("x", "y")))
+    assert (drawn(element) == drawn(shapes(SQUARES))).mean() > 0.99
+
+
+# What they are called.
+
+IDS = [
+    pytest.param(["aaaa-1", "b", "oikd-1"], str, id="text"),
+    pytest.param(MERSCOPE, np.integer, id="19 digits"),
+    pytest.param(np.array(MERSCOPE, np.uint64) + np.uint64(2**63), np.integer, id="uint64"),
+    pytest.param([2**32 + 1, 1, 2], np.integer, id="that would be one in 32 bits"),
+    pytest.param([-1, 5, 2], np.integer, id="negative"),
+    pytest.param([0, 1, 2], np.integer, id="from 0"),
+    pytest.param([1.5, 1.25, 2.0], float, id="floats"),
+    pytest.param([5, 5, 7], np.integer, id="twice the same"),
+    pytest.param(["1", 1, "x"], str, id="text and numbers"),
+    pytest.param([True, False, True], np.bool_, id="truth"),
+    pytest.param(pd.Categorical(["q", "p", "r"]), str, id="categories"),
+    pytest.param(pd.Index(["q", "p", "r"], dtype="string"), str, id="string type"),
+    pytest.param(pd.array(MERSCOPE, "Int64"), np.integer, id="nullable"),
+]
+
+
+@pytest.mark.parametrize(("ids", "kind"), IDS)
+def test_ids_that_labels_cannot_hold_are_kept_beside_numbers(ids, kind, tmp_path):
+    """In the object, in the store, and in their own type."""
+    sdata = tissue(mine=shapes(SQUARES, index=pd.Index(ids)))
+    import_cells(sdata, "mine")
+    cells = sdata.labels["imported_cells"].to_numpy()
+    assert (cells == squares_as_labels([1, 2, 3], np.uint32)).all()
+    del sdata.shapes["mine"]  # not every index can be written
+    sdata.write(tmp_path / "a.zarr")
+    for each in (sdata, sd.read_zarr(tmp_path / "a.zarr")):
+        table = each.tables["imported_cells_ids"]
+        assert table.obs["cell_id"].tolist() == [1, 2, 3]
+        found = table.obs["source_id"].tolist()
+        assert found == ([str(each) for each in ids] if kind is str else pd.Index(ids).tolist())
+        assert table.obs["source_id"].dtype == "category" or issubclass(table.obs["source_id"].dtype.type, kind)
+
+
+def test_ids_of_two_levels_are_joined():
+    sdata = tissue(mine=shapes(SQUARES, index=pd.MultiIndex.from_product([["fov1"], [7, 8, 9]])))
+    import_nuclei(sdata, "mine")
+    assert sdata.tables["sslcst_nuclei_ids"].obs["source_id"].tolist() == ["fov1_7", "fov1_8", "fov1_9"]
+
+
+def test_ids_that_stand_for_more_than_one_are_told(caplog):
+    drawn(shapes(SQUARES, index=[5, 5, 7]))
+    assert "Shapes 'mine': 2 ids stand for more than one" in caplog.text
+
+
+@pytest.mark.parametrize("ids", [[7, 3, 11], [2**32 - 1, 1, 5]])
+def test_ids_that_labels_can_hold_stay(ids):
+    sdata = tissue(mine=shapes(SQUARES, index=ids))
+    import_nuclei(sdata, "mine")
+    assert (sdata.labels["sslcst_nuclei"].to_numpy() == squares_as_labels(ids, np.uint32)).all()
+    assert not sdata.tables
+
+
+def test_the_table_of_ids_goes_with_the_labels_it_is_of():
+    sdata = tissue(text=shapes(SQUARES, index=list("abc")), plain=shapes(SQUARES, index=[1, 2, 3]))
+    import_nuclei(sdata, "text")
+    import_nuclei(sdata, "plain")
+    assert not sdata.tables
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+@pytest.mark.parametrize("wrap", [np.asarray, lambda a: da.from_array(a, chunks=17)], ids=["numpy", "dask"])
+def test_large_labels_are_numbered_in_their_order(dtype, wrap):
+    sdata = tissue()
+    sdata.labels["mine"] = Labels2DModel.parse(wrap(squares_as_labels(MERSCOPE[::-1], dtype)), dims=("y", "x"))
+    import_nuclei(sdata, "mine")
+    assert (sdata.labels["sslcst_nuclei"].to_numpy() == squares_as_labels([3, 2, 1], np.uint32)).all()
+    source_id = sdata.tables["sslcst_nuclei_ids"].obs["source_id"]
+    assert source_id.dtype == dtype
+    assert source_id.tolist() == MERSCOPE
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.int64, np.uint64])
+def test_small_labels_stay_whatever_their_type(dtype):
+    labels = squares_as_labels([5, 3, 9], dtype)
+    assert (drawn(Labels2DModel.parse(labels, dims=("y", "x"))) == labels).all()
+    several = Labels2DModel.parse(labels, dims=("y", "x"), scale_factors=[2])
+    assert (drawn(several) == labels).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (squares_as_labels([-1, 3, 9], np.int32), "'mine' hold -1: they must not be negative"),
+        (squares_as_labels([-1, 3, 9], np.int64), "'mine' hold -1: they must not be negative"),
+        (squares_as_labels([1, 3, 9], np.float32), "'mine' are float32: they must be integers"),
+        (squares_as_labels([1, 1, 1], bool), "'mine' are bool.*skimage.measure.label"),
+        (squares_as_labels([0, 0, 0], np.int64), "no nuclei in 'mine': every pixel is background"),
+    ],
+)
+def test_labels_that_are_none(labels, message):
+    element = Labels2DModel.parse(squares_as_labels([1, 2, 3], np.uint8), dims=("y", "x"))
+    with pytest.raises(DataError, match=message):
+        drawn(element.copy(data=da.from_array(labels)))
+
+
+# What becomes of them.
+
+
+@pytest.mark.parametrize("store", [False, True])
+@pytest.mark.parametrize("what", ["text", "19 digits", "labels"])
+def test_a_run_keeps_the_ids_of_the_nuclei_it_was_given(what, store, tmp_path):
+    """By tiles of the image too, and in the store."""
+    ids = ["aaaa-1", "b", "oikd-1"] if what == "text" else MERSCOPE
+    sdata = tissue()
+    if what == "labels":
+        sdata["mine"] = Labels2DModel.parse(squares_as_labels(ids, np.int64), dims=("y", "x"))
+    else:
+        sdata["mine"] = shapes([*SQUARES, box(-9, -9, -5, -5)], index=[*ids, "off" if what == "text" else 8])
+    if store:
+        sdata.write(tmp_path / "a.zarr")
+    sslcst.tl.segment(sdata, nuclei_key="mine", params=QUICK | {"tiles": {"image_size": 64}})
+    for each in [sdata, sd.read_zarr(tmp_path / "a.zarr")] if store else [sdata]:
+        obs = each.tables["sslcst_table"].obs
+        assert obs["cell_id"].tolist() == [1, 2, 3]
+        assert obs["source_id"].tolist() == ids
+
+
+def test_ids_that_were_imported_are_kept_by_all_that_follows():
+    sdata = tissue(mine=shapes(SQUARES, index=list("cab")))
+    import_nuclei(sdata, "mine")
+    sslcst.tl.segment(sdata, nuclei_key="sslcst_nuclei", params=QUICK, key_added="whole")
+    assert sdata.tables["whole_table"].obs["source_id"].tolist() == list("cab")
+    sslcst.pp.erode_nuclei(sdata)
+    sslcst.pp.bin_spots(sdata, params=QUICK)
+    model = sslcst.tl.train(sdata, params=QUICK)
+    sslcst.tl.predict(sdata, model, params=QUICK)
+    sslcst.tl.track(sdata, params=QUICK)
+    sslcst.tl.aggregate(sdata)
+    assert sdata.tables["sslcst_table"].obs["source_id"].tolist() == list("cab")
+    import_cells(sdata, "mine")
+    # Cells and nuclei meet by the ids that they had, in whatever order they were numbered.
+    sdata["other"] = shapes([square.buffer(-2) for square in SQUARES[::-1]], index=list("bac"))
+    import_nuclei(sdata, "other")
+    sslcst.tl.aggregate(sdata, cells_key="imported_cells", key_added="others")
+    table = sdata.tables["others"]
+    assert table.obs["source_id"].tolist() == list("cab")
+    assert table.obs["nucleus_area"].tolist() == [36, 36, 36]
+
+
+def test_19_digits_of_transcripts_name_as_many_cells():
+    """MERSCOPE's ids differ in their last digits only."""
+    ids = 1203981230981230981 + np.arange(40)
+    frame = pd.DataFrame({"x": np.arange(41.0), "y": 0.0, "cell_id": np.append(ids, -1)})
+    sdata = sd.SpatialData(points={"transcripts": PointsModel.parse(frame, npartitions=1)})
+    assert read_owners(sdata).names.tolist() == ids.tolist()
+    import_cells(sdata, "transcripts", reach=1)
+    assert sdata.tables["imported_cells_ids"].obs["source_id"].tolist() == ids.tolist()
+
+
+def test_19_digits_that_were_rounded_are_told(caplog):
+    frame = pd.DataFrame({"x": np.arange(3.0), "y": 0.0, "cell_id": [*map(float, MERSCOPE[:2]), np.nan]})
+    read_owners(sd.SpatialData(points={"transcripts": PointsModel.parse(frame, npartitions=1)}))
+    assert "ids above 2^53 as float64" in caplog.text
+
+
+def test_large_labels_are_compared_and_judged():
+    sdata = tissue()
+    for name, ids in (("a", MERSCOPE), ("b", [1, 2, 3])):
+        sdata[name] = Labels2DModel.parse(squares_as_labels(ids, np.int64), dims=("y", "x"))
+    assert sslcst.tl.compare(sdata, "a", "b").n_pairs == 3
+    assert len(sslcst.tl.quality(sdata, cells_key="a", nuclei_key="b")) == 3
+
+
+def test_cells_of_transcripts_that_got_no_pixel_are_told(caplog):
+    frame = pd.DataFrame({"x": [5.0, 500.0, 6.0], "y": 5.0, "cell": ["a-1", "b-2", "a-1"]})
+    sdata = tissue(cells=PointsModel.parse(frame, npartitions=1))
+    import_cells(sdata, "cells")
+    assert "1 of 2 cells in 'cells' have no pixel ('b-2')" in caplog.text
+    assert sdata.tables["imported_cells_ids"].obs["source_id"].tolist() == ["a-1", "b-2"]
+
+
+def test_cells_named_by_text_are_exported(tmp_path):
+    sdata = tissue(mine=shapes(SQUARES, index=MERSCOPE))
+    sslcst.tl.segment(sdata, nuclei_key="mine", params=QUICK)
+    sslcst.io.write_geojson(sdata, tmp_path / "a.geojson")
+    assert '"name": "1"' in (tmp_path / "a.geojson").read_text()
+
+
+# What is said where elements do not fit.
+
+
+def test_where_there_is_no_image_the_nuclei_are_pointed_to():
+    sdata = tissue(mine=shapes(SQUARES))
+    del sdata.images["stain"]
+    for call in (sslcst.tl.segment, sslcst.tl.plan, sslcst.pp.segment_nuclei):
+        with pytest.raises(KeyMissingError, match=r"no image to find nuclei in.*nuclei_key=.*'mine'"):
+            call(sdata)
+
+
+def test_a_coordinate_system_that_is_not_shared():
+    sdata = tissue(mine=shapes(SQUARES))
+    set_transformation(sdata["transcripts"], {"micron": Identity(), "global": Identity()}, set_all=True)
+    message = (
+        r"by 'mine' \(in 'global'\) and 'transcripts' \(in 'global', 'micron'\) named 'micron'; there are: 'global'"
+    )
+    with pytest.raises(KeyMissingError, match=message):
+        sslcst.tl.segment(sdata, nuclei_key="mine", coordinate_system="micron")
