@@ -37,6 +37,7 @@ KINDS = {
     "expression": ("density", {"density": {"expression": True}}),
     "field": ("ssl-cst", {}),
     "spot": ("ssl-cst", {"encoder": {"kind": "spot"}}),
+    "network": ("network", {}),
     "orphans": ("ssl-cst", {"flow": {"orphans": True, "min_orphan_area": 5}, "cells": {"radius": 0.8}}),
 }
 
@@ -45,7 +46,7 @@ def quick(kind: str, *changes: dict) -> tuple[str, dict]:
     """The method of that kind, and its quick parameters."""
     method, own = KINDS[kind]
     params = params_of(own, *changes)
-    shared = {"cells", "density", "spots", "tiles"}
+    shared = {"cells", "density", "network", "spots", "tiles"}
     return method, params if method == "ssl-cst" else {name: params[name] for name in shared & set(params)}
 
 
