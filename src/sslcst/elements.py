@@ -16,7 +16,7 @@ from sslcst.core.threads import check_process
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.labels import GivenLabels
 from sslcst.shapes import DrawnShapes, Outlines
-from sslcst.source_ids import add_table, of_labels
+from sslcst.source_ids import add_table, check_free, of_labels
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -299,12 +299,13 @@ def read_nuclei(sdata: SpatialData, nuclei_key: str, raster: Raster) -> np.ndarr
 
 
 def read_with_ids(sdata: SpatialData, nuclei_key: str, raster: Raster) -> tuple[np.ndarray, pd.Series | None]:
-    """What `read_nuclei` reads, and the original ids by label where these differ."""
+    """What `read_nuclei` reads, and the original ids of what was found by label, where these differ."""
     source = open_nuclei(sdata, nuclei_key, raster)
     labels = source.read(*(slice(0, size) for size in raster.shape))
     found = pd.unique(labels.ravel())
     source.check(found[found > 0])
-    return labels, source.source_ids
+    ids = source.source_ids
+    return labels, None if ids is None else ids[ids.index.isin(found)]
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused
@@ -369,6 +370,8 @@ def add_labels(
 
     # A copy, since parsing keeps the dict it is given.
     element = Labels2DModel.parse(labels, dims=YX, transformations=dict(raster.transformations))
+    if source_ids is not None:
+        check_free(sdata, name)
     add_element(sdata, "labels", name, element)
     add_table(sdata, name, source_ids)
 

@@ -20,6 +20,7 @@ from matplotlib.transforms import Affine2D, Transform
 from spatialdata.transformations import get_transformation
 
 from sslcst.core.threads import check_process
+from sslcst.elements import choose_key
 from sslcst.errors import DataError, KeyMissingError, ParameterError
 
 if TYPE_CHECKING:
@@ -88,17 +89,13 @@ def category_colours(n: int, kept: Sequence[str] | None) -> NDArray[np.float64]:
 
 def pick(elements: Mapping[str, Any], name: str, kind: str) -> Any:
     check_process()
-    if name not in elements:
-        raise KeyMissingError(f"There is no {kind} {name!r}; there is {sorted(elements) or 'none at all'}.")
-    return elements[name]
+    return elements[choose_key(elements, name, kind=kind, argument="key")]
 
 
 def pick_image(sdata: SpatialData, image_key: str | None) -> DataArray | DataTree | None:
     if image_key is not None:
         return pick(sdata.images, image_key, "image")
-    if len(sdata.images) > 1:
-        raise KeyMissingError(f"There are several images: give image_key, one of {sorted(sdata.images)}.")
-    return next(iter(sdata.images.values()), None)
+    return sdata.images[choose_key(sdata.images, None, kind="image", argument="image_key")] if sdata.images else None
 
 
 def check_region(region: Region) -> Region:

@@ -107,12 +107,13 @@ def import_cells(
     else:
         raster = raster_of(sdata, image_key, coordinate_system)
     labels = _label_pixels(raster, yx, owner, reach)
-    unseen = names[~names.index.isin(pd.unique(labels.ravel()))].tolist()
+    seen = names.index.isin(pd.unique(labels.ravel()))
+    unseen, names = names[~seen].tolist(), names[seen]
     if unseen:
         logger.warning(
             "%d of %d cells in %r have no pixel (%s): off the image, or among the transcripts of others.",
             len(unseen),
-            len(names),
+            len(seen),
             cells_key,
             ", ".join(map(repr, unseen[:5])) + (", ..." if len(unseen) > 5 else ""),
         )

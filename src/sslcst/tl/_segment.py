@@ -311,6 +311,8 @@ def _run(
     find(job, tiles)
     cells = put_together(chip, tiles)
     source_ids = None if sources.nuclei is None else sources.nuclei.source_ids
+    if source_ids is not None:  # cells without a nucleus may have the number of one that was left out
+        source_ids = source_ids[source_ids.index.isin(regions.ids)]
     table = as_table(cells, raster, genes, kinds["cells"], source_ids)
     table.uns["sslcst"] = _provenance(chip, surveyed, raster, model)
     logger.info("%d cells hold %.1f%% of the counts.", len(cells), 100 * cells.counts.sum() / surveyed.n_counts)
