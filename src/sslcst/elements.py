@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,7 +13,7 @@ import pandas as pd
 from sslcst._logging import logger
 from sslcst.core.counts import owners
 from sslcst.core.threads import check_process
-from sslcst.errors import DataError, KeyMissingError
+from sslcst.errors import DataError, KeyMissingError, did_you_mean
 from sslcst.labels import GivenLabels
 from sslcst.shapes import DrawnShapes, Outlines
 from sslcst.source_ids import add_table, check_free, of_labels
@@ -87,7 +87,8 @@ def choose_key(
     listed = ", ".join(map(repr, candidates)) or "none"
     if key is not None:
         if key not in candidates:
-            raise KeyMissingError(f"There is no {kind} {of and of + ' named '}{key!r}; there are: {listed}.")
+            hint = did_you_mean(key, candidates)
+            raise KeyMissingError(f"There is no {kind} {of and of + ' named '}{key!r}; there are: {listed}{hint}.")
         return key
     if len(candidates) == 1:
         return candidates[0]
@@ -124,12 +125,19 @@ def choose_channel(sdata: SpatialData, image_key: str, channel: str | int | None
         return "b"
     return choose_key(
         names,
-        None if channel is None else str(channel),
+        None if channel is None else channel_name(names, channel),
         kind="channel",
         of=f"of image {image_key!r}",
         argument="channel",
         usual=NUCLEAR_CHANNELS,
     )
+
+
+def channel_name(names: Sequence[str], channel: str | int) -> str:
+    """The name of a channel that is told by its name or else by its place, counted from 0, be it as text."""
+    name = str(channel)
+    is_place = name not in names and re.fullmatch("[0-9]{1,6}", name) and int(name) < len(names)
+    return names[int(name)] if is_place else name
 
 
 def choose_points(sdata: SpatialData, points_key: str | None) -> str:

@@ -20,8 +20,8 @@ from matplotlib.transforms import Affine2D, Transform
 from spatialdata.transformations import get_transformation
 
 from sslcst.core.threads import check_process
-from sslcst.elements import choose_key
-from sslcst.errors import DataError, KeyMissingError, ParameterError
+from sslcst.elements import channel_name, choose_key
+from sslcst.errors import DataError, KeyMissingError, ParameterError, did_you_mean
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -156,10 +156,12 @@ def read_raster(
     columns, rows = (slice(start + (step - 1) // 2, stop, step) for start, stop in zip(low, high, strict=True))
     part = level.isel(x=columns, y=rows)
     if "c" in part.dims:
-        names = part.coords["c"].to_numpy().tolist()
-        if channel is not None and channel not in names:
-            raise KeyMissingError(f"{name} has no channel {channel!r}; it has {names}.")
-        part = part.isel(c=0 if channel is None else names.index(channel))
+        names = [str(each) for each in part.coords["c"].to_numpy()]
+        chosen = names[0] if channel is None else channel_name(names, channel)
+        if chosen not in names:
+            hint = did_you_mean(chosen, names)
+            raise KeyMissingError(f"{name} has no channel {channel!r}; it has {names}{hint}.")
+        part = part.isel(c=names.index(chosen))
     placed = np.array([[step, 0, low[0]], [0, step, low[1]], [0, 0, 1]])
     return Raster(part.to_numpy(), matrix @ placed)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
+from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst.elements import (
     YX,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def import_cells(
     sdata: SpatialData,
     cells_key: str,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst._section import check_seed
 from sslcst.core.erosion import ErosionReport, erode_and_report
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def erode_nuclei(
     sdata: SpatialData,
     *,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst.core.cells import Occupancy
 from sslcst.core.composition import compare_mixes, tally_ratios, trust_of
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def bin_spots(
     sdata: SpatialData,
     *,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst.core.measure import Cells, measure
 from sslcst.elements import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def aggregate(
     sdata: SpatialData,
     *,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sslcst._arguments import checked
 from sslcst.core.geometry import Regions
 from sslcst.core.layout import lay_out
 from sslcst.core.spots import Grid, inside_raster
@@ -97,6 +98,7 @@ class Plan:
         )
 
 
+@checked
 def plan(
     sdata: SpatialData,
     *,

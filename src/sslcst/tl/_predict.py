@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sslcst._arguments import checked
 from sslcst._logging import progress
 from sslcst.core.features import Features
 from sslcst.core.inference import predict_spots
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def predict(
     sdata: SpatialData,
     model: Model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sslcst._arguments import checked
 from sslcst.elements import (
     choose_coordinate_system,
     choose_key,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def quality(
     sdata: SpatialData,
     *,

@@ -14,6 +14,7 @@ from uuid import uuid4
 import numpy as np
 
 from sslcst import __version__
+from sslcst._arguments import checked
 from sslcst._logging import collect_stages, expect, logger, progress
 from sslcst._section import check_seed
 from sslcst.core.fit import fit
@@ -69,6 +70,7 @@ _MODEL_DONE = "model.done"
 _PACKAGES = ("spatialdata", "torch", "numpy", "scipy", "scikit-image")
 
 
+@checked
 def segment(
     sdata: SpatialData,
     *,

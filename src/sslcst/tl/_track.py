@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sslcst._arguments import checked
 from sslcst._logging import logger, progress
 from sslcst.core.cells import cells_near_nuclei, find_cells, to_pixels
 from sslcst.core.density import cell_share, look_around
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def track(
     sdata: SpatialData,
     *,

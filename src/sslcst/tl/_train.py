@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sslcst._arguments import checked
 from sslcst._logging import progress
 from sslcst._section import check_seed
 from sslcst.core.features import gather, join
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
+@checked
 def train(
     sdata: SpatialData,
     *,
