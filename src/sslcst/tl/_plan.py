@@ -153,13 +153,13 @@ def plan(
     in_tile = _count(sources, grid, side)
     full = [tile for tile, n in zip(tiles, in_tile, strict=True) if n]
     n_bins, n, largest = int(np.prod(grid.whole_shape)), int(in_tile.sum()), int(in_tile.max())
-    seen = min(side + 2 * _AROUND, max(grid.whole_shape)) ** 2
+    seen = bins_seen(side, grid.whole_shape)
     block = min(params.tiles.block + 2 * _AROUND, max(grid.whole_shape)) ** 2
     n_spots = _occupied(n, n_bins)
     seconds = sum(stage_seconds(n_bins, n, params).values()) + n / _TRANSCRIPTS_PER_SECOND
     seconds += 0 if sources.image is None else np.prod(raster.shape) / _PIXELS_PER_SECOND
+    memory = _BASE_BYTES + tile_bytes(seen, min(largest * seen / side**2, n)) + _TABLE_BYTES_PER_TRANSCRIPT * n
     disk = _DISK_BYTES["transcript"] * n + _DISK_BYTES["spot"] * n_spots + _DISK_BYTES["bin"] * n_bins
-    tile_bytes = _BYTES_PER_BIN * seen + _BYTES_PER_SPOT * _occupied(min(largest * seen / side**2, n), seen)
     return Plan(
         bins=grid.whole_shape,
         bin_size=grid.bin_size,
@@ -167,11 +167,21 @@ def plan(
         skipped=tuple(tile.name for tile in tiles if tile not in full),
         n_transcripts=n,
         largest=largest,
-        memory=(_BASE_BYTES + tile_bytes + _TABLE_BYTES_PER_TRANSCRIPT * n) / 2**30,
+        memory=memory / 2**30,
         gpu_memory=_GPU_BYTES_PER_BIN * _occupied(largest * block / side**2, block) / 2**30,
         disk=disk / 2**30,
         seconds=float(seconds),
     )
+
+
+def bins_seen(side: int, whole_shape: tuple[int, int]) -> int:
+    """Bins, about, that a tile sees with those around it."""
+    return min(side + 2 * _AROUND, max(whole_shape)) ** 2
+
+
+def tile_bytes(n_bins: int, n_transcripts: float) -> float:
+    """What a tile takes in memory, about, that sees so many bins, and so many transcripts on them."""
+    return _BYTES_PER_BIN * n_bins + _BYTES_PER_SPOT * _occupied(n_transcripts, n_bins)
 
 
 def stage_seconds(n_bins: int, n_transcripts: int, params: Params) -> dict[str, float]:

@@ -43,6 +43,7 @@ from sslcst.tiles.alignment import check as check_alignment
 from sslcst.tiles.buckets import count_transcripts, fill
 from sslcst.tiles.cells import MODEL, Segmentation, find, is_done
 from sslcst.tiles.chip import NUCLEI, Chip
+from sslcst.tiles.execute import check_workers
 from sslcst.tiles.nuclei import copy as copy_nuclei
 from sslcst.tiles.nuclei import regions_of
 from sslcst.tiles.nuclei import segment as segment_stain
@@ -56,7 +57,7 @@ from sslcst.tiles.results import (
 )
 from sslcst.tiles.survey import Surveyed, choose_lessons, survey_chip
 from sslcst.tl._aggregate import as_table
-from sslcst.tl._plan import stage_seconds
+from sslcst.tl._plan import bins_seen, stage_seconds, tile_bytes
 from sslcst.tl._sources import Sources, choose_sources
 from sslcst.tl._train import show_epoch
 
@@ -160,7 +161,7 @@ def segment(
     TrainingError
         The loss is not finite.
     ClusterError
-        The workers of the active client were lost again and again.
+        The workers of the active client have too little memory, or were lost again and again.
 
     See Also
     --------
@@ -173,6 +174,7 @@ def segment(
     device = choose_device(device)
     results = _results(key_added, shapes=shapes, assign_points=assign_points)
     store = real_store(sdata)
+    check_workers()
     keys = {
         "image_key": image_key,
         "channel": channel,
@@ -281,7 +283,9 @@ def _run(
     fill(sources.transcripts, chip.grid, scratch, params.tiles)
     tiles = chip.tiles()
     n_transcripts = count_transcripts(chip.grid, scratch, params.tiles.block)
-    expect(stage_seconds(int(np.prod(chip.grid.whole_shape)), n_transcripts, params))
+    n_bins, seen = int(np.prod(chip.grid.whole_shape)), bins_seen(params.tiles.size, chip.grid.whole_shape)
+    check_workers(tile_bytes(seen, n_transcripts * min(seen / n_bins, 1)))
+    expect(stage_seconds(n_bins, n_transcripts, params))
     _log_tiles(chip, tiles)
     with progress("alignment"):
         alignment = check_alignment(chip, pixel_size=raster.pixel_size)
