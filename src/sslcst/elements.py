@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from xarray import DataArray
 
 YX = ("y", "x")
+_SCALES, _FLATTENED = (1e-9, 1e9), 1e4  # of a transformation: bounds, and the most that its axes may differ
 # A grid without an image may have so many squares of pixels; more where this share of them holds points; never more.
 _SQUARE, _SQUARES, _HELD, _MOST_SQUARES = 256, 1000, 0.01, 8_000_000
 # What the readers of spatialdata-io call them, as regular expressions.
@@ -195,10 +196,12 @@ def affine_matrix(element: Any, coordinate_system: str) -> np.ndarray:
 
 
 def invertible(matrix: np.ndarray, key: str, coordinate_system: str) -> np.ndarray:
-    """An element's affine matrix, if it does not flatten the element to a line or a point; else a `DataError`."""
-    if not abs(np.linalg.det(matrix)) >= 1e-12:
+    """An element's affine matrix, if it is finite, flattens nothing and has a sane scale; else a `DataError`."""
+    sides = np.linalg.svd(matrix[:2, :2], compute_uv=False) if np.isfinite(matrix).all() else np.zeros(2)
+    if not _SCALES[0] <= sides[1] <= sides[0] <= min(_SCALES[1], _FLATTENED * sides[1]):
         raise DataError(
-            f"The transformation of {key!r} to {coordinate_system!r} cannot be inverted: {matrix.tolist()}."
+            f"The transformation of {key!r} to {coordinate_system!r} cannot be inverted, or can hardly be meant: "
+            f"{matrix.tolist()}."
         )
     return matrix
 
@@ -328,7 +331,7 @@ def raster_over_points(sdata: SpatialData, points_key: str, coordinate_system: s
     from spatialdata.transformations import Affine
 
     points = sdata.points[points_key]
-    matrix = affine_matrix(points, coordinate_system)
+    matrix = invertible(affine_matrix(points, coordinate_system), points_key, coordinate_system)
     low, high, held = np.full(2, np.inf), np.full(2, -np.inf), pd.DataFrame(columns=YX, dtype=float)
     for partition in points[list(YX)].partitions:
         yx = apply_affine(matrix, partition.compute().to_numpy(np.float64))
@@ -389,9 +392,9 @@ def labels_on(labels: np.ndarray, own: Raster, other: Raster) -> np.ndarray:
 
     Rows go through in blocks, so that positions need little memory beside the labels.
     """
-    if own.shape == other.shape and np.allclose(own.to_system, other.to_system):
-        return labels
     to_own = np.linalg.inv(own.to_system) @ other.to_system
+    if own.shape == other.shape and np.allclose(to_own, np.eye(3), rtol=0, atol=1e-6):  # in pixels, whatever the unit
+        return labels
     height, width = other.shape
     out = np.zeros(other.shape, labels.dtype)
     for start in range(0, height, 256):
