@@ -12,12 +12,12 @@ import spatialdata as sd
 from anndata import AnnData
 from geopandas import GeoDataFrame
 from spatialdata.models import Labels2DModel, PointsModel, ShapesModel, TableModel
-from spatialdata.transformations import Identity, Scale, set_transformation
+from spatialdata.transformations import Affine, Identity, Scale, set_transformation
 
 import sslcst
 from sslcst.core.layout import lay_out
 from sslcst.core.spots import GeneMoments, Grid, bin_transcripts
-from sslcst.elements import raster_over_points
+from sslcst.elements import Raster, labels_on, raster_over_points
 from sslcst.errors import DataError, ParameterError
 from sslcst.params import Params
 
@@ -51,7 +51,7 @@ def test_a_transcript_far_off_is_refused_where_no_image_bounds_the_tissue(tissue
         sslcst.tl.segment(tissue, nuclei_key="nuclei")
 
 
-@pytest.mark.parametrize("scale", [1e-9, 1e-3])
+@pytest.mark.parametrize("scale", [1e-8, 1e-3])
 def test_shapes_of_other_units_are_refused_where_they_give_the_pixels(tissue: sd.SpatialData, scale: float) -> None:
     """Of these pixels the tissue would have too many."""
     set_transformation(tissue["nuclei"], Scale([scale, scale], axes=("x", "y")), "global")
@@ -86,6 +86,49 @@ def test_an_expected_radius_is_of_the_size_of_nuclei(value: float) -> None:
 def test_lengths_within_bounds_are_taken() -> None:
     layout = lay_out(10, **SCALE, params=Params.of({"prior": {"radius": 20}, "spots": {"bin_size": 0.5}}))
     assert (layout.radius, layout.grid.whole_shape) == (40, (100, 100))
+
+
+def test_units_in_which_nothing_can_be_meant_are_refused_before_training() -> None:
+    with pytest.raises(DataError, match=r"nucleus measures 1e\+09: choose a coordinate system of larger units"):
+        lay_out(10, (100, 100), pixel_size=1e8, pixel_sides=np.array([1e8, 1e8]), params=Params())
+
+
+def affine(*rows: tuple[float, float, float]) -> Affine:
+    return Affine(np.array([*rows, (0, 0, 1)], float), ("x", "y"), ("x", "y"))
+
+
+SINGULAR = {
+    "nothing": affine((0, 0, 0), (0, 0, 0)),
+    "a line": affine((0, 0, 0), (0, 1, 0)),
+    "a line aslant": affine((1, 1, 0), (1, 1, 0)),
+    "nearly a line": affine((1, 1, 0), (1, 1 + 1e-13, 0)),
+    "very thin": affine((1e6, 0, 0), (0, 1, 0)),
+    "NaN": affine((np.nan, 0, 0), (0, 1, 0)),
+    "infinite": affine((np.inf, 0, 0), (0, 1, 0)),
+    "moved to NaN": affine((1, 0, np.nan), (0, 1, 0)),
+    "vanishing": affine((1e-12, 0, 0), (0, 1e-12, 0)),
+    "bursting": affine((1e12, 0, 0), (0, 1e12, 0)),
+}
+
+
+@pytest.mark.parametrize("kind", SINGULAR)
+@pytest.mark.parametrize("key", ["rna", "nuclei"])
+def test_transformations_that_flatten_are_refused_of_each_element(tissue: sd.SpatialData, kind: str, key: str) -> None:
+    labels = Labels2DModel.parse(np.eye(100, dtype=np.uint32), dims=("y", "x"), transformations={"global": Identity()})
+    del tissue.shapes["nuclei"]
+    tissue["nuclei"] = labels
+    set_transformation(tissue[key], SINGULAR[kind], "global")
+    with pytest.raises(DataError, match=f"The transformation of '{key}' to 'global' cannot be inverted"):
+        sslcst.tl.segment(tissue, nuclei_key="nuclei")
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0])
+def test_rasters_are_compared_in_pixels_whatever_the_unit(unit: float) -> None:
+    """In metres, pixels of 0.20 and 0.21 micron are no less apart than in microns."""
+    labels = np.arange(100, dtype=np.uint32).reshape(10, 10)
+    own, other = (Raster((10, 10), np.diag([side * unit, side * unit, 1]), "global", {}) for side in (0.2, 0.25))
+    assert labels_on(labels, own, own) is labels
+    assert labels_on(labels, own, other)[4, 4] == labels[5, 5]
 
 
 def test_squares_of_the_largest_counts_do_not_overflow() -> None:

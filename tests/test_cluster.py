@@ -6,11 +6,14 @@ import os
 import signal
 import threading
 import time
+from contextlib import contextmanager
 
+import dask
 import pytest
 from stopped_runs import PARAMS
 from tiny_chips import assert_same_cells, chip, segment
 
+from sslcst.errors import ClusterError
 from sslcst.run import execute
 
 distributed = pytest.importorskip("distributed")
@@ -36,6 +39,70 @@ def by_threads():
     assert execute.active_client() is None
     segment(sdata, PARAMS)
     return sdata
+
+
+@contextmanager
+def workers(memory_limit: str, **memory: object):
+    """One worker in this process, and how dask watches its memory."""
+    settings = {f"distributed.worker.memory.{name}": value for name, value in memory.items()}
+    with (
+        dask.config.set(settings),
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0", memory_limit=memory_limit
+        ) as cluster,
+        distributed.Client(cluster),
+    ):
+        yield
+
+
+def ours(caplog) -> list[str]:
+    return [record.message for record in caplog.records if record.name == "sslcst"]
+
+
+def test_too_little_memory_is_told_before_anything_is_done():
+    """Such workers were paused or ended when they imported the packages, and the run waited for ever."""
+    sdata = chip(n_cells=40)
+    with workers("300MB"), pytest.raises(ClusterError, match=r"0\.28 GiB of memory.* need 1 GiB.* larger memory_limit"):
+        segment(sdata, PARAMS)
+    assert "sslcst_table" not in sdata.tables
+
+
+def test_memory_that_may_not_do_for_a_tile_is_warned_of(caplog):
+    with workers("2GiB"):
+        execute.check_workers(2**29)
+        assert not ours(caplog)
+        execute.check_workers(3 * 2**30)
+    assert "has 2.0 GiB of memory, and may need 4.0" in caplog.text
+    assert "tiles.size smaller" in caplog.text
+
+
+@pytest.mark.parametrize("memory_limit", ["0", None])
+def test_workers_without_a_limit_are_not_in_doubt(memory_limit, caplog):
+    with workers(memory_limit):
+        execute.check_workers(2**50)
+    assert not ours(caplog)
+
+
+def test_workers_that_stand_still_are_an_error(monkeypatch):
+    """Paused for lack of memory, with none of them at work: nothing would ever come."""
+    monkeypatch.setattr(execute, "_PATIENCE", 1.0)
+    pausing = {"pause": 1e-6, "target": False, "spill": False, "terminate": False, "monitor-interval": "10ms"}
+    with workers("8GB", **pausing), pytest.raises(ClusterError, match=r"stood still for 1 s.*tiles\.size smaller"):
+        execute.run("stage", _double, None, [1, 2])
+
+
+def _double(job: None, item: int) -> int:
+    return 2 * item
+
+
+def test_a_cluster_whose_workers_are_yet_to_come_is_waited_for(monkeypatch):
+    """Jobs of a cluster may wait in a queue for hours."""
+    monkeypatch.setattr(execute, "_PATIENCE", 0.1)
+    waiting = distributed.LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address=":0")
+    with waiting as cluster, distributed.Client(cluster):
+        threading.Timer(1, cluster.scale, [1]).start()
+        execute.check_workers(2**50)
+        assert execute.run("stage", _double, None, [1, 2, 3]) == [2, 4, 6]
 
 
 def test_processes_give_what_threads_give(by_threads, client):

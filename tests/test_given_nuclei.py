@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import anndata as ad
 import dask.array as da
 import geopandas as gpd
 import numpy as np
@@ -17,6 +18,7 @@ from spatialdata.transformations import Affine, Identity, set_transformation
 import sslcst
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.pp import import_cells, import_nuclei, read_owners
+from sslcst.source_ids import number, of_cells
 
 SIDE = 80
 SQUARES = [box(8, 8, 18, 18), box(60, 10, 70, 20), box(20, 40, 30, 50)]
@@ -64,9 +66,9 @@ def drawn(element, **where) -> np.ndarray:
 
 def squares_as_labels(ids, dtype) -> np.ndarray:
     labels = np.zeros((SIDE, SIDE), dtype)
-    for square, number in zip(SQUARES, ids, strict=True):
+    for square, each in zip(SQUARES, ids, strict=True):
         left, top, right, bottom = map(int, square.bounds)
-        labels[top:bottom, left:right] = number
+        labels[top:bottom, left:right] = each
     return labels
 
 
@@ -241,6 +243,14 @@ def test_the_table_of_ids_goes_with_the_labels_it_is_of():
     assert not sdata.tables
 
 
+def test_an_element_of_the_name_of_that_table_is_not_touched():
+    sdata = tissue(sslcst_nuclei_ids=shapes(SQUARES), mine=shapes(SQUARES, index=list("abc")))
+    with pytest.raises(KeyMissingError, match="'sslcst_nuclei_ids', which would hold the original ids, exists"):
+        import_nuclei(sdata, "mine")
+    assert "sslcst_nuclei_ids" in sdata.shapes
+    assert not sdata.labels
+
+
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64])
 @pytest.mark.parametrize("wrap", [np.asarray, lambda a: da.from_array(a, chunks=17)], ids=["numpy", "dask"])
 def test_large_labels_are_numbered_in_their_order(dtype, wrap):
@@ -299,6 +309,17 @@ def test_a_run_keeps_the_ids_of_the_nuclei_it_was_given(what, store, tmp_path):
         assert obs["source_id"].tolist() == ids
 
 
+@pytest.mark.parametrize("column", [{}, {"radius": [np.nan] * 5}], ids=["polygons", "with a radius"])
+def test_shapes_changed_in_memory_beside_a_store(column, tmp_path):
+    """What the store could not hold, and what a run is of, is told from them all the same."""
+    sdata = tissue()
+    sdata.write(tmp_path / "a.zarr")
+    index = pd.MultiIndex.from_product([["fov"], range(5)])
+    sdata.shapes.data["mine"] = broken([None, *SQUARES, Polygon()], index=index, **column)
+    sslcst.tl.segment(sdata, nuclei_key="mine", params=QUICK)
+    assert sdata.tables["sslcst_table"].obs["source_id"].tolist() == ["fov_1", "fov_2", "fov_3"]
+
+
 def test_ids_that_were_imported_are_kept_by_all_that_follows():
     sdata = tissue(mine=shapes(SQUARES, index=list("cab")))
     import_nuclei(sdata, "mine")
@@ -342,7 +363,7 @@ def test_large_labels_are_compared_and_judged():
     for name, ids in (("a", MERSCOPE), ("b", [1, 2, 3])):
         sdata[name] = Labels2DModel.parse(squares_as_labels(ids, np.int64), dims=("y", "x"))
     assert sslcst.tl.compare(sdata, "a", "b").n_pairs == 3
-    assert len(sslcst.tl.quality(sdata, cells_key="a", nuclei_key="b")) == 3
+    assert sslcst.tl.quality(sdata, cells_key="a", nuclei_key="b")["source_id"].tolist() == MERSCOPE
 
 
 def test_cells_of_transcripts_that_got_no_pixel_are_told(caplog):
@@ -350,7 +371,23 @@ def test_cells_of_transcripts_that_got_no_pixel_are_told(caplog):
     sdata = tissue(cells=PointsModel.parse(frame, npartitions=1))
     import_cells(sdata, "cells")
     assert "1 of 2 cells in 'cells' have no pixel ('b-2')" in caplog.text
-    assert sdata.tables["imported_cells_ids"].obs["source_id"].tolist() == ["a-1", "b-2"]
+    assert sdata.tables["imported_cells_ids"].obs["source_id"].tolist() == ["a-1"]
+
+
+def test_a_cell_without_a_nucleus_has_no_original_id_and_others_keep_theirs_exact(tmp_path):
+    """Flows may end where there is no nucleus: such a cell takes the next number, that of a nucleus left out even."""
+    source_ids = number(pd.Index(MERSCOPE), "shapes")[1]
+    column = of_cells(source_ids, np.array([1, 3, 7]))
+    assert column.tolist() == [MERSCOPE[0], MERSCOPE[2], pd.NA]
+    ad.AnnData(obs=pd.DataFrame({"source_id": column.array}, index=list("abc"))).write_h5ad(tmp_path / "a.h5ad")
+    assert ad.read_h5ad(tmp_path / "a.h5ad").obs["source_id"].tolist() == column.tolist()
+
+    sdata = tissue(mine=shapes([*SQUARES, box(-9, -9, -5, -5)], index=[*MERSCOPE, 8]))
+    params = QUICK | {"flow": {"decoding": "flow", "orphans": True}, "sampling": {"max_samples": 100}}
+    sslcst.tl.segment(sdata, nuclei_key="mine", params=params)
+    obs = sdata.tables["sslcst_table"].obs.set_index("cell_id")["source_id"]
+    assert obs.loc[[1, 2, 3]].tolist() == MERSCOPE
+    assert obs.loc[[cell for cell in obs.index if cell > 3]].isna().all()
 
 
 def test_cells_named_by_text_are_exported(tmp_path):

@@ -22,7 +22,7 @@ FILES = sorted(SRC.rglob("*.py"))
 # Each room may import from its own layer and from those before it. A new room takes its place here.
 LAYERS = [
     {"errors", "_logging"},
-    {"_section", "columns", "names"},
+    {"_arguments", "_section", "columns", "names"},
     {"params"},
     {"core", "metrics"},
     {"scratch"},

@@ -66,7 +66,7 @@ def test_on_given_axes_into_a_file(table: AnnData, tmp_path: Path) -> None:
 
 def test_without_history(table: AnnData) -> None:
     """The error says who writes it, and no empty figure is left behind."""
-    with pytest.raises(KeyMissingError, match="no table 'mine_table'; there is none"):
+    with pytest.raises(KeyMissingError, match="no table 'mine_table'; there are: none"):
         training(SpatialData(), key="mine")
     del table.uns["sslcst"]["history"]
     with pytest.raises(KeyMissingError, match=r"no uns\['sslcst'\]\['history'\]: sslcst\.tl\.segment writes it"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,16 +13,17 @@ import pandas as pd
 from sslcst._logging import logger
 from sslcst.core.counts import owners
 from sslcst.core.threads import check_process
-from sslcst.errors import DataError, KeyMissingError
+from sslcst.errors import DataError, KeyMissingError, did_you_mean
 from sslcst.labels import GivenLabels
 from sslcst.shapes import DrawnShapes, Outlines
-from sslcst.source_ids import add_table, of_labels
+from sslcst.source_ids import add_table, check_free, of_labels
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
     from xarray import DataArray
 
 YX = ("y", "x")
+_SCALES, _FLATTENED = (1e-9, 1e9), 1e4  # of a transformation: bounds, and the most that its axes may differ
 # A grid without an image may have so many squares of pixels; more where this share of them holds points; never more.
 _SQUARE, _SQUARES, _HELD, _MOST_SQUARES = 256, 1000, 0.01, 8_000_000
 # What the readers of spatialdata-io call them, as regular expressions.
@@ -87,7 +88,8 @@ def choose_key(
     listed = ", ".join(map(repr, candidates)) or "none"
     if key is not None:
         if key not in candidates:
-            raise KeyMissingError(f"There is no {kind} {of and of + ' named '}{key!r}; there are: {listed}.")
+            hint = did_you_mean(key, candidates)
+            raise KeyMissingError(f"There is no {kind} {of and of + ' named '}{key!r}; there are: {listed}{hint}.")
         return key
     if len(candidates) == 1:
         return candidates[0]
@@ -124,12 +126,19 @@ def choose_channel(sdata: SpatialData, image_key: str, channel: str | int | None
         return "b"
     return choose_key(
         names,
-        None if channel is None else str(channel),
+        None if channel is None else channel_name(names, channel),
         kind="channel",
         of=f"of image {image_key!r}",
         argument="channel",
         usual=NUCLEAR_CHANNELS,
     )
+
+
+def channel_name(names: Sequence[str], channel: str | int) -> str:
+    """The name of a channel that is told by its name or else by its place, counted from 0, be it as text."""
+    name = str(channel)
+    is_place = name not in names and re.fullmatch("[0-9]{1,6}", name) and int(name) < len(names)
+    return names[int(name)] if is_place else name
 
 
 def choose_points(sdata: SpatialData, points_key: str | None) -> str:
@@ -187,10 +196,12 @@ def affine_matrix(element: Any, coordinate_system: str) -> np.ndarray:
 
 
 def invertible(matrix: np.ndarray, key: str, coordinate_system: str) -> np.ndarray:
-    """An element's affine matrix, if it does not flatten the element to a line or a point; else a `DataError`."""
-    if not abs(np.linalg.det(matrix)) >= 1e-12:
+    """An element's affine matrix, if it is finite, flattens nothing and has a sane scale; else a `DataError`."""
+    sides = np.linalg.svd(matrix[:2, :2], compute_uv=False) if np.isfinite(matrix).all() else np.zeros(2)
+    if not _SCALES[0] <= sides[1] <= sides[0] <= min(_SCALES[1], _FLATTENED * sides[1]):
         raise DataError(
-            f"The transformation of {key!r} to {coordinate_system!r} cannot be inverted: {matrix.tolist()}."
+            f"The transformation of {key!r} to {coordinate_system!r} cannot be inverted, or can hardly be meant: "
+            f"{matrix.tolist()}."
         )
     return matrix
 
@@ -299,12 +310,13 @@ def read_nuclei(sdata: SpatialData, nuclei_key: str, raster: Raster) -> np.ndarr
 
 
 def read_with_ids(sdata: SpatialData, nuclei_key: str, raster: Raster) -> tuple[np.ndarray, pd.Series | None]:
-    """What `read_nuclei` reads, and the original ids by label where these differ."""
+    """What `read_nuclei` reads, and the original ids of what was found by label, where these differ."""
     source = open_nuclei(sdata, nuclei_key, raster)
     labels = source.read(*(slice(0, size) for size in raster.shape))
     found = pd.unique(labels.ravel())
     source.check(found[found > 0])
-    return labels, source.source_ids
+    ids = source.source_ids
+    return labels, None if ids is None else ids[ids.index.isin(found)]
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused
@@ -319,7 +331,7 @@ def raster_over_points(sdata: SpatialData, points_key: str, coordinate_system: s
     from spatialdata.transformations import Affine
 
     points = sdata.points[points_key]
-    matrix = affine_matrix(points, coordinate_system)
+    matrix = invertible(affine_matrix(points, coordinate_system), points_key, coordinate_system)
     low, high, held = np.full(2, np.inf), np.full(2, -np.inf), pd.DataFrame(columns=YX, dtype=float)
     for partition in points[list(YX)].partitions:
         yx = apply_affine(matrix, partition.compute().to_numpy(np.float64))
@@ -369,6 +381,8 @@ def add_labels(
 
     # A copy, since parsing keeps the dict it is given.
     element = Labels2DModel.parse(labels, dims=YX, transformations=dict(raster.transformations))
+    if source_ids is not None:
+        check_free(sdata, name)
     add_element(sdata, "labels", name, element)
     add_table(sdata, name, source_ids)
 
@@ -378,9 +392,9 @@ def labels_on(labels: np.ndarray, own: Raster, other: Raster) -> np.ndarray:
 
     Rows go through in blocks, so that positions need little memory beside the labels.
     """
-    if own.shape == other.shape and np.allclose(own.to_system, other.to_system):
-        return labels
     to_own = np.linalg.inv(own.to_system) @ other.to_system
+    if own.shape == other.shape and np.allclose(to_own, np.eye(3), rtol=0, atol=1e-6):  # in pixels, whatever the unit
+        return labels
     height, width = other.shape
     out = np.zeros(other.shape, labels.dtype)
     for start in range(0, height, 256):

@@ -46,4 +46,4 @@ class ProcessError(SslcstError, RuntimeError):
 
 
 class ClusterError(SslcstError):
-    """The workers of a cluster are lost again and again."""
+    """The workers of a cluster have too little memory, or are lost again and again."""

@@ -69,7 +69,7 @@ class Outlines:
         geometry[circles] = shapely.buffer(geometry[circles], radius[circles], quad_segs=16)
         geometry[_any(useless)] = None
         invalid = ~shapely.is_missing(geometry) & ~shapely.is_valid(geometry)
-        geometry[invalid] = shapely.make_valid(geometry[invalid], method="structure", keep_collapsed=False)
+        geometry[invalid] = shapely.make_valid(geometry[invalid])
 
         pieces, row = shapely.get_parts(geometry, return_index=True)
         polygons, of = shapely.get_parts(pieces, return_index=True)  # of multipolygons within collections

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sslcst._logging import logger
+from sslcst.errors import KeyMissingError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -77,6 +78,13 @@ def add_table(sdata: SpatialData, labels_key: str, source_ids: pd.Series | None)
     table = TableModel.parse(table, region=labels_key, region_key="region", instance_key="cell_id")
     table.obs[COLUMN] = source_ids.array
     sdata.tables[name] = table
+
+
+def check_free(sdata: SpatialData, labels_key: str) -> None:
+    """Raise a `KeyMissingError` where there is something else of the name of the table that `add_table` adds."""
+    name = table_name(labels_key)
+    if name in sdata and not _is_of(sdata.tables.get(name), labels_key):
+        raise KeyMissingError(f"{name!r}, which would hold the original ids, exists: choose another key_added.")
 
 
 def table_name(labels_key: str) -> str:

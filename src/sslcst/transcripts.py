@@ -15,7 +15,7 @@ from scipy import sparse
 
 from sslcst._logging import logger
 from sslcst.columns import as_counts, as_numbers, gene_codes
-from sslcst.elements import YX, Raster, affine_matrix, apply_affine, choose_key
+from sslcst.elements import YX, Raster, affine_matrix, apply_affine, choose_key, invertible
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.params import TranscriptParams
 
@@ -136,7 +136,8 @@ def open_transcripts(
     genes, sizes, digest = _survey(blocks, points_key, params)
     if isinstance(blocks, _Molecules):
         blocks = replace(blocks, starts=tuple(np.cumsum([0, *sizes[:-1]]).tolist()))
-    to_pixel = np.linalg.inv(raster.to_system) @ affine_matrix(points, raster.coordinate_system)
+    to_system = invertible(affine_matrix(points, raster.coordinate_system), points_key, raster.coordinate_system)
+    to_pixel = np.linalg.inv(raster.to_system) @ to_system
     return TranscriptSource(genes, blocks, to_pixel, params, digest)
 
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from sslcst.core.spots import Grid
-from sslcst.errors import ParameterError
+from sslcst.errors import DataError, ParameterError
 from sslcst.params import Params
 
 _BINS_ACROSS = 16  # a nucleus of median diameter
 _BIN_SIZES = (0.01, 2.0)  # in diameters of the median nucleus: finer bins fill the memory, coarser ones show no cells
 _RADII = (0.1, 20.0)
+_LARGEST = 1e6  # a bin, in units of the coordinate system, as parameters and models have it
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,15 @@ def lay_out(
     ------
     ParameterError
         One of their lengths is no length of what belongs to such nuclei.
+    DataError
+        Nuclei are so large that the unit cannot be meant.
     """
     nucleus = diameter * pixel_size
     _check_length("spots.bin_size", params.spots.bin_size, nucleus, _BIN_SIZES)
     _check_length("cells.radius", params.cells.radius, nucleus, _RADII)
     bin_size = params.spots.bin_size or max(1, round(diameter / _BINS_ACROSS)) * pixel_size
+    if bin_size > _LARGEST:
+        raise DataError(f"The median nucleus measures {nucleus:.3g}: choose a coordinate system of larger units.")
     height, width = bin_size / pixel_sides
     grid = Grid(raster_shape, (float(height), float(width)), bin_size)
     return Layout(grid, (params.cells.radius or nucleus) / bin_size)

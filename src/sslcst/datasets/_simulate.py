@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sslcst._arguments import checked
 from sslcst.datasets._expression import (
     Counts,
     Profiles,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _CHUNK = 1024
 
 
+@checked
 def simulate(
     *,
     n_cells: int = 400,

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from spatialdata import SpatialData
 
+from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst.columns import as_counts, as_whole, gene_codes
 from sslcst.errors import DataError, KeyMissingError
@@ -26,6 +27,7 @@ _BIN1 = "geneExp/bin1"
 _USUAL = {"x": ("i4", "u2"), "y": ("i4", "u2"), "count": ("u1", "u2", "u4")}
 
 
+@checked
 def read_gef(
     path: str | os.PathLike[str],
     *,

@@ -15,6 +15,7 @@ import pyarrow as pa
 from pyarrow import csv
 from spatialdata import SpatialData
 
+from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.io._partitions import SCHEMA, spool
@@ -28,6 +29,7 @@ _BLOCK = 8 << 20  # bytes of text
 _LONGEST = 1 << 20  # bytes of a line, and of the header: no more than this is looked at to find an end
 
 
+@checked
 def read_gem(
     path: str | os.PathLike[str],
     *,

@@ -12,6 +12,7 @@ from uuid import NAMESPACE_OID, uuid5
 import numpy as np
 import pandas as pd
 
+from sslcst._arguments import checked
 from sslcst._logging import logger, progress
 from sslcst.core.polygons import polygons
 from sslcst.elements import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def write_geojson(
     sdata: SpatialData,
     path: str | os.PathLike[str],

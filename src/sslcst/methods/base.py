@@ -27,6 +27,12 @@ Ranges = tuple[tuple[int, int], tuple[int, int]]
 Fit = Any  # what a method learns of the whole tissue; its own matter
 
 
+class Model(Protocol):
+    """What a method has learnt that serves other tissues too; its class names the method."""
+
+    method: ClassVar[str]
+
+
 @dataclass(frozen=True)
 class Tissue:
     """What is known of a tissue before a method looks at it. Lengths are in bins.
@@ -293,21 +299,21 @@ class Method(ABC):
     def decide(self, window: Window, fit: Fit) -> np.ndarray:
         """Labels of the bins in view (rows, columns), each with the id of its nucleus; 0 in no cell."""
 
-    def model(self, fit: Fit) -> Any:
-        """What of a fit serves other tissues too; its class names the method as its `method`."""
+    def model(self, fit: Fit) -> Model:
+        """What of a fit serves other tissues too."""
         return fit
 
-    def fit_of(self, model: Any, tissue: Tissue) -> Fit:
+    def fit_of(self, model: Model, tissue: Tissue) -> Fit:
         """The fit of a model to a tissue that it may not have been learnt on; raises `DataError` where it is unfit."""
         return model
 
-    def keep(self, model: Any, folder: Path) -> None:  # noqa: B027 (most methods learn in no time)
+    def keep(self, model: Model, folder: Path) -> None:  # noqa: B027 (most methods learn in no time)
         """Write a model that took long to learn, so that a stopped run need not learn it again."""
 
-    def recall(self, folder: Path) -> Any | None:
+    def recall(self, folder: Path) -> Model | None:
         """What `keep` wrote."""
         return None
 
-    def about(self, model: Any) -> dict[str, Any]:
+    def about(self, model: Model) -> dict[str, Any]:
         """What a table's provenance says of the model, in types that a store holds."""
         return {}

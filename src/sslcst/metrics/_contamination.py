@@ -6,11 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from sslcst._arguments import checked
 from sslcst.errors import DataError, ParameterError
+from sslcst.metrics._overlap import check_ids
 
 _BLOCK = 500  # genes that are paired with all at once
 
 
+@checked
 def exclusive_pairs(
     nuclear: sparse.sparray, *, min_expected: float = 5.0, max_ratio: float = 0.2, max_pairs: int = 10_000
 ) -> NDArray[np.intp]:
@@ -40,7 +43,7 @@ def exclusive_pairs(
     ParameterError
         A parameter is out of its bounds.
     """
-    if not min_expected > 0:
+    if not 0 < min_expected < np.inf:
         raise ParameterError(f"min_expected={min_expected!r}: must be above 0.")
     if not 0 <= max_ratio < 1:
         raise ParameterError(f"max_ratio={max_ratio!r}: must lie in [0, 1).")
@@ -63,6 +66,7 @@ def exclusive_pairs(
     return np.concatenate(pairs)[np.sort(surest)]
 
 
+@checked
 def contamination(counts: sparse.sparray, pairs: NDArray[np.integer]) -> NDArray[np.float64]:
     """Share of exclusive pairs that each cell holds together: the lower, the less it has of its neighbours.
 
@@ -87,7 +91,10 @@ def contamination(counts: sparse.sparray, pairs: NDArray[np.integer]) -> NDArray
     DataError
         A pair names a gene that `counts` lacks.
     """
-    pairs = np.asarray(pairs).reshape(-1, 2)
+    pairs = check_ids("pairs", pairs)
+    if pairs.size and (pairs.ndim != 2 or pairs.shape[1] != 2):
+        raise DataError(f"pairs have shape {pairs.shape}: not (k, 2), the two genes of each.")
+    pairs = pairs.reshape(-1, 2)
     if pairs.max(initial=-1) >= counts.shape[1]:
         raise DataError(f"pairs name gene {pairs.max()}, but counts have {counts.shape[1]} genes.")
     present = _presence(counts)

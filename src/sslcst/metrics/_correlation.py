@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from sslcst._arguments import checked
 from sslcst.errors import DataError, ParameterError
 from sslcst.metrics._matching import checked_pairs, match
 from sslcst.metrics._overlap import check_ids
@@ -34,6 +35,7 @@ class Correlation(NamedTuple):
     pairs: pd.DataFrame
 
 
+@checked
 def correlation(
     owner_a: ArrayLike,
     owner_b: ArrayLike,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sslcst._arguments import checked
 from sslcst.errors import ParameterError
 from sslcst.metrics._overlap import Overlap, ious, overlap, touching
 
@@ -27,6 +28,7 @@ class SplitsMerges(NamedTuple):
     merges: int
 
 
+@checked
 def f1(reference: ArrayLike, labels: ArrayLike, *, threshold: float = 0.5) -> float:
     """F1 score of detection: a reference cell and a segmented cell are the same where their IoU exceeds `threshold`.
 
@@ -57,6 +59,7 @@ def f1(reference: ArrayLike, labels: ArrayLike, *, threshold: float = 0.5) -> fl
     return float(2 * (iou > threshold).sum() / _n_cells(table))
 
 
+@checked
 def average_precision(
     reference: ArrayLike, labels: ArrayLike, *, thresholds: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9)
 ) -> NDArray[np.float64]:
@@ -90,6 +93,7 @@ def average_precision(
     return hits / (_n_cells(table) - hits)
 
 
+@checked
 def splits_merges(reference: ArrayLike, labels: ArrayLike, *, share: float = 0.5) -> SplitsMerges:
     """Count the reference cells that were split, and the segmented cells that merge several of them.
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sslcst._arguments import checked
 from sslcst.metrics._overlap import ious, overlap
 
 
+@checked
 def best_iou(reference: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
     """Best intersection over union of each reference cell with any segmented cell.
 
@@ -32,6 +34,7 @@ def best_iou(reference: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
     return best
 
 
+@checked
 def mean_best_iou(reference: ArrayLike, labels: ArrayLike) -> float:
     """Mean of :func:`best_iou` over all reference cells: the paper's mean IoU.
 

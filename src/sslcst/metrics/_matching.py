@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sslcst._arguments import checked
 from sslcst.errors import ParameterError
 from sslcst.metrics._assignment import assign
 from sslcst.metrics._overlap import overlap
 
 
+@checked
 def match(reference: ArrayLike, labels: ArrayLike) -> NDArray[np.uint64]:
     """Pair reference cells with segmented cells one to one so that the elements shared within pairs are most.
 
@@ -36,6 +38,7 @@ def match(reference: ArrayLike, labels: ArrayLike) -> NDArray[np.uint64]:
     return np.stack([table.reference_ids[1:][row], table.label_ids[1:][column]], axis=1)
 
 
+@checked
 def fraction_right(reference_owner: ArrayLike, owner: ArrayLike, *, pairs: ArrayLike | None = None) -> float:
     """Fraction of transcripts that are given to the right cell, or rightly to none.
 

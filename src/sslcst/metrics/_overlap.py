@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from sslcst._arguments import checked
 from sslcst.errors import DataError
 
 
@@ -29,6 +30,7 @@ class Overlap(NamedTuple):
     pixels: sparse.csr_array
 
 
+@checked
 def overlap(reference: ArrayLike, labels: ArrayLike) -> Overlap:
     """Count the elements (pixels, or transcripts) that each reference cell shares with each segmented cell.
 
@@ -84,6 +86,13 @@ def check_ids(name: str, array: ArrayLike) -> NDArray[np.integer]:
     if np.issubdtype(array.dtype, np.signedinteger) and array.size and array.min() < 0:
         raise DataError(f"{name} holds the negative id {array.min()}: cell ids are positive, 0 = no cell.")
     return array
+
+
+def check_places(name: str, array: ArrayLike) -> NDArray[np.float64]:
+    array = np.asarray(array)
+    if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        raise DataError(f"{name} is of type {array.dtype}, or not finite: places are finite numbers.")
+    return array.astype(np.float64)
 
 
 def _number(ids: NDArray[np.integer]) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:

@@ -8,13 +8,15 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from skimage.segmentation import expand_labels
 
+from sslcst._arguments import checked
 from sslcst.core.counts import count_matrix, owners
 from sslcst.errors import DataError, ParameterError
 from sslcst.metrics._contamination import contamination, exclusive_pairs
-from sslcst.metrics._overlap import check_ids
+from sslcst.metrics._overlap import check_ids, check_places
 from sslcst.metrics._sizes import diameters
 
 
+@checked
 def quality(
     cells: ArrayLike,
     nuclei: ArrayLike,
@@ -72,7 +74,7 @@ def quality(
         cell, no nucleus or no transcript.
     """
     cells, nuclei, gene = check_ids("cells", cells), check_ids("nuclei", nuclei), check_ids("gene", gene)
-    yx = np.asarray(yx, float)
+    yx = check_places("yx", yx)
     count = np.ones(gene.shape, np.int64) if count is None else check_ids("count", count).astype(np.int64)
     _check(cells, nuclei, yx, gene, count, pixel_size, ring)
     ring = float(np.median(diameters(nuclei, pixel_size=pixel_size))) / 4 if ring is None else ring

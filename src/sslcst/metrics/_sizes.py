@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sslcst._arguments import checked
 from sslcst.errors import ParameterError
 from sslcst.metrics._overlap import check_ids
 
 
+@checked
 def n_cells(labels: ArrayLike) -> int:
     """Number of cells, or nuclei, in labels.
 
@@ -29,6 +31,7 @@ def n_cells(labels: ArrayLike) -> int:
     return len(_areas(labels))
 
 
+@checked
 def diameters(labels: ArrayLike, *, pixel_size: float = 1.0) -> NDArray[np.float64]:
     """Equivalent diameter of each cell or nucleus: that of the circle of its area, d = 2 sqrt(A / pi).
 

@@ -20,7 +20,8 @@ from matplotlib.transforms import Affine2D, Transform
 from spatialdata.transformations import get_transformation
 
 from sslcst.core.threads import check_process
-from sslcst.errors import DataError, KeyMissingError, ParameterError
+from sslcst.elements import channel_name, choose_key
+from sslcst.errors import DataError, KeyMissingError, ParameterError, did_you_mean
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -88,17 +89,13 @@ def category_colours(n: int, kept: Sequence[str] | None) -> NDArray[np.float64]:
 
 def pick(elements: Mapping[str, Any], name: str, kind: str) -> Any:
     check_process()
-    if name not in elements:
-        raise KeyMissingError(f"There is no {kind} {name!r}; there is {sorted(elements) or 'none at all'}.")
-    return elements[name]
+    return elements[choose_key(elements, name, kind=kind, argument="key")]
 
 
 def pick_image(sdata: SpatialData, image_key: str | None) -> DataArray | DataTree | None:
     if image_key is not None:
         return pick(sdata.images, image_key, "image")
-    if len(sdata.images) > 1:
-        raise KeyMissingError(f"There are several images: give image_key, one of {sorted(sdata.images)}.")
-    return next(iter(sdata.images.values()), None)
+    return sdata.images[choose_key(sdata.images, None, kind="image", argument="image_key")] if sdata.images else None
 
 
 def check_region(region: Region) -> Region:
@@ -159,10 +156,12 @@ def read_raster(
     columns, rows = (slice(start + (step - 1) // 2, stop, step) for start, stop in zip(low, high, strict=True))
     part = level.isel(x=columns, y=rows)
     if "c" in part.dims:
-        names = part.coords["c"].to_numpy().tolist()
-        if channel is not None and channel not in names:
-            raise KeyMissingError(f"{name} has no channel {channel!r}; it has {names}.")
-        part = part.isel(c=0 if channel is None else names.index(channel))
+        names = [str(each) for each in part.coords["c"].to_numpy()]
+        chosen = names[0] if channel is None else channel_name(names, channel)
+        if chosen not in names:
+            hint = did_you_mean(chosen, names)
+            raise KeyMissingError(f"{name} has no channel {channel!r}; it has {names}{hint}.")
+        part = part.isel(c=names.index(chosen))
     placed = np.array([[step, 0, low[0]], [0, step, low[1]], [0, 0, 1]])
     return Raster(part.to_numpy(), matrix @ placed)
 

@@ -11,6 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
 
+from sslcst._arguments import checked
 from sslcst.elements import Raster as Grid
 from sslcst.elements import labels_on
 from sslcst.errors import KeyMissingError, ParameterError
@@ -44,6 +45,7 @@ _OF_EACH = ("mean best IoU", "counts in cells", "correlation")
 _OF_BOTH = ("average precision at 0.5", "transcripts alike")
 
 
+@checked
 def compare(
     sdata: SpatialData,
     a_key: str,

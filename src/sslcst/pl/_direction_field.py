@@ -11,6 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb, to_rgba
 from matplotlib.lines import Line2D
 
+from sslcst._arguments import checked
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.methods.ssl_cst.sampling import direction_vectors
 from sslcst.pl._canvas import (
@@ -46,6 +47,7 @@ MAX_ARROWS = 50  # along the longer side: more of them cannot be told apart
 SHADE = 0.4  # opacity where a spot surely lies in a cell: the stain shows through
 
 
+@checked
 def direction_field(
     sdata: SpatialData,
     *,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sslcst._arguments import checked
 from sslcst.pl._canvas import (
     NUCLEI,
     REFERENCE,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def nuclei(
     sdata: SpatialData,
     *,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib import pyplot as plt
 
+from sslcst._arguments import checked
 from sslcst.errors import KeyMissingError, ParameterError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _COLOURS = ("#e69f00", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000")
 _STROKES = ("-", "--", "-.", ":")
 
 
+@checked
 def quality(
     frames: Mapping[str, pd.DataFrame],
     *,

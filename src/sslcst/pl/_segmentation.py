@@ -14,6 +14,7 @@ from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from sslcst._arguments import checked
 from sslcst.errors import KeyMissingError
 from sslcst.pl._canvas import (
     CELLS,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 MAX_DOTS = 200_000
 
 
+@checked
 def segmentation(
     sdata: SpatialData,
     *,

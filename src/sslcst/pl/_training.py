@@ -11,6 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from spatialdata import SpatialData
 
+from sslcst._arguments import checked
 from sslcst.errors import KeyMissingError
 from sslcst.pl._canvas import pick
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 FIRST, SECOND = "#0072b2", "#d55e00"
 
 
+@checked
 def training(
     data: SpatialData | AnnData,
     *,

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
+from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst.core.alignment import Alignment, coarse_counts, coarse_mean, coarse_step, coarse_sum, find_alignment
 from sslcst.core.geometry import centroids
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _SAMPLE = 2048  # pixels along the sides of the sample that tells the size of nuclei; rows that are read at once
 
 
+@checked
 def check_alignment(
     sdata: SpatialData,
     *,
@@ -120,6 +122,7 @@ def check_alignment(
     return placement
 
 
+@checked
 def align(
     sdata: SpatialData,
     *,

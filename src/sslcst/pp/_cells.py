@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
+from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst.elements import (
     YX,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def import_cells(
     sdata: SpatialData,
     cells_key: str,
@@ -107,12 +109,13 @@ def import_cells(
     else:
         raster = raster_of(sdata, image_key, coordinate_system)
     labels = _label_pixels(raster, yx, owner, reach)
-    unseen = names[~names.index.isin(pd.unique(labels.ravel()))].tolist()
+    seen = names.index.isin(pd.unique(labels.ravel()))
+    unseen, names = names[~seen].tolist(), names[seen]
     if unseen:
         logger.warning(
             "%d of %d cells in %r have no pixel (%s): off the image, or among the transcripts of others.",
             len(unseen),
-            len(names),
+            len(seen),
             cells_key,
             ", ".join(map(repr, unseen[:5])) + (", ..." if len(unseen) > 5 else ""),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst._section import check_seed
 from sslcst.elements import add_labels, choose_image, choose_key, raster_of, read_channel, read_nuclei
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def erode_nuclei(
     sdata: SpatialData,
     *,

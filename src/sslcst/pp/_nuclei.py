@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst.core.nuclei import choose_method
 from sslcst.core.nuclei import segment_nuclei as segment_array
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _PIXELS_ACROSS = 16  # a nucleus, where shapes are drawn and no image gives the pixels
 
 
+@checked
 def segment_nuclei(
     sdata: SpatialData,
     *,
@@ -120,6 +122,7 @@ def _at_scale(sdata: SpatialData, image_key: str, scale: str) -> SpatialData:
     return SpatialData(images={image_key: next(iter(levels[scale].data_vars.values()))})
 
 
+@checked
 def import_nuclei(
     sdata: SpatialData,
     nuclei_key: str,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst.elements import choose_key, choose_points
 from sslcst.errors import DataError, KeyMissingError
@@ -39,6 +40,7 @@ class Owners(NamedTuple):
     names: pd.Series
 
 
+@checked
 def read_owners(
     sdata: SpatialData,
     *,

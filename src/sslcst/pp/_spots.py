@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst.core.geometry import Regions
 from sslcst.core.layout import Layout, lay_out
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def bin_spots(
     sdata: SpatialData,
     *,

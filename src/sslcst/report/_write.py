@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sslcst._arguments import checked
 from sslcst._logging import logger, progress
 from sslcst.errors import StoreError
 from sslcst.report._page import page
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def write_report(
     sdata: SpatialData, path: str | os.PathLike[str], *, key: str = "sslcst", image_key: str | None = None
 ) -> None:

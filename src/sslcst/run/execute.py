@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
+from time import monotonic, sleep
 from typing import Any, TypeVar
 
 import dask
@@ -24,6 +26,8 @@ T = TypeVar("T")
 # While one thread of a process computes, another reads the next tile: torch and numba use all cores themselves.
 computing = threading.Lock()
 _TRIES = 3
+_PATIENCE = 60.0  # seconds in which workers that stand still may find memory
+_PACKAGES_BYTES = 2**30  # of a worker: what it imports takes 0.7 GiB, and dask pauses it at 80 % of its limit
 
 
 def active_client() -> Any | None:
@@ -47,6 +51,38 @@ def with_real_paths(array: Any) -> Any:
         if isinstance(value, zarr.Array) and isinstance(value.store, LocalStore) and not value.store.root.is_absolute()
     }
     return da.Array(dict(array.dask) | real, array.name, array.chunks, meta=array) if real else array
+
+
+def check_workers(tile_bytes: float = 0.0) -> None:
+    """See that the workers of the active client, if there is one, have memory for a run.
+
+    Parameters
+    ----------
+    tile_bytes
+        What a tile takes, about; a worker that may lack that is but warned of.
+
+    Raises
+    ------
+    ClusterError
+        The packages alone do not fit into one of the workers.
+    """
+    client = active_client()
+    if client is None:
+        return
+    given = min((worker["memory_limit"] or inf for worker in _workers(client)), default=inf)
+    if given < _PACKAGES_BYTES:
+        raise ClusterError(
+            f"A worker of the cluster has {given / 2**30:.2f} GiB of memory; the packages alone need "
+            f"{_PACKAGES_BYTES / 2**30:.0f} GiB, and a tile more (sslcst.tl.plan tells how much): make the cluster "
+            "with a larger memory_limit, and fewer workers."
+        )
+    if given < _PACKAGES_BYTES + tile_bytes:
+        logger.warning(
+            "A worker of the cluster has %.1f GiB of memory, and may need %.1f: should it stand still or be ended, set "
+            "tiles.size smaller, for the same cells, or make the cluster with a larger memory_limit.",
+            given / 2**30,
+            (_PACKAGES_BYTES + tile_bytes) / 2**30,
+        )
 
 
 def run(stage: str, task: Callable[[Any, T], Any], job: Any, items: Sequence[T], *, unit: str = "tile") -> list[Any]:
@@ -92,12 +128,13 @@ def _on_cluster(client: Any, task: Callable[[Any, T], Any], job: Any, items: Seq
     results: dict[int, Any] = {}
     lost: Exception | None = None
     for _ in range(_TRIES):
+        _wait(client, lambda: any(worker["status"] == "running" for worker in _workers(client)))
         [shared] = client.scatter([job], broadcast=True, hash=False)
         left = [i for i in range(len(items)) if i not in results]
         futures = client.map(_on_worker, [items[i] for i in left], task=task, job=shared, pure=False)
         place = dict(zip(futures, left, strict=True))
         try:
-            for done in as_completed(futures):
+            for done in _finished(client, as_completed(futures)):
                 results[place[done]] = done.result()  # raises what the task raised
                 bar.update()
             return [results[i] for i in range(len(items))]
@@ -110,6 +147,38 @@ def _on_cluster(client: Any, task: Callable[[Any, T], Any], job: Any, items: Seq
         f"The cluster lost workers {_TRIES} times in one stage ({lost}). Have they enough memory? Set tiles.size "
         "smaller, or give them more and call again with the same arguments: then the run goes on where it was."
     ) from lost
+
+
+def _finished(client: Any, left: Any) -> Iterator[Any]:
+    """Futures as they are done."""
+    while not left.is_empty():
+        _wait(client, left.has_ready)
+        yield next(left)
+
+
+def _wait(client: Any, ready: Callable[[], bool]) -> None:
+    """Wait for something, for as long as a worker can go on, or the first is yet to come."""
+    since = monotonic()
+    while not ready():
+        sleep(0.02)
+        if monotonic() - since < _PATIENCE:
+            continue
+        if (workers := _workers(client)) and all(map(_stands_still, workers)):
+            raise ClusterError(
+                f"All workers of the cluster have stood still for {_PATIENCE:.0f} s: dask paused them for lack of "
+                "memory. Set tiles.size smaller, or make the cluster with a larger memory_limit, and call again with "
+                "the same arguments: then the run goes on where it was."
+            )
+        since = monotonic()
+
+
+def _workers(client: Any) -> list[dict[str, Any]]:
+    """What the scheduler knows of its workers."""
+    return list(client.scheduler_info(n_workers=-1)["workers"].values())
+
+
+def _stands_still(worker: dict[str, Any]) -> bool:
+    return worker["status"] == "paused" and not worker["metrics"]["task_counts"].get("executing")
 
 
 def _on_worker(item: T, *, task: Callable[[Any, T], Any], job: Any) -> Any:

@@ -16,12 +16,14 @@ from sslcst.errors import DataError
 from sslcst.methods.base import Fit, Method, Tissue
 from sslcst.params import Params
 from sslcst.run import results
+from sslcst.run.estimate import bins_seen, tile_bytes
+from sslcst.run.execute import check_workers
 from sslcst.run.scratch import Scratch
 from sslcst.run.stages import alignment, nuclei
 from sslcst.run.stages.cells import find_cells
 from sslcst.run.stages.passes import learn, predict
 from sslcst.run.stages.spots import find_spots
-from sslcst.run.stages.transcripts import bucket, fill
+from sslcst.run.stages.transcripts import bucket, count, fill
 from sslcst.run.tiling import Tile, cut
 from sslcst.run.workspace import NUCLEI, Workspace, is_done
 from sslcst.transcripts import TranscriptSource
@@ -105,6 +107,9 @@ def run(
     genes = np.asarray(given.transcripts.genes)
     workspace = Workspace(scratch, layout.grid, params.tiles.block, len(genes), given.image)
     fill(given.transcripts, layout.grid, scratch, params.tiles)
+    seen = bins_seen(params.tiles.size, layout.grid.whole_shape)
+    share = min(seen / np.prod(layout.grid.whole_shape), 1)
+    check_workers(tile_bytes(seen, count(scratch) * share))
     with progress("alignment"):
         found = alignment.check(workspace, regions, pixel_size=raster.pixel_size)
     if found.misaligned:
@@ -157,6 +162,8 @@ def elements(
         held = 100 * cells.counts.sum() / tissue.gene_total.sum()
         logger.info("%d cells hold %.1f%% of the transcripts on the raster.", len(cells), held)
         source_ids = None if given.nuclei is None else given.nuclei.source_ids
+        if source_ids is not None:  # cells without a nucleus may have the number of one that was left out
+            source_ids = source_ids[source_ids.index.isin(tissue.regions.ids)]
         table = results.as_table(cells, raster, given.transcripts.genes, names["cells"], source_ids)
         table.uns["sslcst"] = dict(about) | {
             "bin_size": tissue.grid.bin_size,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst.core.measure import measure
 from sslcst.elements import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def aggregate(
     sdata: SpatialData,
     *,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sslcst._arguments import checked
 from sslcst.core.counts import owners
 from sslcst.elements import (
     apply_affine,
@@ -99,6 +100,7 @@ class Comparison:
         return pd.DataFrame.from_dict(values, orient="index", columns=[self.a, self.b])
 
 
+@checked
 def compare(
     sdata: SpatialData,
     a_key: str,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sslcst._arguments import checked
 from sslcst.core.geometry import Regions
 from sslcst.core.layout import lay_out
 from sslcst.core.spots import Grid, inside_raster
@@ -15,6 +16,7 @@ from sslcst.device import choose_device
 from sslcst.errors import DataError
 from sslcst.methods import DEFAULT, choose_method
 from sslcst.params import Params
+from sslcst.run.estimate import bins_seen, occupied, tile_bytes
 from sslcst.run.stages.nuclei import glance
 from sslcst.run.tiling import cut, squares
 from sslcst.tl._sources import Sources, choose_sources
@@ -26,11 +28,8 @@ if TYPE_CHECKING:
 
 # Rounded from what benchmarks/chip.py gave.
 _BASE_BYTES = 1.5 * 2**30  # the packages, and the training
-_BYTES_PER_BIN = 300  # of a tile and what it sees around
-_BYTES_PER_SPOT = 1_200  # two tiles are at work, one being read
 _TABLE_BYTES_PER_TRANSCRIPT = 16  # of the whole chip: cells by genes, while they are joined
 _DISK_BYTES = {"transcript": 45, "spot": 150, "bin": 8}  # beside the store
-_AROUND = 128  # bins, about, that a tile sees around
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,7 @@ class Plan:
         )
 
 
+@checked
 def plan(
     sdata: SpatialData,
     *,
@@ -133,10 +133,10 @@ def plan(
     in_tile = _count(sources, grid, side)
     full = [tile for tile, n in zip(tiles, in_tile, strict=True) if n]
     n_bins, n, largest = int(np.prod(grid.whole_shape)), int(in_tile.sum()), int(in_tile.max())
-    seen = min(side + 2 * _AROUND, max(grid.whole_shape)) ** 2
-    n_spots = _occupied(n, n_bins)
+    seen = bins_seen(side, grid.whole_shape)
+    n_spots = occupied(n, n_bins)
+    memory = _BASE_BYTES + tile_bytes(seen, min(largest * seen / side**2, n)) + _TABLE_BYTES_PER_TRANSCRIPT * n
     disk = _DISK_BYTES["transcript"] * n + _DISK_BYTES["spot"] * n_spots + _DISK_BYTES["bin"] * n_bins
-    tile_bytes = _BYTES_PER_BIN * seen + _BYTES_PER_SPOT * _occupied(min(largest * seen / side**2, n), seen)
     return Plan(
         bins=grid.whole_shape,
         bin_size=grid.bin_size,
@@ -144,7 +144,7 @@ def plan(
         skipped=tuple(tile.name for tile in tiles if tile not in full),
         n_transcripts=n,
         largest=largest,
-        memory=(_BASE_BYTES + tile_bytes + _TABLE_BYTES_PER_TRANSCRIPT * n) / 2**30,
+        memory=memory / 2**30,
         disk=disk / 2**30,
     )
 
@@ -174,8 +174,3 @@ def _count(sources: Sources, grid: Grid, side: int) -> np.ndarray:
     if not counts.any():
         raise DataError("None of the transcripts lies on the image: do both lie in the same coordinate system?")
     return counts
-
-
-def _occupied(n: float, n_bins: float) -> float:
-    """Bins that hold one of n transcripts strewn at random."""
-    return n_bins * -np.expm1(-n / n_bins)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sslcst._arguments import checked
 from sslcst.device import choose_device
 from sslcst.elements import add_element
 from sslcst.methods import choose_method
@@ -17,10 +18,13 @@ from sslcst.tl._steps import open_window, prediction_key, raster_of_spots, spots
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
+    from sslcst.methods.base import Model
 
+
+@checked
 def predict(
     sdata: SpatialData,
-    model: Any,
+    model: Model,
     *,
     spots_key: str = "sslcst_spots",
     params: Params | Mapping[str, Any] | None = None,

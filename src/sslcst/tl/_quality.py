@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sslcst._arguments import checked
 from sslcst.elements import (
     choose_coordinate_system,
     choose_key,
@@ -11,8 +12,10 @@ from sslcst.elements import (
     labels_on,
     raster_of,
     read_nuclei,
+    read_with_ids,
 )
 from sslcst.metrics import quality as quality_of_arrays
+from sslcst.source_ids import of_cells
 from sslcst.transcripts import read_transcripts
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def quality(
     sdata: SpatialData,
     *,
@@ -53,7 +57,7 @@ def quality(
     Returns
     -------
     One row for each cell, the index is its id: ``n_counts``, ``n_genes``, ``share``, ``diameter``, ``contamination``
-    and ``density_ratio``, each defined in `sslcst.metrics.quality`.
+    and ``density_ratio``, each defined in `sslcst.metrics.quality`; and ``source_id`` as in `sslcst.tl.aggregate`.
 
     Raises
     ------
@@ -74,10 +78,10 @@ def quality(
     points_key = choose_points(sdata, points_key)
     coordinate_system = choose_coordinate_system(sdata, [cells_key, nuclei_key, points_key], coordinate_system)
     raster, own = (raster_of(sdata, key, coordinate_system) for key in (cells_key, nuclei_key))
-    cells = read_nuclei(sdata, cells_key, raster)
+    cells, source_ids = read_with_ids(sdata, cells_key, raster)
     nuclei = labels_on(read_nuclei(sdata, nuclei_key, own), own, raster)
     transcripts = read_transcripts(sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster)
-    return quality_of_arrays(
+    frame = quality_of_arrays(
         cells,
         nuclei,
         transcripts.yx,
@@ -86,3 +90,6 @@ def quality(
         pixel_size=raster.pixel_size,
         ring=ring,
     )
+    if source_ids is not None:
+        frame["source_id"] = of_cells(source_ids, frame.index).array
+    return frame

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from sslcst import __version__
+from sslcst._arguments import checked
 from sslcst._logging import collect_stages, logger, progress
 from sslcst._section import check_seed
 from sslcst.device import choose_device
@@ -35,12 +36,13 @@ from sslcst.tl._sources import Sources, choose_sources
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    from sslcst.methods.base import Method
+    from sslcst.methods.base import Method, Model
 
 _KINDS = {"nuclei": "labels", "cells": "labels", "boundaries": "shapes", "transcripts": "points", "table": "tables"}
 _PACKAGES = ("spatialdata", "torch", "numpy", "scipy", "scikit-image")
 
 
+@checked
 def segment(
     sdata: SpatialData,
     *,
@@ -53,7 +55,7 @@ def segment(
     coordinate_system: str | None = None,
     method: str | type[Method] = DEFAULT,
     params: Params | Mapping[str, Any] | None = None,
-    model: Any | None = None,
+    model: Model | None = None,
     device: str | None = None,
     seed: int = 0,
     key_added: str = "sslcst",
@@ -135,7 +137,7 @@ def segment(
     TrainingError
         The loss is not finite.
     ClusterError
-        The workers of the active client were lost again and again.
+        The workers of the active client have too little memory, or were lost again and again.
 
     See Also
     --------
@@ -148,6 +150,7 @@ def segment(
     params, chosen = choose_method(method, params, seed=seed, device=device, progress=progress)
     results = _results(key_added, shapes=shapes, assign_points=assign_points)
     store = real_store(sdata)
+    check_workers()
     keys = {
         "image_key": image_key,
         "channel": channel,
@@ -240,7 +243,7 @@ def _run(
     sources: Sources,
     params: Params,
     method: Method,
-    model: Any | None,
+    model: Model | None,
     scratch: Scratch,
     results: Mapping[str, str],
     about: Mapping[str, Any],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sslcst._arguments import checked
 from sslcst._logging import logger, progress
 from sslcst.core.cells import to_pixels
 from sslcst.elements import add_labels
@@ -19,10 +20,13 @@ from sslcst.tl._steps import open_window, raster_of_spots, spots_table
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
+    from sslcst.methods.base import Model
 
+
+@checked
 def track(
     sdata: SpatialData,
-    model: Any,
+    model: Model,
     *,
     spots_key: str = "sslcst_spots",
     params: Params | Mapping[str, Any] | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sslcst._arguments import checked
 from sslcst._logging import progress
 from sslcst._section import check_seed
 from sslcst.device import choose_device
@@ -16,9 +17,10 @@ from sslcst.tl._steps import open_window
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    from sslcst.methods.base import Method
+    from sslcst.methods.base import Method, Model
 
 
+@checked
 def train(
     sdata: SpatialData,
     *,
@@ -29,7 +31,7 @@ def train(
     params: Params | Mapping[str, Any] | None = None,
     device: str | None = None,
     seed: int = 0,
-) -> Any:
+) -> Model:
     """Learn what a method needs to know of a tissue: levels of density, or a trained encoder (paper: Algorithm 2).
 
     Parameters

@@ -12,6 +12,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sslcst._arguments import checked
 from sslcst.errors import DataError, StoreError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _FORMAT = 3
 _MOST = {"card": 1 << 26, "header": 1 << 20}  # bytes: a million genes, and far more weights than any encoder has
 
 
+@checked
 def write_model(model: Model, path: str | Path) -> None:
     """Write a model, to be used on other chips.
 
@@ -59,6 +61,7 @@ def write_model(model: Model, path: str | Path) -> None:
         raise StoreError(f"{weights} could not be written: {error}.") from error
 
 
+@checked
 def read_model(path: str | Path) -> Model:
     """Read a model that `write_model` wrote.
 

@@ -117,3 +117,8 @@ def transcripts_in(ranges: Ranges, grid: Grid, scratch: Scratch, side: int) -> B
         records["count"],
         records["transcript"],
     )
+
+
+def count(scratch: Scratch) -> int:
+    """Transcripts that lie on the raster."""
+    return sum(file.stat().st_size for file in (scratch.folder / "transcripts").glob("*.bin")) // _RECORD.itemsize
