@@ -12,7 +12,7 @@ from uuid import uuid4
 from sslcst import __version__
 from sslcst._arguments import checked
 from sslcst._logging import collect_stages, logger, progress
-from sslcst._section import check_seed
+from sslcst._section import check, check_seed
 from sslcst.device import choose_device
 from sslcst.errors import ClusterError, SslcstError, StoreError
 from sslcst.fingerprint import fingerprint, recorded
@@ -20,6 +20,7 @@ from sslcst.methods import DEFAULT, choose_method
 from sslcst.names import check_name
 from sslcst.params import Params
 from sslcst.places import real_store, temporary_folder
+from sslcst.run.execute import check_workers
 from sslcst.run.pipeline import elements, run
 from sslcst.run.scratch import Scratch
 from sslcst.store import (
@@ -148,6 +149,8 @@ def segment(
     seed = int(seed)  # those of numpy are written in another way
     device = choose_device(device)
     params, chosen = choose_method(method, params, seed=seed, device=device, progress=progress)
+    if model is not None:
+        check(model.method == chosen.name, "method", chosen.name, f"the model is of method {model.method!r}")
     results = _results(key_added, shapes=shapes, assign_points=assign_points)
     store = real_store(sdata)
     check_workers()
