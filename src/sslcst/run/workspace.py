@@ -127,7 +127,7 @@ class Workspace:
         for block, ranges in self.blocks(tile.ranges):
             if of_spots:
                 chosen = np.flatnonzero(spots.within(ranges))
-                for key, values in of_spots.items() if len(chosen) else ():
+                for key, values in of_spots.items():
                     files.append(f"{key}/{block}.npz")
                     self.scratch.save(files[-1], {"values": values[chosen]})
             inner = tuple(slice(a - start, b - start) for (a, b), (start, _) in zip(ranges, tile.ranges, strict=True))
