@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import sparse
+from skimage.measure import label
 
 from sslcst.core.cells import Occupancy, fill_holes, keep_attached, to_pixels
 from sslcst.core.spots import Grid, Spots
@@ -185,12 +186,8 @@ def test_pixels_take_their_bins_cell_and_nuclei_stay_as_they_are() -> None:
     nuclei = np.zeros((4, 5), np.uint32)
     nuclei[1, 1:3] = 9
     cells = np.array([[3, 0, 4], [0, 9, 0]], np.uint32)
-    assert to_pixels(cells, grid, nuclei).tolist() == [
-        [3, 3, 0, 0, 4],
-        [3, 9, 9, 0, 4],
-        [0, 0, 9, 9, 0],
-        [0, 0, 9, 9, 0],
-    ]
+    assert grid.to_raster(cells).tolist() == [[3, 3, 0, 0, 4]] * 2 + [[0, 0, 9, 9, 0]] * 2
+    assert to_pixels(cells, grid, nuclei)[nuclei > 0].tolist() == [9, 9]
     assert to_pixels(cells, grid, nuclei).dtype == np.uint32
 
 
@@ -202,6 +199,33 @@ def test_every_nucleus_lies_in_its_cell(seed: int, step: float) -> None:
     nuclei = rng.integers(0, 4, (12, 13)).astype(np.uint32)
     pixels = to_pixels(rng.integers(0, 4, grid.shape).astype(np.uint32), grid, nuclei)
     assert np.array_equal(pixels[nuclei > 0], nuclei[nuclei > 0])
+
+
+def test_boundaries_are_no_stairs_of_bins() -> None:
+    """A disc of wide bins is closer to the disc on the pixels than its bins are; in one piece, of much the same size."""
+    y, x = np.indices((120, 120)) + 0.5
+    disc = (np.hypot(y - 60.3, x - 58.9) < 41).astype(np.uint32)
+    grid = Grid(disc.shape, (6.0, 6.0), 6.0)
+    nuclei = np.zeros_like(disc)
+    bins = grid.from_raster(disc)
+    smooth = to_pixels(bins, grid, nuclei)
+    stairs = grid.to_raster(bins)
+    assert (smooth != disc).sum() < 0.8 * (stairs != disc).sum()
+    assert smooth.sum() == pytest.approx(disc.sum(), rel=0.02)
+
+
+@given(seed=SEEDS, step=st.sampled_from([2.0, 3.0, 4.5]))
+@settings(max_examples=20)
+def test_cells_stay_in_one_piece_when_they_are_smoothed(seed: int, step: float) -> None:
+    rng = np.random.default_rng(seed)
+    grid = Grid((60, 66), (step, step), step)
+    nuclei = np.zeros(grid.shape, np.uint32)
+    for number in range(1, 4):
+        nuclei[tuple(rng.integers(0, grid.shape))] = number
+    cells = keep_attached(np.where(nuclei > 0, nuclei, rng.integers(0, 4, grid.shape)), nuclei)
+    pixels = to_pixels(cells, grid, np.zeros((60, 66), np.uint32))
+    for number in np.unique(pixels[pixels > 0]):
+        assert label(pixels == number, connectivity=1).max() == 1
 
 
 def test_spacing_is_that_of_the_spots_in_nuclei() -> None:

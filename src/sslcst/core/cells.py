@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from scipy import ndimage
 from skimage.measure import label
@@ -11,6 +12,7 @@ from skimage.measure import label
 from sslcst.core.spots import Grid
 
 _FOUR = ((0, 1), (1, 0))
+_SMOOTH = 0.6  # bins; standard deviation of the weights by which boundaries are smoothed
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,10 @@ def fill_holes(cells: np.ndarray) -> np.ndarray:
 
 
 def to_pixels(cells: np.ndarray, grid: Grid, nuclei: np.ndarray) -> np.ndarray:
-    """Cells on the raster of the nuclei: each pixel takes its bin's cell, and a nucleus' pixels always its own.
+    """Cells on the raster of the nuclei; a nucleus' pixels are always its own.
+
+    Where bins are wider than pixels, a pixel takes the label that weighs most among its bin and the eight around, so
+    that boundaries are smooth instead of stairs of bins.
 
     Parameters
     ----------
@@ -72,4 +77,43 @@ def to_pixels(cells: np.ndarray, grid: Grid, nuclei: np.ndarray) -> np.ndarray:
     nuclei
         Labels on the pixels in view (y, x), of the same ids.
     """
-    return np.where(nuclei > 0, nuclei, grid.to_raster(cells)).astype(np.uint32)
+    labels = grid.to_raster(cells)
+    if max(grid.step) > 1:
+        (rows, below), (columns, right) = (_weights(axis) for axis in grid.pixel_places())
+        labels = _smoothed(labels, np.pad(cells, 1), rows, columns, below, right)
+    return np.where(nuclei > 0, nuclei, labels).astype(np.uint32)
+
+
+def _weights(place: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Of pixels along an axis, their bin, and the weights of the bin before, itself and the one behind (n, 3)."""
+    bins, offset = place
+    return bins, np.exp(-0.5 * ((np.arange(-1, 2) - offset[:, None]) / _SMOOTH) ** 2)
+
+
+@numba.njit(cache=True)
+def _smoothed(labels, cells, rows, columns, below, right):  # pragma: no cover (compiled)
+    """`cells` are padded by one bin; of labels that weigh the same, the one of the pixel's own bin stays."""
+    out = labels.copy()
+    found, weight = np.zeros(9, cells.dtype), np.zeros(9)
+    for y in range(len(rows)):
+        for x in range(len(columns)):
+            row, column = rows[y] + 1, columns[x] + 1
+            own = cells[row, column]
+            n = 1
+            found[0], weight[0] = own, 0.0
+            for i in range(3):
+                for j in range(3):
+                    label = cells[row + i - 1, column + j - 1]
+                    k = 0
+                    while k < n and found[k] != label:
+                        k += 1
+                    if k == n:
+                        found[n], weight[n] = label, 0.0
+                        n += 1
+                    weight[k] += below[y, i] * right[x, j]
+            best = 0
+            for k in range(1, n):
+                if weight[k] > weight[best] + 1e-12:
+                    best = k
+            out[y, x] = found[best]
+    return out

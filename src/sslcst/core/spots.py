@@ -103,13 +103,19 @@ class Grid:
 
     def to_raster(self, values: np.ndarray) -> np.ndarray:
         """Each of the pixels in view (`pixels`) gets the value of the bin that holds its middle."""
-        rows, columns = (
-            np.clip(_bin_of_pixel(size, step)[pixels], start, stop - 1) - start
-            for (start, stop), step, size, pixels in zip(
-                self.ranges, self.step, self.raster_shape, self.pixels(), strict=True
-            )
-        )
+        (rows, _), (columns, _) = self.pixel_places()
         return values[np.ix_(rows, columns)]
+
+    def pixel_places(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Along y and x, the bin in view of each pixel in view, and where from its middle the pixel's lies, in bins."""
+        places = []
+        for (start, stop), step, size, pixels in zip(
+            self.ranges, self.step, self.raster_shape, self.pixels(), strict=True
+        ):
+            bins = np.clip(_bin_of_pixel(size, step)[pixels], start, stop - 1)
+            middle = (np.arange(pixels.start, pixels.stop) + 0.5) / step
+            places.append((bins - start, middle - (bins + 0.5)))
+        return places
 
 
 def _n_bins(size: int, step: float) -> int:
