@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from sslcst._logging import logger
 from sslcst.core.counts import owners
 from sslcst.core.threads import check_process
 from sslcst.errors import DataError, KeyMissingError, did_you_mean
-from sslcst.labels import GivenLabels
+from sslcst.labels import GivenLabels, NucleusSource
 from sslcst.shapes import DrawnShapes, Outlines
 from sslcst.source_ids import add_table, check_free, of_labels
 
@@ -260,26 +260,6 @@ def channel_of(sdata: SpatialData, image_key: str, channel: str | int | None) ->
 def read_channel(sdata: SpatialData, image_key: str, channel: str | int | None) -> np.ndarray:
     """One channel (y, x) of an image; raises what `channel_of` does."""
     return channel_of(sdata, image_key, channel).to_numpy()
-
-
-class NucleusSource(Protocol):
-    """Nuclei that are there already, read by parts.
-
-    Attributes
-    ----------
-    source_ids
-        Their original ids by their labels, where these differ.
-    """
-
-    source_ids: pd.Series | None
-
-    def read(self, rows: slice, columns: slice) -> np.ndarray:
-        """The labels of some pixels, uint32 (y, x)."""
-        ...
-
-    def check(self, found: np.ndarray) -> None:
-        """Say what is not among the labels that were found once all was read; raise `DataError` where none was."""
-        ...
 
 
 def open_nuclei(sdata: SpatialData, nuclei_key: str, raster: Raster) -> NucleusSource:

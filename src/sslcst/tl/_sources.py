@@ -9,7 +9,6 @@ import pandas as pd
 
 from sslcst.core.nuclei import choose_method
 from sslcst.elements import (
-    NucleusSource,
     Raster,
     channel_of,
     choose_coordinate_system,
@@ -19,6 +18,7 @@ from sslcst.elements import (
     open_nuclei,
     raster_of,
 )
+from sslcst.labels import NucleusSource
 from sslcst.params import Params
 from sslcst.places import check_there
 from sslcst.pp._nuclei import raster_of_nuclei
