@@ -15,7 +15,7 @@ import numpy as np
 
 from sslcst import __version__
 from sslcst._arguments import checked
-from sslcst._logging import collect_stages, expect, logger, progress
+from sslcst._logging import collect_stages, logger, progress
 from sslcst._section import check_seed
 from sslcst.core.fit import fit
 from sslcst.core.geometry import Regions
@@ -57,7 +57,7 @@ from sslcst.tiles.results import (
 )
 from sslcst.tiles.survey import Surveyed, choose_lessons, survey_chip
 from sslcst.tl._aggregate import as_table
-from sslcst.tl._plan import bins_seen, stage_seconds, tile_bytes
+from sslcst.tl._plan import bins_seen, tile_bytes
 from sslcst.tl._sources import Sources, choose_sources
 from sslcst.tl._train import show_epoch
 
@@ -285,7 +285,6 @@ def _run(
     n_transcripts = count_transcripts(chip.grid, scratch, params.tiles.block)
     n_bins, seen = int(np.prod(chip.grid.whole_shape)), bins_seen(params.tiles.size, chip.grid.whole_shape)
     check_workers(tile_bytes(seen, n_transcripts * min(seen / n_bins, 1)))
-    expect(stage_seconds(n_bins, n_transcripts, params))
     _log_tiles(chip, tiles)
     with progress("alignment"):
         alignment = check_alignment(chip, pixel_size=raster.pixel_size)
