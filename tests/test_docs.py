@@ -181,3 +181,13 @@ def test_citation_is_of_this_version() -> None:
     cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert re.search(r"^version: (.+)$", cited, re.MULTILINE)[1] == project["version"]
     assert re.search(r"^license: (.+)$", cited, re.MULTILINE)[1] == project["license"]
+
+
+def test_tables_are_copied_before_scanpy_changes_them() -> None:
+    """It works in place: whoever follows a page must not lose the counts of the object."""
+    files = [*PAGES, *sorted((ROOT / "tutorials").glob("*.ipynb")), *sorted((ROOT / "src").rglob("*.py"))]
+    taken = re.compile(r"\w+ = \w+(?:\.tables)?\[\\?[\"'][^\"']*_table\\?[\"']\](?:\\n|\s|$)", re.MULTILINE)
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        if "normalize_total" in text or "adata" in text:
+            assert not taken.findall(text), f"{file}: `.copy()` is missing"

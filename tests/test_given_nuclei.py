@@ -320,9 +320,11 @@ def test_shapes_changed_in_memory_beside_a_store(column, tmp_path):
     assert sdata.tables["sslcst_table"].obs["source_id"].tolist() == ["fov_1", "fov_2", "fov_3"]
 
 
-def test_ids_that_were_imported_are_kept_by_all_that_follows():
+def test_ids_that_were_imported_are_kept_by_all_that_follows(tmp_path):
     sdata = tissue(mine=shapes(SQUARES, index=list("cab")))
     import_nuclei(sdata, "mine")
+    sdata.write(tmp_path / "a.zarr")
+    sdata = sd.read_zarr(tmp_path / "a.zarr")
     sslcst.tl.segment(sdata, nuclei_key="sslcst_nuclei", params=QUICK, key_added="whole")
     assert sdata.tables["whole_table"].obs["source_id"].tolist() == list("cab")
     sslcst.pp.erode_nuclei(sdata)
@@ -340,6 +342,20 @@ def test_ids_that_were_imported_are_kept_by_all_that_follows():
     table = sdata.tables["others"]
     assert table.obs["source_id"].tolist() == list("cab")
     assert table.obs["nucleus_area"].tolist() == [36, 36, 36]
+
+
+def test_steps_take_labels_of_several_scales():
+    sdata = tissue()
+    for name, labels in (
+        ("nuclei", squares_as_labels([1, 2, 3], np.int32)),
+        ("cores", squares_as_labels([1, 2, 3], np.int64)),
+    ):
+        sdata[name] = Labels2DModel.parse(labels, dims=("y", "x"), scale_factors=[2])
+    sslcst.pp.bin_spots(sdata, nuclei_key="nuclei", cores_key="cores", params=QUICK)
+    spots = sdata.tables["sslcst_spots"].obs
+    assert (spots["core"] == spots["nucleus"]).all()
+    sslcst.pp.erode_nuclei(sdata, nuclei_key="nuclei")
+    assert sdata.labels["sslcst_cores"].shape == (SIDE, SIDE)
 
 
 def test_19_digits_of_transcripts_name_as_many_cells():

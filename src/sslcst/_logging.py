@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import timedelta
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 logger = logging.getLogger("sslcst")
-_TRIAL = 10.0  # seconds, after which the pace of a run weighs as much as what was thought of it
 
 
 @contextmanager
@@ -39,7 +37,7 @@ def progress(stage: str, total: int = 1, *, unit: str = "step") -> Iterator[tqdm
     from tqdm.auto import tqdm
 
     start, stages = perf_counter(), _stages.get()
-    with tqdm(total=total, desc=stage if stages is None else stages.headline(stage), unit=unit) as bar:
+    with tqdm(total=total, desc=stage, unit=unit) as bar:
         yield bar
         if total == 1 and not bar.n:
             bar.update()
@@ -54,24 +52,10 @@ class Stages:
     ----------
     rows
         Stage, seconds and peak memory in GiB, of those that have ended.
-    expected
-        Seconds that stages were thought to take, by their names, in their order.
     """
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, float, float]] = []
-        self.expected: dict[str, float] = {}
-
-    def headline(self, stage: str) -> str:
-        """What stands before a stage's bar: its name, and the time left to the run, by how the stages so far went."""
-        if stage not in self.expected:
-            return stage
-        names = list(self.expected)
-        left = sum(self.expected[name] for name in names[names.index(stage) :])
-        done = [(seconds, self.expected[name]) for name, seconds, _ in self.rows if name in self.expected]
-        took, thought = (sum(times) + _TRIAL for times in (zip(*done, strict=True) if done else ((), ())))
-        pace = took / thought
-        return f"{stage} ({timedelta(seconds=round(left * pace))} left to the run)"
 
     def note(self, stage: str, seconds: float) -> None:
         """Note a stage that has ended."""
@@ -84,12 +68,6 @@ class Stages:
 
 
 _stages: ContextVar[Stages | None] = ContextVar("stages", default=None)
-
-
-def expect(seconds: Mapping[str, float]) -> None:
-    """Tell the stages that are collected how long those to come may take."""
-    if (stages := _stages.get()) is not None:
-        stages.expected = dict(seconds)
 
 
 @contextmanager

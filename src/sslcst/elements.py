@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from sslcst._logging import logger
 from sslcst.core.counts import owners
 from sslcst.core.threads import check_process
 from sslcst.errors import DataError, KeyMissingError, did_you_mean
-from sslcst.labels import GivenLabels
+from sslcst.labels import GivenLabels, NucleusSource
 from sslcst.shapes import DrawnShapes, Outlines
 from sslcst.source_ids import add_table, check_free, of_labels
 
@@ -46,12 +47,15 @@ class Raster:
         Its name.
     transformations
         Of the element the raster was taken from, to all its coordinate systems.
+    scale_factors
+        Of the scales of that element, from one to the next; empty where there is one alone.
     """
 
     shape: tuple[int, int]
     to_system: np.ndarray
     coordinate_system: str
     transformations: dict[str, Any]
+    scale_factors: tuple[int, ...] = ()
 
     @property
     def pixel_sides(self) -> np.ndarray:
@@ -239,7 +243,14 @@ def raster_of(sdata: SpatialData, key: str, coordinate_system: str) -> Raster:
     element = _plane(sdata, key)
     matrix = invertible(affine_matrix(element, coordinate_system), key, coordinate_system)
     sizes = element.sizes
-    return Raster((sizes["y"], sizes["x"]), matrix, coordinate_system, get_transformation(element, get_all=True))
+    transformations = get_transformation(element, get_all=True)
+    return Raster((sizes["y"], sizes["x"]), matrix, coordinate_system, transformations, _scale_factors(sdata[key]))
+
+
+def _scale_factors(element: Any) -> tuple[int, ...]:
+    """From each scale of a multiscale raster to the next, by how much it is coarser."""
+    heights = [next(iter(scale.data_vars.values())).sizes["y"] for scale in getattr(element, "children", {}).values()]
+    return tuple(max(1, round(fine / coarse)) for fine, coarse in pairwise(heights))
 
 
 def channel_of(sdata: SpatialData, image_key: str, channel: str | int | None) -> DataArray:
@@ -260,26 +271,6 @@ def channel_of(sdata: SpatialData, image_key: str, channel: str | int | None) ->
 def read_channel(sdata: SpatialData, image_key: str, channel: str | int | None) -> np.ndarray:
     """One channel (y, x) of an image; raises what `channel_of` does."""
     return channel_of(sdata, image_key, channel).to_numpy()
-
-
-class NucleusSource(Protocol):
-    """Nuclei that are there already, read by parts.
-
-    Attributes
-    ----------
-    source_ids
-        Their original ids by their labels, where these differ.
-    """
-
-    source_ids: pd.Series | None
-
-    def read(self, rows: slice, columns: slice) -> np.ndarray:
-        """The labels of some pixels, uint32 (y, x)."""
-        ...
-
-    def check(self, found: np.ndarray) -> None:
-        """Say what is not among the labels that were found once all was read; raise `DataError` where none was."""
-        ...
 
 
 def open_nuclei(sdata: SpatialData, nuclei_key: str, raster: Raster) -> NucleusSource:
@@ -373,14 +364,24 @@ def add_element(sdata: SpatialData, kind: str, name: str, element: Any) -> None:
     elements[name] = element
 
 
+def as_labels(labels: Any, raster: Raster) -> Any:
+    """Labels (y, x) on a raster as an element, of as many scales as the raster's own."""
+    from spatialdata.models import Labels2DModel
+
+    # A copy, since parsing keeps the dict it is given.
+    return Labels2DModel.parse(
+        labels,
+        dims=YX,
+        transformations=dict(raster.transformations),
+        scale_factors=list(raster.scale_factors) or None,
+    )
+
+
 def add_labels(
     sdata: SpatialData, name: str, labels: np.ndarray, raster: Raster, source_ids: pd.Series | None = None
 ) -> None:
     """Add labels (y, x) on a raster to the object, and the ids that they stand for where these differ."""
-    from spatialdata.models import Labels2DModel
-
-    # A copy, since parsing keeps the dict it is given.
-    element = Labels2DModel.parse(labels, dims=YX, transformations=dict(raster.transformations))
+    element = as_labels(labels, raster)
     if source_ids is not None:
         check_free(sdata, name)
     add_element(sdata, "labels", name, element)

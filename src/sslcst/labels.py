@@ -1,10 +1,10 @@
-"""Labels that are given, read by parts."""
+"""Nuclei that are given, read by parts; labels are read here, shapes by `sslcst.shapes`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,26 @@ def read_part(array: Any, rows: slice, columns: slice) -> np.ndarray:
     """A part of an array (y, x), which may be one of dask, computed in this thread: the caller's is the pool."""
     part = array[rows, columns]
     return np.asarray(part.compute(scheduler="synchronous") if hasattr(part, "compute") else part)
+
+
+class NucleusSource(Protocol):
+    """Nuclei that are there already, read by parts.
+
+    Attributes
+    ----------
+    source_ids
+        Their original ids by their labels, where these differ.
+    """
+
+    source_ids: pd.Series | None
+
+    def read(self, rows: slice, columns: slice) -> np.ndarray:
+        """The labels of some pixels, uint32 (y, x)."""
+        ...
+
+    def check(self, found: np.ndarray) -> None:
+        """Say what is not among the labels that were found once all was read; raise `DataError` where none was."""
+        ...
 
 
 @dataclass(frozen=True)

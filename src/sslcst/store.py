@@ -198,13 +198,18 @@ def add_to_object(sdata: SpatialData, elements: Mapping[str, Any], kinds: Mappin
 
 def _publish(store: Path, elements: Mapping[str, Any], kinds: Mapping[str, str], folder: Path) -> None:
     """Write results, put them in their places, and remove the folder in which they were written."""
+    import warnings
+
     from spatialdata import SpatialData
 
     finish(store)
     with _unharmed(store):
         try:
             _clear(folder)
-            SpatialData.init_from_elements(dict(elements)).write(folder / _NEW, consolidate_metadata=False)
+            with warnings.catch_warnings():
+                # anndata says at each array of a table what its next version will do about chunks.
+                warnings.filterwarnings("ignore", "zarr v3 autosharding", UserWarning)
+                SpatialData.init_from_elements(dict(elements)).write(folder / _NEW, consolidate_metadata=False)
             Scratch(folder).write_text(_WHOLE, json.dumps([f"{kinds[name]}/{name}" for name in elements]))
             _swap(store, folder)
         except OSError:

@@ -114,11 +114,12 @@ def bin_spots(
         "coordinate_system": coordinate_system,
     }
     logger.info(
-        "%d spots of %.3g, expected cell radius %.3g, in coordinate system %r.",
+        "%d spots of %.3g, expected cell radius %.3g, in coordinate system %r, where a pixel is %.4g wide.",
         len(spots),
         grid.bin_size,
         layout.radius * grid.bin_size,
         coordinate_system,
+        raster.pixel_size,
     )
     add_element(sdata, "tables", key_added, table)
 

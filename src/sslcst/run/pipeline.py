@@ -11,8 +11,9 @@ import numpy as np
 from sslcst._logging import logger, progress
 from sslcst.core.geometry import Regions
 from sslcst.core.layout import lay_out
-from sslcst.elements import NucleusSource, Raster
+from sslcst.elements import Raster
 from sslcst.errors import DataError
+from sslcst.labels import NucleusSource
 from sslcst.methods.base import Fit, Method, Tissue
 from sslcst.params import Params
 from sslcst.run import results

@@ -12,7 +12,7 @@ import zarr
 
 from sslcst._logging import progress
 from sslcst.core.measure import Cells
-from sslcst.elements import YX, Raster, apply_affine
+from sslcst.elements import Raster, apply_affine, as_labels
 from sslcst.run.scratch import Scratch
 from sslcst.run.stages.cells import STAGE
 from sslcst.run.tiling import Tile
@@ -79,12 +79,8 @@ def as_table(
 
 def labels_element(scratch: Scratch, name: str, raster: Raster, *, in_memory: bool) -> Any:
     """Labels on a raster: as they lie on disk, chunk by chunk, or read."""
-    from spatialdata.models import Labels2DModel
-
     path = scratch.folder / name
-    labels = zarr.open_array(path, mode="r")[:] if in_memory else da.from_zarr(path)
-    # A copy, since parsing keeps the dict it is given.
-    return Labels2DModel.parse(labels, dims=YX, transformations=dict(raster.transformations))
+    return as_labels(zarr.open_array(path, mode="r")[:] if in_memory else da.from_zarr(path), raster)
 
 
 def boundaries_element(scratch: Scratch, tiles: list[Tile], raster: Raster) -> Any:

@@ -14,8 +14,7 @@ from sslcst.core.geometry import Regions
 from sslcst.core.nuclei import load_backend, segment_nuclei
 from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_intensity
 from sslcst.core.nuclei.sslcst import DIAMETER, typical_diameter
-from sslcst.elements import NucleusSource
-from sslcst.labels import read_part
+from sslcst.labels import NucleusSource, read_part
 from sslcst.params import Params
 from sslcst.run.execute import computing, run
 from sslcst.run.scratch import Scratch
