@@ -25,9 +25,9 @@ LAYERS = [
     {"_arguments", "_section", "columns", "names"},
     {"params"},
     {"core", "metrics"},
-    {"scratch"},
+    {"methods"},
     {"labels", "shapes", "source_ids"},
-    {"device", "elements", "fingerprint", "model_file", "places", "repair", "store", "tiles", "transcripts"},
+    {"device", "elements", "fingerprint", "places", "repair", "run", "store", "transcripts"},
     {"pp", "tl", "pl", "io", "datasets"},
     {"_demo", "report"},
     {"cli"},
@@ -70,6 +70,14 @@ def module_name(file: Path) -> str:
 
 
 MODULES = {module_name(file): file for file in FILES}
+ARRAYS_ONLY = [name for name in MODULES if name.split(".")[1:2] in (["core"], ["methods"])]
+FOLDERS = {path.name for path in (SRC / "sslcst" / "methods").iterdir() if path.is_dir()}
+BESIDE = {
+    "sslcst.core.nuclei.sslcst": {"safetensors"},
+    "sslcst.core.nuclei.stardist": {"csbdeep"},
+    "sslcst.methods.network.load": {"safetensors"},
+    "sslcst.methods.ssl_cst.model_file": {"safetensors"},
+}
 
 
 def imported(file: Path) -> Iterator[str]:
@@ -137,29 +145,36 @@ def test_imports_run_one_way(module: str) -> None:
     assert not upward
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("sslcst.core")])
-def test_core_knows_arrays_only(module: str) -> None:
-    """The core imports the array libraries, and a nucleus backend the one package that it is named after.
+@pytest.mark.parametrize("module", ARRAYS_ONLY)
+def test_core_and_methods_know_arrays_only(module: str) -> None:
+    """They import the array libraries, and a nucleus backend the one package that it is named after.
 
-    The backend named after this package reads the weights that come with it, StarDist's asks csbdeep for its models.
+    What reads weights that come with this package, or models, needs safetensors; StarDist's backend asks csbdeep.
     """
     backend = {MODULES[module].stem} if module.startswith("sslcst.core.nuclei.") else set()
-    backend |= {"sslcst.core.nuclei.sslcst": {"safetensors"}, "sslcst.core.nuclei.stardist": {"csbdeep"}}.get(
-        module, set()
-    )
-    assert third_party(MODULES[module]) <= CORE_MAY_IMPORT | backend
+    assert third_party(MODULES[module]) <= CORE_MAY_IMPORT | backend | BESIDE.get(module, set())
 
 
-@pytest.mark.parametrize(("package", "rooms"), [("dask", {"tiles", "io"}), ("typer", {"cli"})])
+@pytest.mark.parametrize("module", [name for name in ARRAYS_ONLY if name.startswith("sslcst.methods.")])
+def test_no_method_knows_another(module: str) -> None:
+    """A folder of `methods` imports from the rooms below, from itself, and from what lies beside the folders."""
+    folder = module.split(".")[2]
+    others = {
+        name
+        for name in imported(MODULES[module])
+        if name.startswith("sslcst.methods.") and name.split(".")[2] in FOLDERS - {folder}
+    }
+    assert not others
+
+
+@pytest.mark.parametrize(("package", "rooms"), [("dask", {"run", "io"}), ("typer", {"cli"})])
 def test_package_has_one_room(package: str, rooms: set[str]) -> None:
     users = {name.split(".")[1] for name, file in MODULES.items() if package in third_party(file)}
     assert users <= rooms
 
 
 def test_core_loads_on_its_own() -> None:
-    """Every module of the core loads where SpatialData and all that comes with it cannot be imported."""
-    core = [name for name in MODULES if name.startswith("sslcst.core")]
-    assert core
+    """Every module of core and methods loads where SpatialData and all that comes with it cannot be imported."""
     run_python(f"""
 import sys
 from importlib import import_module
@@ -170,7 +185,7 @@ class Absent:
             raise ModuleNotFoundError(name, name=name)
 
 sys.meta_path.insert(0, Absent())
-for name in {core!r}:
+for name in {ARRAYS_ONLY!r}:
     import_module(name)
 """)
 

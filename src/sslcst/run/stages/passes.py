@@ -40,6 +40,8 @@ def learn(workspace: Workspace, tiles: list[Tile], tissue: Tissue, method: Metho
         _map(workspace, tiles, tissue, method, each, fit)
         parts = [statistics(scratch, each.name, tile) for tile in tiles]
         fit = each.fit(parts, tissue, fit)
+    for left in folder.iterdir():  # of a run that was stopped while it wrote them, or damaged since
+        left.unlink()
     method.keep(method.model(fit), folder)
     scratch.finish(mark, [f"{_FIT}/{file.name}" for file in folder.iterdir()])
     return fit
