@@ -21,9 +21,10 @@ from sslcst.core.fit import fit
 from sslcst.core.geometry import Regions
 from sslcst.core.layout import lay_out
 from sslcst.core.model import check_scale
+from sslcst.core.nuclei import none_found
 from sslcst.device import choose_device
-from sslcst.elements import Raster
-from sslcst.errors import ClusterError, DataError, SslcstError, StoreError
+from sslcst.elements import Raster, channel_in_words
+from sslcst.errors import ClusterError, SslcstError, StoreError
 from sslcst.fingerprint import fingerprint, recorded
 from sslcst.model_file import read_model, write_model
 from sslcst.names import check_name
@@ -56,6 +57,7 @@ from sslcst.tiles.results import (
     shapes_element,
 )
 from sslcst.tiles.survey import Surveyed, choose_lessons, survey_chip
+from sslcst.tiles.warnings import warnings_of
 from sslcst.tl._aggregate import as_table
 from sslcst.tl._plan import bins_seen, tile_bytes
 from sslcst.tl._sources import Sources, choose_sources
@@ -280,16 +282,14 @@ def _run(
     )
     genes = sources.transcripts.genes
     chip = Chip(scratch, layout, regions, len(genes), sources.image, params, seed)
-    fill(sources.transcripts, chip.grid, scratch, params.tiles)
+    fill(sources.transcripts, chip.grid, scratch, params.tiles, pair=sources.pair)
     tiles = chip.tiles()
     n_transcripts = count_transcripts(chip.grid, scratch, params.tiles.block)
     n_bins, seen = int(np.prod(chip.grid.whole_shape)), bins_seen(params.tiles.size, chip.grid.whole_shape)
     check_workers(tile_bytes(seen, n_transcripts * min(seen / n_bins, 1)))
     _log_tiles(chip, tiles)
     with progress("alignment"):
-        alignment = check_alignment(chip, pixel_size=raster.pixel_size)
-    if alignment.misaligned:
-        logger.warning("%s sslcst.pp.align brings them together.", alignment)
+        check_alignment(chip, pixel_size=raster.pixel_size, pair=sources.pair)
     surveyed = survey_chip(chip, tiles)
     logger.info(
         "%d spots of %.3g in %d tiles, expected cell radius %.3g, in coordinate system %r, where a pixel is %.4g wide.",
@@ -348,14 +348,18 @@ def _log_tiles(chip: Chip, tiles: list[Tile]) -> None:
 def _find_nuclei(sources: Sources, params: Params, scratch: Scratch, device: str) -> Regions:
     raster = sources.raster
     if sources.nuclei is None:
+        name = channel_in_words(sources.keys[0], sources.channel)
         regions = segment_stain(
-            sources.image, raster.shape, pixel_size=raster.pixel_size, scratch=scratch, params=params, device=device
+            sources.image,
+            raster.shape,
+            pixel_size=raster.pixel_size,
+            scratch=scratch,
+            params=params,
+            device=device,
+            name=name,
         )
         if not len(regions):
-            raise DataError(
-                f"No nuclei were found with method {params.nuclei.method!r}: "
-                "try another nuclei.method, give nuclei.diameters, or bring nuclei of your own with nuclei_key=."
-            )
+            raise none_found(name, params.nuclei.method)
     else:
         regions = copy_nuclei(sources.nuclei, raster.shape, scratch, params)
     logger.info("%d nuclei.", len(regions))
@@ -412,6 +416,7 @@ def _provenance(chip: Chip, surveyed: Surveyed, raster: Raster, model: Model) ->
         "n_nuclei": len(chip.regions),
         "n_cores": surveyed.n_cores,
         "total_counts": surveyed.n_counts,
+        "warnings": "\n".join(warnings_of(chip.scratch)),  # lists of text in uns crash copies under some numpy
     }
 
 

@@ -11,6 +11,7 @@ from sslcst.core.nuclei import choose_method
 from sslcst.elements import (
     Raster,
     channel_of,
+    choose_channel,
     choose_coordinate_system,
     choose_image,
     choose_key,
@@ -43,6 +44,8 @@ class Sources:
         Those that are given, checked and ready to be read, or None.
     image
         The stain (y, x), an array that is read by slices, or None where nuclei are given.
+    channel
+        Its name, or None where nuclei are given.
     raster
         The pixels of stain and results.
     transcripts
@@ -53,8 +56,14 @@ class Sources:
     points_key: str
     nuclei: NucleusSource | None
     image: Any | None
+    channel: str | None
     raster: Raster
     transcripts: TranscriptSource
+
+    @property
+    def pair(self) -> str:
+        """What must lie on one another, in words."""
+        return self.raster.pair(self.keys[0], self.points_key)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -95,6 +104,7 @@ def choose_sources(
         image_key = choose_image(sdata, image_key)
         coordinate_system = choose_coordinate_system(sdata, [image_key, points_key], coordinate_system)
         raster = raster_of(sdata, image_key, coordinate_system)
+        channel = choose_channel(sdata, image_key, channel)
         image, keys = with_real_paths(channel_of(sdata, image_key, channel).data), (image_key,)
     else:
         choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
@@ -102,10 +112,10 @@ def choose_sources(
         raster = raster_of_nuclei(
             sdata, nuclei_key, image_key=image_key, points_key=points_key, coordinate_system=coordinate_system
         )
-        image, keys = None, (nuclei_key,)
+        image, channel, keys = None, None, (nuclei_key,)
     check_there(sdata, [*keys, points_key])
     nuclei = None if nuclei_key is None else open_nuclei(sdata, nuclei_key, raster)
     transcripts = open_transcripts(
         sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster, params=params.transcripts
     )
-    return Sources(keys, points_key, nuclei, image, raster, transcripts), params
+    return Sources(keys, points_key, nuclei, image, channel, raster, transcripts), params
