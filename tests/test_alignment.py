@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -10,7 +11,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sslcst import datasets
-from sslcst.core.alignment import Alignment, coarse_counts, coarse_mean, coarse_step, coarse_sum, find_alignment
+from sslcst.core.alignment import (
+    Alignment,
+    coarse_counts,
+    coarse_mean,
+    coarse_step,
+    coarse_sum,
+    find_alignment,
+    share_without_nuclei,
+)
 from sslcst.errors import DataError
 
 PIXEL = 0.5
@@ -91,6 +100,59 @@ def test_no_alarm_where_transcripts_know_nothing_of_nuclei(seed: int) -> None:
     assert not found.found
     assert not found.misaligned
     assert "Nothing tells" in str(found)
+
+
+@pytest.mark.parametrize("n_cells", [100, 200])
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda yx, side: np.c_[side - yx[:, 0], yx[:, 1]], id="upside down"),
+        pytest.param(lambda yx, side: np.c_[yx[:, 0], side - yx[:, 1]], id="mirrored"),
+        pytest.param(lambda yx, side: np.c_[yx[:, 1], side - yx[:, 0]], id="turned"),
+        pytest.param(lambda yx, side: yx[:, ::-1], id="axes swapped"),
+        pytest.param(lambda yx, side: yx * PIXEL, id="pixels for microns"),
+        pytest.param(lambda yx, side: yx + np.array([0.45 * side, 0]), id="shifted beyond the search"),
+        pytest.param(lambda yx, side: tissue(7, n_cells=200)[1], id="another section"),
+    ],
+)
+def test_a_wrong_place_is_doubtful(n_cells: int, change: Callable[[np.ndarray, int], np.ndarray]) -> None:
+    """Of few nuclei nothing is said, since well placed ones need not tell."""
+    nuclei, yx = tissue(n_cells=n_cells)
+    found = find(nuclei, change(yx, len(nuclei)), whole=False)
+    assert found.is_doubtful(n_cells)
+    assert not found.is_doubtful(40)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"coverage": 0.2, "ambient": 0.6},
+        {"coverage": 0.95, "n_cells": 200},
+        {"counts_per_cell": 20},
+        {"diffusion": 4},
+        {"nuclear_shift": 0.5},
+        {"depleted": 0.9},
+    ],
+    ids=str,
+)
+def test_a_right_place_is_not_doubtful(kind: dict[str, float]) -> None:
+    """Nor are nuclei missed, however far apart the cells are."""
+    nuclei, yx = tissue(**({"n_cells": 110} | kind))
+    assert not find(nuclei, yx, whole=False).is_doubtful(110)
+    counts = coarse_counts(yx, None, nuclei.shape, 1)
+    assert share_without_nuclei(coarse_mean(nuclei, 1), counts, 14) < 0.5
+
+
+def test_missed_nuclei_leave_transcripts_far_from_all() -> None:
+    """Of one corner of a tissue alone are there nuclei; transcripts there that are few are not of cells."""
+    nuclei, yx = tissue(n_cells=200)
+    few = nuclei.copy()
+    few[:, len(nuclei) // 5 :] = False
+    counts = coarse_counts(yx, None, nuclei.shape, 1)
+    assert share_without_nuclei(few, counts, 14) > 0.6
+    counts[:, len(nuclei) // 5 :] *= 0.1
+    assert share_without_nuclei(few, counts, 14) == 0
+    assert share_without_nuclei(np.ones((9, 9)), np.ones((9, 9)), 5) == 0
 
 
 def test_a_large_chip_is_searched_in_a_window_and_refined_as_a_whole() -> None:

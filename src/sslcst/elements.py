@@ -67,6 +67,11 @@ class Raster:
         """Side of a square of a pixel's area, in units of the coordinate system."""
         return float(np.sqrt(abs(np.linalg.det(self.to_system[:2, :2]))))
 
+    def pair(self, key: str, points_key: str) -> str:
+        """What must lie on one another, in words: an image or nuclei on this raster, and points."""
+        side = f"a pixel measures {self.pixel_size:.4g} there"
+        return f"{key!r} and the points {points_key!r} in coordinate system {self.coordinate_system!r} ({side})"
+
 
 def apply_affine(matrix: np.ndarray, yx: np.ndarray) -> np.ndarray:
     """Positions (n, 2) under an affine matrix (3, 3)."""
@@ -266,6 +271,11 @@ def channel_of(sdata: SpatialData, image_key: str, channel: str | int | None) ->
     image = _plane(sdata, image_key)
     name = choose_channel(sdata, image_key, channel)
     return image.isel(c=[str(each) for each in image.coords["c"].values].index(name))
+
+
+def channel_in_words(image_key: str, channel: object) -> str:
+    """What warnings and errors call a stain."""
+    return f"image {image_key!r}" + ("" if channel is None else f", channel {channel!r}")
 
 
 def read_channel(sdata: SpatialData, image_key: str, channel: str | int | None) -> np.ndarray:

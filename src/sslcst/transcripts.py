@@ -55,6 +55,36 @@ class Transcripts:
     row: np.ndarray
 
 
+def check_on_image(n_on: int, n: int, pair: str) -> str | None:
+    """Say how many of the transcripts lie off the image.
+
+    Parameters
+    ----------
+    n_on, n
+        Transcripts on the image, and all.
+    pair
+        `Raster.pair`.
+
+    Returns
+    -------
+    A warning where most lie off it.
+
+    Raises
+    ------
+    DataError
+        None lies on it.
+    """
+    check = f"Check the transformations of {pair}, their units, and whether they are of one section."
+    if not n_on:
+        raise DataError(f"None of the {n} transcripts lies on the image. {check}")
+    off = f"{n - n_on} of {n} transcripts lie off the image and belong to no cell"
+    if 2 * n_on < n:
+        return f"{off}. {check}"
+    if n > n_on:
+        logger.info("%s.", off)
+    return None
+
+
 @dataclass(frozen=True)
 class TranscriptSource:
     """Transcripts that are read a partition at a time, by any thread or process.

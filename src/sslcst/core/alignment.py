@@ -16,6 +16,9 @@ _REACH = 16  # nucleus diameters that are searched by default
 _SCALES = (0.1, 0.2, 0.4, 0.8)  # standard deviations in nucleus diameters: transcripts; nuclei; cells; around them
 _FOUND, _GAINED = 20, 8  # times the score of a random placement; see `Alignment`
 _TOLERANCE = 0.25  # nucleus diameters
+_PLACED = 10  # times the mean score as placed; mirrored tissues reach 8, since nuclei next to the axis stay in place
+_ENOUGH = 80  # nuclei, with which well-placed data have always told so
+_NEAR, _FAR = 0.5, 2  # nucleus diameters from a nucleus: there is cell, and there is another one or none
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,10 @@ class Alignment:
         """Whether another placement is better beyond doubt, and farther off than a quarter of a nucleus' diameter."""
         gained = self.best_score - self.score > _GAINED * self.noise
         return self.found and gained and self.displacement > _TOLERANCE * self.diameter
+
+    def is_doubtful(self, n_nuclei: int) -> bool:
+        """Whether so many nuclei should tell that they lie on the transcripts, and do not."""
+        return n_nuclei >= _ENOUGH and not self.found and self.score < _PLACED * self.noise
 
     @property
     def matrix(self) -> np.ndarray:
@@ -193,6 +200,27 @@ def find_alignment(
         diameter=float(diameter),
         middle=tuple((middle * bin_size).tolist()),
     )
+
+
+def share_without_nuclei(nuclei: np.ndarray, counts: np.ndarray, across: float) -> float:
+    """Share of the transcripts that lie far from all nuclei, though as dense there as in tissue.
+
+    Parameters
+    ----------
+    nuclei, counts
+        As of `find_alignment`.
+    across
+        Diameter of a nucleus, in bins.
+
+    Returns
+    -------
+    0 where those far off are fewer, by area, than a quarter of those in and next to nuclei: they lie between cells.
+    """
+    distance = ndimage.distance_transform_edt(nuclei == 0)
+    near, far = distance <= _NEAR * across, distance > _FAR * across
+    if not near.any() or not far.any() or counts[far].mean() < counts[near].mean() / 4:
+        return 0.0
+    return float(counts[far].sum() / counts.sum())
 
 
 def _contrasts(nuclei: np.ndarray, counts: np.ndarray, across: float) -> tuple[np.ndarray, np.ndarray]:

@@ -207,9 +207,7 @@ def bin_transcripts(
     """
     on = inside_raster(yx, grid.raster_shape)
     if not on.any():
-        raise DataError(
-            f"None of the {len(yx)} transcripts lies on the image: do both lie in the same coordinate system?"
-        )
+        raise DataError(f"None of the {len(yx)} transcripts lies on the image.")
     return sum_spots(grid.bins(yx[on]), gene[on], None if count is None else count[on], n_genes=n_genes, grid=grid)
 
 

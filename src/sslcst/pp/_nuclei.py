@@ -10,7 +10,7 @@ import numpy as np
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
-from sslcst.core.nuclei import choose_method
+from sslcst.core.nuclei import choose_method, none_found
 from sslcst.core.nuclei import segment_nuclei as segment_array
 from sslcst.core.nuclei.intensity import merge_channels
 from sslcst.device import choose_device
@@ -18,6 +18,7 @@ from sslcst.elements import (
     Raster,
     add_labels,
     affine_matrix,
+    channel_in_words,
     choose_coordinate_system,
     choose_image,
     choose_key,
@@ -28,15 +29,16 @@ from sslcst.elements import (
     read_channel,
     read_with_ids,
 )
-from sslcst.errors import DataError
 from sslcst.methods import shared_params
 from sslcst.names import check_name
 from sslcst.params import Params
+from sslcst.run.stages.nuclei import doubt_of_size
 from sslcst.shapes import Outlines
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
+_FEW = 0.005  # share of a stain that nuclei cover, below which most may have been missed
 _PIXELS_ACROSS = 16  # a nucleus, where shapes are drawn and no image gives the pixels
 
 
@@ -92,6 +94,7 @@ def segment_nuclei(
     """
     check_name(key_added)
     params = shared_params(params).nuclei
+    device = choose_device(device)
     if method is not None:
         params = replace(params, method=method)
     image_key = choose_image(sdata, image_key)
@@ -102,12 +105,20 @@ def segment_nuclei(
         image = merge_channels([read_channel(source, image_key, name) for name in channel], params.percentiles)
     else:
         image = read_channel(source, image_key, channel)
-    params = choose_method(params)
-    labels = segment_array(image, pixel_size=raster.pixel_size, params=params, device=choose_device(device))
+    params, name = choose_method(params), channel_in_words(image_key, channel)
+    labels = segment_array(image, pixel_size=raster.pixel_size, params=params, device=device)
     if not labels.any():
-        raise DataError(
-            f"No nuclei were found in image {image_key!r} with method {params.method!r}: "
-            "try another nuclei.method, give nuclei.diameters, or bring nuclei of your own with nuclei_key=."
+        raise none_found(name, params.method)
+    if warning := doubt_of_size(
+        image, image.shape, pixel_size=raster.pixel_size, params=params, device=device, name=name
+    ):
+        logger.warning("%s", warning)
+    if (covered := (labels > 0).mean()) < _FEW:
+        logger.warning(
+            "The nuclei cover only %.2g%% of %s. If there are more, see whether it is the right channel (channel=), "
+            "look at it with sslcst.pl.nuclei, and give nuclei.diameters.",
+            100 * covered,
+            name,
         )
     logger.info("%d nuclei in image %r.", labels.max(), image_key)
     add_labels(sdata, key_added, labels, raster)

@@ -24,7 +24,7 @@ from sslcst.elements import (
 )
 from sslcst.methods import shared_params
 from sslcst.names import check_name
-from sslcst.transcripts import read_transcripts
+from sslcst.transcripts import check_on_image, read_transcripts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -82,9 +82,9 @@ def bin_spots(
     transcripts = read_transcripts(
         sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster, params=params.transcripts
     )
-    off = len(transcripts.yx) - int(inside_raster(transcripts.yx, raster.shape).sum())
-    if off:
-        logger.info("%d of %d transcripts lie off the image and belong to no cell.", off, len(transcripts.yx))
+    n_on, pair = int(inside_raster(transcripts.yx, raster.shape).sum()), raster.pair(nuclei_key, points_key)
+    if warning := check_on_image(n_on, len(transcripts.yx), pair):
+        logger.warning("%s", warning)
 
     nuclei = read_nuclei(sdata, nuclei_key, raster)
     regions = Regions.of(nuclei)

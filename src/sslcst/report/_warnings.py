@@ -27,7 +27,14 @@ LOW_INSIDE_ACCURACY = 0.85
 
 def warnings_of(result: Result) -> list[Warn]:
     """The warnings, none where nothing is conspicuous."""
-    return [*_of_counts(result), *_of_cells(result), *_of_training(result)]
+    return [*_of_run(result), *_of_counts(result), *_of_cells(result), *_of_training(result)]
+
+
+def _of_run(result: Result) -> Iterator[Warn]:
+    """What the run itself warned of: the first sentence says what, the others what to do."""
+    for warning in result.about.get("warnings", "").splitlines():
+        what, _, advice = warning.partition(". ")
+        yield Warn(f"{what.removesuffix('.')}.", advice)
 
 
 def _of_counts(result: Result) -> Iterator[Warn]:

@@ -11,8 +11,8 @@ import numpy as np
 from sslcst._logging import logger, progress
 from sslcst.core.geometry import Regions
 from sslcst.core.layout import lay_out
+from sslcst.core.nuclei import none_found
 from sslcst.elements import Raster
-from sslcst.errors import DataError
 from sslcst.labels import NucleusSource
 from sslcst.methods.base import Fit, Method, Tissue
 from sslcst.params import Params
@@ -26,6 +26,7 @@ from sslcst.run.stages.passes import learn, predict
 from sslcst.run.stages.spots import find_spots
 from sslcst.run.stages.transcripts import bucket, count, fill
 from sslcst.run.tiling import Tile, cut
+from sslcst.run.warnings import warnings_of
 from sslcst.run.workspace import NUCLEI, Workspace, is_done
 from sslcst.transcripts import TranscriptSource
 
@@ -40,19 +41,25 @@ class Input:
         The pixels of stain and results.
     image
         The stain (y, x), an array that is read by slices, or None where nuclei are given.
+    image_name
+        What warnings and errors call it.
     nuclei
         Those that are given, checked and ready to be read, or None.
     transcripts
         Ready to be read.
     points
         The element that they come from.
+    pair
+        What must lie on one another, in words.
     """
 
     raster: Raster
     image: Any | None
+    image_name: str
     nuclei: NucleusSource | None
     transcripts: TranscriptSource
     points: Any
+    pair: str
 
 
 @dataclass(frozen=True)
@@ -107,14 +114,12 @@ def run(
     reach = method.reach(params.cells.max_distance, layout.radius)
     genes = np.asarray(given.transcripts.genes)
     workspace = Workspace(scratch, layout.grid, params.tiles.block, len(genes), given.image)
-    fill(given.transcripts, layout.grid, scratch, params.tiles)
+    fill(given.transcripts, layout.grid, scratch, params.tiles, pair=given.pair)
     seen = bins_seen(params.tiles.size, layout.grid.whole_shape)
     share = min(seen / np.prod(layout.grid.whole_shape), 1)
     check_workers(tile_bytes(seen, count(scratch) * share))
     with progress("alignment"):
-        found = alignment.check(workspace, regions, pixel_size=raster.pixel_size)
-    if found.misaligned:
-        logger.warning("%s sslcst.pp.align brings them together.", found)
+        alignment.check(workspace, regions, pixel_size=raster.pixel_size, pair=given.pair)
     tiles = _tiles(workspace, regions, reach, params)
     tissue = find_spots(
         workspace,
@@ -171,6 +176,7 @@ def elements(
             "radius": tissue.radius * tissue.grid.bin_size,
             "n_nuclei": len(tissue.regions),
             "total_counts": int(tissue.gene_total.sum()),
+            "warnings": "\n".join(warnings_of(scratch)),  # lists of text in uns crash copies under some numpy
         }
         return table
 
@@ -188,13 +194,16 @@ def _find_nuclei(given: Input, params: Params, scratch: Scratch, device: str) ->
     raster = given.raster
     if given.nuclei is None:
         regions = nuclei.segment(
-            given.image, raster.shape, pixel_size=raster.pixel_size, scratch=scratch, params=params, device=device
+            given.image,
+            raster.shape,
+            pixel_size=raster.pixel_size,
+            scratch=scratch,
+            params=params,
+            device=device,
+            name=given.image_name,
         )
         if not len(regions):
-            raise DataError(
-                f"No nuclei were found with method {params.nuclei.method!r}: "
-                "try another nuclei.method, give nuclei.diameters, or bring nuclei of your own with nuclei_key=."
-            )
+            raise none_found(given.image_name, params.nuclei.method)
     else:
         regions = nuclei.copy(given.nuclei, raster.shape, scratch, params)
     logger.info("%d nuclei.", len(regions))

@@ -13,13 +13,13 @@ from sslcst.core.geometry import Regions
 from sslcst.core.layout import lay_out
 from sslcst.core.spots import Grid, inside_raster
 from sslcst.device import choose_device
-from sslcst.errors import DataError
 from sslcst.methods import DEFAULT, choose_method
 from sslcst.params import Params
 from sslcst.run.estimate import bins_seen, occupied, tile_bytes
 from sslcst.run.stages.nuclei import glance
 from sslcst.run.tiling import cut, squares
 from sslcst.tl._sources import Sources, choose_sources
+from sslcst.transcripts import check_on_image
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -167,10 +167,10 @@ def _diameter(sources: Sources, params: Params) -> float:
 def _count(sources: Sources, grid: Grid, side: int) -> np.ndarray:
     """Transcripts in each tile, row by row."""
     n_rows, n_columns = (-(-size // side) for size in grid.whole_shape)
-    counts = np.zeros(n_rows * n_columns, np.int64)
+    n, counts = 0, np.zeros(n_rows * n_columns, np.int64)
     for part in sources.transcripts.partitions():
+        n += len(part.yx)
         row, column = grid.bins(part.yx[inside_raster(part.yx, grid.raster_shape)]).T // side
         counts += np.bincount(row * n_columns + column, minlength=len(counts))
-    if not counts.any():
-        raise DataError("None of the transcripts lies on the image: do both lie in the same coordinate system?")
+    check_on_image(int(counts.sum()), n, sources.pair)
     return counts

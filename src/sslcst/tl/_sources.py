@@ -9,7 +9,9 @@ import pandas as pd
 
 from sslcst.core.nuclei import choose_method
 from sslcst.elements import (
+    channel_in_words,
     channel_of,
+    choose_channel,
     choose_coordinate_system,
     choose_image,
     choose_key,
@@ -82,6 +84,7 @@ def choose_sources(
         image_key = choose_image(sdata, image_key)
         coordinate_system = choose_coordinate_system(sdata, [image_key, points_key], coordinate_system)
         raster = raster_of(sdata, image_key, coordinate_system)
+        channel = choose_channel(sdata, image_key, channel)
         image, keys = with_real_paths(channel_of(sdata, image_key, channel).data), (image_key,)
     else:
         choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
@@ -89,11 +92,20 @@ def choose_sources(
         raster = raster_of_nuclei(
             sdata, nuclei_key, image_key=image_key, points_key=points_key, coordinate_system=coordinate_system
         )
-        image, keys = None, (nuclei_key,)
+        image, channel, keys = None, None, (nuclei_key,)
     check_there(sdata, [*keys, points_key])
     nuclei = None if nuclei_key is None else open_nuclei(sdata, nuclei_key, raster)
     transcripts = open_transcripts(
         sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster, params=params.transcripts
     )
-    points = sdata.points[points_key]
-    return Sources(raster, image, nuclei, transcripts, points, keys, points_key), params
+    return Sources(
+        raster=raster,
+        image=image,
+        image_name=channel_in_words(keys[0], channel),
+        nuclei=nuclei,
+        transcripts=transcripts,
+        points=sdata.points[points_key],
+        pair=raster.pair(keys[0], points_key),
+        keys=keys,
+        points_key=points_key,
+    ), params

@@ -21,7 +21,7 @@ from skimage.segmentation import relabel_sequential
 
 from sslcst._logging import logger
 from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_intensity
-from sslcst.errors import BackendError, ParameterError
+from sslcst.errors import BackendError, DataError, ParameterError
 from sslcst.params import NucleiParams
 
 BACKENDS = ("cellpose", "deepcell", "instanseg", "sslcst", "stardist", "watershed")
@@ -170,6 +170,14 @@ def segment_nuclei(
     scaled = scale_intensity(image, *intensity_range(image, params.percentiles))
     labels = max((segment(scaled, diameter) for diameter in diameters), key=np.count_nonzero)
     return relabel_sequential(labels)[0].astype(np.uint32)
+
+
+def none_found(name: str, method: str | None) -> DataError:
+    """The error to raise where a method finds no nuclei in what is called so."""
+    return DataError(
+        f"No nuclei were found in {name} with method {method!r}: see whether it is the right channel (channel=), try "
+        "another nuclei.method, give nuclei.diameters, or bring nuclei of your own with nuclei_key=."
+    )
 
 
 def _diameters_in_pixels(params: NucleiParams, pixel_size: float, shorter_side: int) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,12 @@ from sslcst.errors import DataError, ParameterError
 
 _LARGEST = 1e30  # no camera counts that far; sums and squares of more overflow
 _BEYOND = 1e6  # times the range of the percentiles, at which a stray pixel ends
+_BLOCKS, _SIDE = 16, 16  # blocks along the longer side of an image; pixels along that of a block, at least
+_SAMPLE = 512  # rows from which the noise is told
+_TOP, _MIDDLE = 98, 20  # percentiles of a block: its nuclei, but no stray pixel; what lies between nuclei
+_STANDS_OUT = 12  # times the noise, as no texture of the background does
+_COMMON = 0.25  # share of the blocks that must show nuclei, for the others to be judged by them
+_FAR_BRIGHTER = 5  # times their median, as nuclei are in no image of DSB2018
 
 
 def check_image(image: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -72,12 +79,34 @@ def intensity_range(image: NDArray[np.generic], percentiles: tuple[float, float]
     Returns
     -------
     Their values; the least and the greatest intensity if the percentiles coincide, as they do where fewer pixels
-    are stained than lie above the upper one.
+    are stained than lie above the upper one. Where that is far brighter than the nuclei of the median block of the
+    image, it comes from debris, fibres, folds or saturation; blocks with such are then left out.
     """
     low, high = np.percentile(image, percentiles)
     if low == high:
         low, high = image.min(), image.max()
+    blocks = _blocks(image)
+    top, middle = np.array([np.percentile(block, (_TOP, _MIDDLE)) for block in blocks]).T
+    shows_nuclei = top - middle > _STANDS_OUT * _noise(image)
+    if shows_nuclei.mean() >= _COMMON:
+        limit = low + _FAR_BRIGHTER * (np.median(top[shows_nuclei]) - low)
+        if high > limit:
+            rest = [block.ravel() for block, value in zip(blocks, top, strict=True) if value <= limit]
+            high = np.percentile(np.concatenate(rest), percentiles[1])
     return float(low), float(high)
+
+
+def _blocks(image: NDArray[np.generic]) -> list[NDArray[np.generic]]:
+    side = max(_SIDE, -(-max(image.shape) // _BLOCKS))
+    rows, columns = (range(0, size, side) for size in image.shape)
+    return [image[row : row + side, column : column + side] for row, column in product(rows, columns)]
+
+
+def _noise(image: NDArray[np.generic]) -> float:
+    """Standard deviation of the noise, by differences of neighbours, and at least a step of the camera's."""
+    sample = image[:: -(-image.shape[0] // _SAMPLE)].astype(np.float64)
+    steps = np.diff(np.unique(sample))
+    return max(float(np.median(np.abs(np.diff(sample, axis=1)))), float(steps.min()))
 
 
 def scale_intensity(image: NDArray[np.generic], low: float, high: float) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import as_file, files
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from sslcst.core.nuclei.flows import decode
 from sslcst.core.nuclei.network import MULTIPLE, OUTPUTS, NucleusNetwork
 from sslcst.errors import BackendError
 from sslcst.params import NucleiParams
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from sslcst.core.nuclei import Segmenter
@@ -99,7 +101,8 @@ def read_network(path: Path) -> NucleusNetwork:
 def measure_diameter(network: NucleusNetwork, image: NDArray[np.float32]) -> float | None:
     """Measure the typical diameter of the nuclei that the network finds at the scale of the estimated one.
 
-    Of a large image one window is enough: the one of most contrast.
+    Of a large image some windows are enough: of most contrast, of middling contrast, and between the two, so that
+    one that shows something else does not decide.
 
     Parameters
     ----------
@@ -118,8 +121,15 @@ def measure_diameter(network: NucleusNetwork, image: NDArray[np.float32]) -> flo
     side = round(_WINDOW * estimate / _GLANCE)
     starts = [np.linspace(0, max(n - side, 0), -(-n // side)).astype(int) for n in image.shape]
     windows = [image[top : top + side, left : left + side] for top, left in product(*starts)]
-    window = max(windows, key=lambda part: np.clip(part, 0, 1).std())
-    return typical_diameter(segment_at(network, window, _GLANCE / estimate))
+    shown = some_of(windows, [float(np.clip(part, 0, 1).std()) for part in windows])
+    return typical_diameter(*(segment_at(network, window, _GLANCE / estimate) for window in shown))
+
+
+def some_of(windows: list[T], contrasts: list[float]) -> list[T]:
+    """Those of greatest and of median contrast, and one between them; fewer where there are fewer."""
+    order = np.argsort(contrasts)
+    n = len(order)
+    return [windows[order[place]] for place in sorted({n - 1, (3 * n) // 4, n // 2})]
 
 
 def segment_at(network: NucleusNetwork, image: NDArray[np.float32], zoom: float) -> NDArray[np.int32]:
@@ -142,9 +152,9 @@ def segment_at(network: NucleusNetwork, image: NDArray[np.float32], zoom: float)
     return decode(outputs[0], outputs[1:], image.shape)
 
 
-def typical_diameter(labels: NDArray[np.integer]) -> float | None:
-    """Diameter in pixels of the disc as large as the median nucleus; ``None`` where there is none."""
-    areas = np.bincount(labels.ravel())[1:]
+def typical_diameter(*parts: NDArray[np.integer]) -> float | None:
+    """Diameter in pixels of the disc as large as the median nucleus of all parts; ``None`` where there is none."""
+    areas = np.concatenate([np.bincount(labels.ravel())[1:] for labels in parts])
     areas = areas[areas > 0]
     return float(2 * np.sqrt(np.median(areas) / np.pi)) if areas.size else None
 

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from sslcst.core.alignment import Alignment, coarse_counts, coarse_mean, coarse_step, find_alignment
+from sslcst.core.alignment import (
+    Alignment,
+    coarse_counts,
+    coarse_mean,
+    coarse_step,
+    find_alignment,
+    share_without_nuclei,
+)
 from sslcst.core.geometry import Regions
 from sslcst.run.stages.transcripts import transcripts_in
+from sslcst.run.warnings import warn
 from sslcst.run.workspace import Workspace
 
+_BARE = 0.5  # share of the transcripts, far from nuclei, at which these are too few
 _BAND = 2048  # pixels of the labels that are read at once
 
 
-def check(workspace: Workspace, regions: Regions, *, pixel_size: float) -> Alignment:
-    """Compare nuclei and transcripts on coarse maps of the whole tissue (`sslcst.pp.check_alignment`).
+def check(workspace: Workspace, regions: Regions, *, pixel_size: float, pair: str) -> Alignment:
+    """Compare nuclei and transcripts on coarse maps of a tissue (`sslcst.pp.check_alignment`); warn of doubts.
 
     Parameters
     ----------
@@ -23,6 +32,8 @@ def check(workspace: Workspace, regions: Regions, *, pixel_size: float) -> Align
         Where the nuclei lie.
     pixel_size
         Side of a pixel in units of the coordinate system.
+    pair
+        Names of what is compared (`sslcst.elements.Raster.pair`).
     """
     shape = workspace.grid.raster_shape
     across = regions.diameter
@@ -34,6 +45,25 @@ def check(workspace: Workspace, regions: Regions, *, pixel_size: float) -> Align
     for _, ranges in workspace.blocks(workspace.grid.ranges):
         seen = transcripts_in(ranges, workspace.grid, workspace.scratch, workspace.block)
         counts += coarse_counts(seen.pixels + 0.5, seen.count, shape, step)
-    return find_alignment(
-        np.concatenate(nuclei), counts, diameter=across * pixel_size, bin_size=step * pixel_size, whole=False
-    )
+    nuclei = np.concatenate(nuclei)
+    alignment = find_alignment(nuclei, counts, diameter=across * pixel_size, bin_size=step * pixel_size, whole=False)
+    if alignment.misaligned:
+        warn(workspace.scratch, f"{alignment} These are {pair}: sslcst.pp.align brings them together.")
+    elif alignment.is_doubtful(len(regions)):
+        warn(
+            workspace.scratch,
+            f"Nothing tells that nuclei and transcripts lie on one another, as {len(regions)} nuclei should. "
+            f"Check {pair}: their transformations and units (pixels taken for microns?), whether the image is flipped, "
+            "turned, of another section or of another channel, and draw both with sslcst.pl.segmentation. "
+            "sslcst.pp.check_alignment searches farther (max_shift, max_angle).",
+        )
+    bare = share_without_nuclei(nuclei, counts, across / step)
+    if bare > _BARE:
+        warn(
+            workspace.scratch,
+            f"{bare:.0%} of the transcripts lie far from all of the {len(regions)} nuclei, and as dense as in "
+            f"cells. See whether nuclei were missed: look at {pair} with sslcst.pl.nuclei, check channel=, and set "
+            "nuclei.diameters (a nucleus measures "
+            f"{across * pixel_size:.3g} now) or another nuclei.method.",
+        )
+    return alignment

@@ -11,19 +11,22 @@ from skimage.segmentation import relabel_sequential
 
 from sslcst._logging import progress
 from sslcst.core.geometry import Regions
-from sslcst.core.nuclei import load_backend, segment_nuclei
+from sslcst.core.nuclei import Segmenter, load_backend, segment_nuclei
+from sslcst.core.nuclei.diameter import estimate_diameter
 from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_intensity
-from sslcst.core.nuclei.sslcst import DIAMETER, typical_diameter
+from sslcst.core.nuclei.sslcst import DIAMETER, some_of, typical_diameter
 from sslcst.labels import NucleusSource, read_part
-from sslcst.params import Params
+from sslcst.params import NucleiParams, Params
 from sslcst.run.execute import computing, run
 from sslcst.run.scratch import Scratch
 from sslcst.run.tiling import Ranges, squares
+from sslcst.run.warnings import warn
 from sslcst.run.workspace import NUCLEI
 
 _CHUNK = 1024  # pixels
 _HALO = 8  # diameters of a nucleus that are seen around a tile
-_LOOK = 2**22  # pixels from which percentiles are taken, and in which diameters are measured
+_LOOK = 2**22  # pixels from which percentiles are taken
+_WINDOW = 1024  # pixels along the side of a window in which diameters are measured
 _SEAM = 3  # pixels by which a nucleus' centroid may lie beyond its tile; both tiles then offer it
 _REGIONS, _DONE = "regions.npz", "nuclei.done"
 
@@ -79,9 +82,9 @@ def copy(source: NucleusSource, shape: tuple[int, int], scratch: Scratch, params
 
 
 def segment(
-    image: Any, shape: tuple[int, int], *, pixel_size: float, scratch: Scratch, params: Params, device: str
+    image: Any, shape: tuple[int, int], *, pixel_size: float, scratch: Scratch, params: Params, device: str, name: str
 ) -> Regions:
-    """Find the nuclei in a stain, and where they lie.
+    """Find the nuclei in a stain, which warnings call by its name, and where they lie.
 
     An image of one tile is segmented as one. Of a larger one, intensities and the diameter are told by a glance at it;
     each tile then sees some nuclei beyond its border, and gives those whose centroid it holds. Of two that overlap by
@@ -93,10 +96,16 @@ def segment(
         with progress("nuclei"):
             whole = read_part(image, slice(0, shape[0]), slice(0, shape[1]))
             labels = segment_nuclei(whole, pixel_size=pixel_size, params=params.nuclei, device=device)
+        if warning := doubt_of_size(
+            image, shape, pixel_size=pixel_size, params=params.nuclei, device=device, name=name
+        ):
+            warn(scratch, warning)
         _write(out, tuple((0, size) for size in shape), labels)
         return _finish(scratch, [Regions.of(labels)])
 
     low, high, diameter = glance(image, shape, pixel_size=pixel_size, params=params, device=device)
+    if warning := doubt_of_size(image, shape, pixel_size=pixel_size, params=params.nuclei, device=device, name=name):
+        warn(scratch, warning)
     stain = Stain(image, scratch, low, high, diameter, params, device)
     tiles = [(f"nuclei/{row:03}-{column:03}.npz", ranges) for row, column, ranges in squares(shape, side)]
     run("nuclei", _segment_tile, stain, [tile for tile in tiles if not scratch.is_finished(_mark(tile[0]))])
@@ -108,25 +117,61 @@ def glance(
 ) -> tuple[float, float, float]:
     """The intensities that become 0 and 1, and the diameter of nuclei in pixels.
 
-    Percentiles are of pixels on a regular grid over all of the image. The diameter is, of those that the parameters
-    give, the one with which nuclei cover most of the window of highest contrast, or else that of the nuclei found
-    there.
+    The diameter is, of those that the parameters give, the one with which nuclei cover most of some windows, or else
+    that of the nuclei found there.
     """
+    low, high, windows = _look(image, shape, params.nuclei)
+    segment = load_backend(params.nuclei, device=device)
+    with computing:
+        tried = {d: _try(segment, windows, d) for d in [d / pixel_size for d in params.nuclei.diameters] or [None]}
+    diameter = max(tried, key=lambda d: sum(map(np.count_nonzero, tried[d])))
+    return low, high, diameter or typical_diameter(*tried[None]) or DIAMETER
+
+
+def doubt_of_size(
+    image: Any, shape: tuple[int, int], *, pixel_size: float, params: NucleiParams, device: str, name: str
+) -> str | None:
+    """A warning where each of the diameters that were told is less than half or more than twice what a stain shows."""
+
+    def is_off(measured: float | None) -> bool:
+        return measured is not None and not any(d / 2 <= measured * pixel_size <= 2 * d for d in told)
+
+    told = params.diameters
+    if not told:
+        return None
+    windows = _look(image, shape, params)[2]
+    if not any(is_off(estimate_diameter(window)) for window in windows):
+        return None
+    segment = load_backend(params, device=device)
+    with computing:
+        measured = typical_diameter(*_try(segment, windows, None))
+    if not is_off(measured):
+        return None
+    return (
+        f"nuclei.diameters={told} was told, while nuclei measure about {measured * pixel_size:.3g} ({measured:.3g} "
+        f"pixels) in {name}. Diameters are in units of the coordinate system, in which a pixel measures "
+        f"{pixel_size:.4g}: are they given in microns where the units are pixels, or the other way round? Leave "
+        "nuclei.diameters out to have them measured, and look at the nuclei with sslcst.pl.nuclei."
+    )
+
+
+def _try(segment: Segmenter, windows: list[np.ndarray], diameter: float | None) -> list[np.ndarray]:
+    return [relabel_sequential(segment(window, diameter))[0] for window in windows]
+
+
+def _look(image: Any, shape: tuple[int, int], params: NucleiParams) -> tuple[float, float, list[np.ndarray]]:
+    """The intensities that become 0 and 1, told by pixels on a regular grid over all of the image; and some windows."""
     step = int(np.ceil(np.sqrt(np.prod(shape) / _LOOK)))
     coarse = check_image(np.asarray(image[step // 2 :: step, step // 2 :: step]))
-    low, high = intensity_range(coarse, params.nuclei.percentiles)
+    low, high = intensity_range(coarse, params.percentiles)
     coarse = np.clip(scale_intensity(coarse, low, high), 0, 1)
 
     def contrast(ranges: Ranges) -> float:
         return float(coarse[tuple(slice(start // step, -(-stop // step)) for start, stop in ranges)].std())
 
-    best = max((ranges for _, _, ranges in squares(shape, int(np.sqrt(_LOOK)))), key=contrast)
-    window = scale_intensity(read_part(image, *(slice(*r) for r in best)), low, high)
-    segment = load_backend(params.nuclei, device=device)
-    with computing:
-        tried = {d: segment(window, d) for d in [d / pixel_size for d in params.nuclei.diameters] or [None]}
-    diameter = max(tried, key=lambda d: np.count_nonzero(tried[d]))
-    return low, high, diameter or typical_diameter(relabel_sequential(tried[None])[0]) or DIAMETER
+    tiles = [ranges for _, _, ranges in squares(shape, _WINDOW)]
+    shown = some_of(tiles, [contrast(ranges) for ranges in tiles])
+    return low, high, [scale_intensity(read_part(image, *(slice(*r) for r in ranges)), low, high) for ranges in shown]
 
 
 def _segment_tile(stain: Stain, tile: tuple[str, Ranges]) -> None:

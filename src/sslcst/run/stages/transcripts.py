@@ -8,13 +8,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from sslcst._logging import logger, progress
+from sslcst._logging import progress
 from sslcst.core.spots import Grid, inside_raster
 from sslcst.errors import DataError
 from sslcst.params import TileParams
 from sslcst.run.scratch import Scratch
 from sslcst.run.tiling import Ranges, blocks
-from sslcst.transcripts import Transcripts, TranscriptSource
+from sslcst.run.warnings import warn
+from sslcst.transcripts import Transcripts, TranscriptSource, check_on_image
 
 _RECORD = np.dtype(
     [("row", "i4"), ("column", "i4"), ("y", "i4"), ("x", "i4"), ("gene", "i4"), ("count", "u4"), ("transcript", "i8")]
@@ -48,8 +49,10 @@ class Bucketed:
     transcript: np.ndarray
 
 
-def fill(source: TranscriptSource, grid: Grid, scratch: Scratch, params: TileParams) -> None:
+def fill(source: TranscriptSource, grid: Grid, scratch: Scratch, params: TileParams, *, pair: str) -> None:
     """Write the transcripts to the blocks of a grid, unless that was done before.
+
+    `pair` names them and the raster, for what there is to say of how the two lie.
 
     Raises
     ------
@@ -65,10 +68,8 @@ def fill(source: TranscriptSource, grid: Grid, scratch: Scratch, params: TilePar
             n += len(part.gene)
             n_on += _append(part, grid, scratch, params.block)
             bar.update()
-    if not n_on:
-        raise DataError(f"None of the {n} transcripts lies on the image: do both lie in the same coordinate system?")
-    if n > n_on:
-        logger.info("%d of %d transcripts lie off the image and belong to no cell.", n - n_on, n)
+    if warning := check_on_image(n_on, n, pair):
+        warn(scratch, warning)
     scratch.finish(_DONE, [f"transcripts/{file.name}" for file in scratch.path(_DONE).parent.iterdir()])
 
 
