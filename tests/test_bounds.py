@@ -80,11 +80,11 @@ def test_bins_are_of_the_size_of_nuclei(value: float) -> None:
 @pytest.mark.parametrize("value", [1e-9, 0.4, 101, 1e6])
 def test_an_expected_radius_is_of_the_size_of_nuclei(value: float) -> None:
     with pytest.raises(ParameterError, match=r"radius=.*between 0\.5 and 100,.*the median nucleus measures 5"):
-        lay_out(10, **SCALE, params=Params.of({"prior": {"radius": value}}))
+        lay_out(10, **SCALE, params=Params.of({"cells": {"radius": value}}))
 
 
 def test_lengths_within_bounds_are_taken() -> None:
-    layout = lay_out(10, **SCALE, params=Params.of({"prior": {"radius": 20}, "spots": {"bin_size": 0.5}}))
+    layout = lay_out(10, **SCALE, params=Params.of({"cells": {"radius": 20}, "spots": {"bin_size": 0.5}}))
     assert (layout.radius, layout.grid.whole_shape) == (40, (100, 100))
 
 

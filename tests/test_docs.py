@@ -25,7 +25,8 @@ import pytest
 import typer
 
 from sslcst import __all__ as subpackages
-from sslcst import cli, datasets, errors, params
+from sslcst import cli, datasets, errors
+from sslcst.methods.ssl_cst.params import TrainingParams
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -89,7 +90,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def short_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages call with the default parameters, which train for a minute: here for a second."""
     for name, value in {"max_epochs": 1, "min_steps": 2, "field_size": 1500}.items():
-        monkeypatch.setitem(params.TrainingParams.__init__.__kwdefaults__, name, value)
+        monkeypatch.setitem(TrainingParams.__init__.__kwdefaults__, name, value)
 
 
 @pytest.mark.filterwarnings("default")  # what other packages warn of on the way is theirs

@@ -16,6 +16,7 @@ from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesM
 from spatialdata.transformations import Affine, Identity, set_transformation
 
 import sslcst
+from sslcst.elements import full_scale
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.pp import import_cells, import_nuclei, read_owners
 from sslcst.source_ids import number, of_cells
@@ -61,7 +62,7 @@ def drawn(element, **where) -> np.ndarray:
     kind = sdata.shapes if isinstance(element, gpd.GeoDataFrame) else sdata.labels
     kind.data["mine"] = element  # without the checks of the model
     import_nuclei(sdata, "mine", **where)
-    return sdata.labels["sslcst_nuclei"].to_numpy()
+    return full_scale(sdata.labels["sslcst_nuclei"]).to_numpy()
 
 
 def squares_as_labels(ids, dtype) -> np.ndarray:
@@ -205,7 +206,7 @@ def test_ids_that_labels_cannot_hold_are_kept_beside_numbers(ids, kind, tmp_path
     """In the object, in the store, and in their own type."""
     sdata = tissue(mine=shapes(SQUARES, index=pd.Index(ids)))
     import_cells(sdata, "mine")
-    cells = sdata.labels["imported_cells"].to_numpy()
+    cells = full_scale(sdata.labels["imported_cells"]).to_numpy()
     assert (cells == squares_as_labels([1, 2, 3], np.uint32)).all()
     del sdata.shapes["mine"]  # not every index can be written
     sdata.write(tmp_path / "a.zarr")
@@ -232,7 +233,7 @@ def test_ids_that_stand_for_more_than_one_are_told(caplog):
 def test_ids_that_labels_can_hold_stay(ids):
     sdata = tissue(mine=shapes(SQUARES, index=ids))
     import_nuclei(sdata, "mine")
-    assert (sdata.labels["sslcst_nuclei"].to_numpy() == squares_as_labels(ids, np.uint32)).all()
+    assert (full_scale(sdata.labels["sslcst_nuclei"]).to_numpy() == squares_as_labels(ids, np.uint32)).all()
     assert not sdata.tables
 
 
@@ -257,7 +258,7 @@ def test_large_labels_are_numbered_in_their_order(dtype, wrap):
     sdata = tissue()
     sdata.labels["mine"] = Labels2DModel.parse(wrap(squares_as_labels(MERSCOPE[::-1], dtype)), dims=("y", "x"))
     import_nuclei(sdata, "mine")
-    assert (sdata.labels["sslcst_nuclei"].to_numpy() == squares_as_labels([3, 2, 1], np.uint32)).all()
+    assert (full_scale(sdata.labels["sslcst_nuclei"]).to_numpy() == squares_as_labels([3, 2, 1], np.uint32)).all()
     source_id = sdata.tables["sslcst_nuclei_ids"].obs["source_id"]
     assert source_id.dtype == dtype
     assert source_id.tolist() == MERSCOPE

@@ -17,8 +17,18 @@ from sslcst.errors import ParameterError
 from sslcst.names import check_name
 from sslcst.tl import _segment
 
+
+class Learnt:
+    """What a method might have learnt."""
+
+    method = "density"
+
+
 WRONG = ["my cells", "run/1", "__x", ".hidden", "../x", "", ".", "..", "x ", "x\n", "a\\b", "x" * 300, "ä" * 90]
 WRONG += [None, 3, b"x", ["x"]]
+
+
+VALID = {"SpatialData": sd.SpatialData(), "Model": Learnt(), "str": "x"}  # of each kind of required argument
 
 
 def named(module) -> list[str]:
@@ -32,10 +42,10 @@ ADDING = [getattr(module, name) for module in (sslcst.pp, sslcst.tl) for name in
 @pytest.mark.parametrize("name", WRONG)
 @pytest.mark.parametrize("function", ADDING, ids=lambda function: function.__name__)
 def test_a_wrong_name_is_refused_before_any_work(function, name):
-    """Even before the object is looked at; the argument is named, and so is the rule."""
+    """Even before the object is searched; the argument is named, and so is the rule."""
     required = [each for each in inspect.signature(function).parameters.values() if each.default is each.empty]
     with pytest.raises(ParameterError, match=r"^key_added=.* letters, digits"):
-        function(*(object() for _ in required), key_added=name)
+        function(*(VALID[each.annotation] for each in required), key_added=name)
 
 
 @pytest.mark.parametrize("name", ["_", *WRONG])

@@ -16,9 +16,12 @@ from spatialdata.models import Image2DModel, Labels2DModel, PointsModel
 from spatialdata.transformations import Affine, Identity
 
 from sslcst import pp
+from sslcst.core.geometry import Regions
 from sslcst.errors import DataError, KeyMissingError, ParameterError
+from sslcst.methods.ssl_cst.relations import relate
 from sslcst.methods.ssl_cst.sampling import direction_class, direction_vectors
 from sslcst.pl import direction_field
+from sslcst.pp._spots import as_spots
 
 AXES = {"input_axes": ("x", "y"), "output_axes": ("x", "y")}
 TURNED = np.array([[0.0, -2.0, 100.0], [1.0, 0.5, -10.0], [0.0, 0.0, 1.0]])  # turned, stretched and sheared
@@ -44,7 +47,7 @@ def sdata() -> SpatialData:
     stain = rng.random((1, HEIGHT, WIDTH)).astype(np.float32)
     sdata = SpatialData(
         images={"stain": Image2DModel.parse(stain, dims=("c", "y", "x"), transformations=dict(systems))},
-        labels={"sslcst_nuclei": labels, "sslcst_cores": labels},
+        labels={"sslcst_nuclei": labels},
         points={
             "transcripts": PointsModel.parse(
                 frame.astype({"gene": "category"}), feature_key="gene", transformations=dict(systems)
@@ -53,8 +56,10 @@ def sdata() -> SpatialData:
     )
     pp.bin_spots(sdata, params={"spots": {"bin_size": BIN}}, coordinate_system="global")
     table = sdata["sslcst_spots"]
-    table.obsm["direction"] = np.eye(16, dtype=np.float32)[direction_class(table.obsm["to_nucleus"])]
-    table.obs["inside"] = np.where(table.obs["distance"] < 12, 0.9, 0.2)
+    relations = relate(as_spots(table)[0], nuclei, nuclei, Regions.of(nuclei))
+    table.obsm["to_nucleus"] = relations.offset
+    table.obsm["direction"] = np.eye(16, dtype=np.float32)[direction_class(relations.offset)]
+    table.obs["probability"] = np.where(relations.distance < 12, 0.9, 0.2)
     return sdata
 
 
@@ -71,7 +76,7 @@ def test_arrows_lead_to_the_nearest_nucleus(sdata: SpatialData, system: str) -> 
     ax = direction_field(sdata, coordinate_system=system)
     xy, vector = arrows(ax)
     table = sdata["sslcst_spots"]
-    inside = table.obs["inside"].to_numpy() > 0.5
+    inside = table.obs["probability"].to_numpy() > 0.5
     places = (table.obs[["column", "row"]].to_numpy()[inside] + 0.5) * BIN
     assert xy == pytest.approx(places @ matrix[:2, :2].T + matrix[:2, 2])
     own = vector @ np.linalg.inv(matrix[:2, :2]).T  # in pixels
@@ -87,7 +92,7 @@ def test_shading_is_the_probability(sdata: SpatialData) -> None:
     shading = ax.images[-1]
     table = sdata["sslcst_spots"]
     values = np.full((HEIGHT // BIN, WIDTH // BIN), np.nan)
-    values[table.obs["row"], table.obs["column"]] = table.obs["inside"]
+    values[table.obs["row"], table.obs["column"]] = table.obs["probability"]
     assert np.ma.filled(shading.get_array(), np.nan) == pytest.approx(values, nan_ok=True)
     assert shading.get_clim() == (0, 1)
     assert shading.get_cmap()(0.0)[3] == 0
@@ -101,11 +106,11 @@ def test_thinned_arrows_are_means(sdata: SpatialData, monkeypatch: pytest.Monkey
     obs = sdata["sslcst_spots"].obs
     frame = pd.DataFrame(sdata["sslcst_spots"].obsm["direction"] @ direction_vectors()[:, ::-1], obs.index)
     blocks = [(obs["row"] // 3).rename("row"), (obs["column"] // 3).rename("column")]
-    mean = frame[obs["inside"] > 0.5].groupby(blocks).mean()
+    mean = frame[obs["probability"] > 0.5].groupby(blocks).mean()
     assert vector == pytest.approx(mean.to_numpy() * 3 * BIN)
     assert xy == pytest.approx((mean.reset_index()[["column", "row"]].to_numpy() + 0.5) * 3 * BIN)
     shading = np.ma.filled(ax.images[-1].get_array(), np.nan)
-    expected = obs["inside"].groupby(blocks).mean()
+    expected = obs["probability"].groupby(blocks).mean()
     assert shading[tuple(expected.index.to_frame().T.to_numpy())] == pytest.approx(expected.to_numpy())
     assert "direction\n(3 x 3 bins)" in [text.get_text() for text in ax.get_legend().get_texts()]
 

@@ -19,7 +19,7 @@ from spatialdata.models import Image3DModel, Labels3DModel
 from spatialdata.transformations import Identity
 
 import sslcst
-from sslcst.elements import NUCLEAR_CHANNELS, STAINS, TRANSCRIPTS, choose_key
+from sslcst.elements import NUCLEAR_CHANNELS, STAINS, TRANSCRIPTS, choose_key, full_scale
 from sslcst.errors import DataError, KeyMissingError
 
 TISSUE = vendors.make_tissue()
@@ -121,7 +121,8 @@ def test_a_run_is_segmented_without_a_key(platform: Platform, tmp_path: Path, ca
     for name, table in tables.items():
         pd.testing.assert_frame_equal(sdata.tables[name].obs, table.obs)
 
-    table, nuclei, cells = (sdata[f"sslcst_{name}"] for name in ("table", "nuclei", "cells"))
+    table = sdata["sslcst_table"]
+    nuclei, cells = (full_scale(sdata[f"sslcst_{name}"]) for name in ("nuclei", "cells"))
     truth = TISSUE.nuclei[::-1] if platform.upward else TISSUE.nuclei
     assert 12 <= table.n_obs <= 20  # of 16
     assert ((nuclei.to_numpy() > 0) == (truth > 0)).mean() > 0.95
@@ -146,7 +147,7 @@ def test_the_vendors_own_nuclei_serve(tmp_path: Path, key: str) -> None:
     vendors.write_xenium(tmp_path / "run", TISSUE)
     sdata = stored(spatialdata_io.xenium, tmp_path / "run")
     sslcst.tl.segment(sdata, nuclei_key=key)
-    nuclei = sdata["sslcst_nuclei"].to_numpy()
+    nuclei = full_scale(sdata["sslcst_nuclei"]).to_numpy()
     if key == "nucleus_labels":
         np.testing.assert_array_equal(nuclei, TISSUE.nuclei)
     assert (nuclei == TISSUE.nuclei).mean() > 0.97  # outlines are convex
@@ -197,7 +198,7 @@ def test_one_of_several_fields_of_view_is_chosen(tmp_path: Path) -> None:
     with pytest.raises(KeyMissingError, match=r"choose with image_key=; there are: '[12]_image', '[12]_image'"):
         sslcst.tl.segment(sdata, points_key="2_points")
     sslcst.tl.segment(sdata, points_key="2_points", image_key="2_image")
-    cells = sdata["sslcst_cells"].to_numpy()
+    cells = full_scale(sdata["sslcst_cells"]).to_numpy()
     assert cells.shape == other.dapi.shape
     row, column = other.yx.astype(int).T
     assert sdata["sslcst_table"].X.sum() == (cells[len(cells) - 1 - row, column] > 0).sum()

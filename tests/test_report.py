@@ -23,7 +23,7 @@ from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, TableMo
 from spatialdata.transformations import Identity, Scale
 
 from sslcst.errors import DataError, KeyMissingError, StoreError
-from sslcst.params import Params
+from sslcst.methods import choose_method
 from sslcst.pl._canvas import CELLS
 from sslcst.report import write_report
 from sslcst.report._page import Section, Table, Text
@@ -32,6 +32,9 @@ from sslcst.report._pictures import COLOURS, close_views
 from sslcst.report._result import Result
 from sslcst.report._sections import sections
 from sslcst.report._warnings import warnings_of
+
+SHARED, METHOD = choose_method("ssl-cst", {"training": {"max_epochs": 3}, "nuclei": {"diameters": [8.0, 9.0]}})
+PARAMS = SHARED.to_dict() | METHOD.params.to_dict()
 
 SIDE = 10  # cells along each side of the tissue
 PIXELS = 20  # of a cell and what is around it
@@ -68,7 +71,8 @@ def make_tissue() -> SpatialData:
         index=ids.ravel().astype(str),
     )
     about = {
-        "params": Params.of({"training": {"max_epochs": 3}, "nuclei": {"diameters": [8.0, 9.0]}}).to_dict(),
+        "method": "ssl-cst",
+        "params": PARAMS,
         "versions": {"sslcst": "1.2.3", "numpy": "2.0.2"},
         "seed": 5,
         "model": {"seed": 6, "sha256": "ab12" * 16},
@@ -247,12 +251,12 @@ def test_overview(page: Page) -> None:
 def test_changed_parameters_come_first(page: Page) -> None:
     assert page.tables["Other than the defaults"] == {
         "nuclei.diameters": ["8.0, 9.0", "none"],
-        "training.max_epochs": ["3", str(Params().training.max_epochs)],
+        "training.max_epochs": ["3", "6"],
     }
     same = page.tables["At their defaults"]
-    assert same["prior.sigma"] == ["0.25", "0.25"]
+    assert same["encoder.width"] == ["64", "64"]
     assert same["spots.bin_size"] == ["automatic", "automatic"]
-    n_params = sum(len(section) for section in Params().to_dict().values())
+    n_params = sum(map(len, PARAMS.values()))
     assert f"{n_params - 2} parameters at their defaults" in page.text
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sslcst.elements import full_scale
-from sslcst.params import Params
+from sslcst.methods import DEFAULT, choose_method
 from sslcst.report._page import Block, Folded, Row, Section, Table, Text
 from sslcst.report._pictures import histogram, segmentation_pictures, training_chart
 from sslcst.report._result import plain
@@ -173,7 +173,8 @@ def _parameters(result: Result) -> Iterable[Block]:
         yield Text("The table has no uns['sslcst']['params'], so that the parameters are unknown.")
         return
     changed, same = [], []
-    for section, defaults in plain(Params().to_dict()).items():
+    shared, method = choose_method(result.about.get("method", DEFAULT), None)
+    for section, defaults in plain(shared.to_dict() | method.params.to_dict()).items():
         for name, default in defaults.items():
             value = stored.get(section, {}).get(name)
             row = [f"{section}.{name}", _shown(value), _shown(default)]
