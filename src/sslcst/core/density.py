@@ -215,7 +215,7 @@ def levels_of(rings: Rings, *, radius: float) -> Levels:
 def _densest(n_bins: np.ndarray, total: np.ndarray) -> float:
     """Counts a bin in the densest three neighbouring rings, the middle one being no small one; 0 where none is."""
     many = n_bins > _LEAST_RING * n_bins.sum()
-    n_bins, total = (np.convolve(values, np.ones(3, np.int64), mode="same") for values in (n_bins, total))
+    n_bins, total = (np.convolve(np.pad(each, 1), np.ones(3, np.int64), mode="valid") for each in (n_bins, total))
     return float((total[many] / n_bins[many]).max(initial=0.0))
 
 
