@@ -26,7 +26,7 @@ HELD_OUT = ("a05", "a09", "a15", "a19", "a24", "a29", "a35", "a39", "a45", "a49"
 PLANES = (2, 5)
 LYMPH_PIXEL = 0.3  # micron
 LYMPH_CORNER = 5000.0  # micron, of the crop's rows and columns
-LEAST_DENSITY = 0.01  # transcripts a bin that are left of those of a tissue
+LEAST_DENSITY = 0.06  # transcripts a bin that are left of those of a tissue
 LYMPH_SIDE = 512  # pixels of a piece of the lymph node
 
 
@@ -123,10 +123,10 @@ def vary(tissue: Tissue, rng: np.random.Generator) -> Tissue:
     tissue = stretched(tissue, rng)
     if tissue.nuclei is None or rng.random() < 0.7:
         tissue = replace(tissue, nuclei=drawn_nuclei(tissue.cells, rng, follow=rng.random() < 0.5))
-    tissue = with_gaps(tissue, rng)
-    tissue = with_contrasts(tissue, rng)
+    if rng.random() < 0.65:
+        tissue = with_contrasts(with_gaps(tissue, rng), rng)
     tissue = seen_worse(tissue, rng)
-    missing = rng.random(tissue.nuclei.max() + 1) < (rng.uniform(0, 0.25) if rng.random() < 0.3 else 0)
+    missing = rng.random(tissue.nuclei.max() + 1) < (rng.uniform(0, 0.2) if rng.random() < 0.2 else 0)
     return replace(tissue, nuclei=np.where(missing[tissue.nuclei], 0, tissue.nuclei))
 
 
@@ -163,7 +163,7 @@ def drawn_nuclei(cells: np.ndarray, rng: np.random.Generator, *, follow: bool) -
     of their own, turned and placed without regard to the cell's shape, so that it cannot be read off them. They end at
     the rim of the cell, or now and then beyond.
     """
-    beyond = rng.random() < 0.3
+    beyond = rng.random() < 0.15
     least = rng.uniform(0.12, 0.45)
     share = (least, least + 0.15)
     off, vary_size = rng.uniform(0.05, 0.35), rng.uniform(0.1, 0.4)
@@ -219,9 +219,8 @@ def with_gaps(tissue: Tissue, rng: np.random.Generator) -> Tissue:
         gone[np.unique(cells[away])] = True
     gone[0] = False
     lost = gone[cells]
-    if rng.random() < 0.5:
-        lost |= depth_in(cells) <= rng.choice([1, 2, 3])
-    lost &= (tissue.nuclei == 0) | gone[cells]
+    if rng.random() < 0.4:  # a nucleus keeps some cytoplasm around it
+        lost |= (depth_in(cells) <= rng.choice([1, 2])) & (ndimage.maximum_filter(tissue.nuclei, 5) != cells)
     out = lost[tissue.places] & (rng.random(len(tissue.yx)) > rng.uniform(0.02, 0.35))
     nuclei = np.where(gone[tissue.nuclei] | gone[cells], 0, tissue.nuclei)
     return Tissue(np.where(lost, 0, cells), tissue.yx[~out], nuclei)
@@ -232,9 +231,9 @@ def with_contrasts(tissue: Tissue, rng: np.random.Generator) -> Tissue:
     keep = np.ones(tissue.cells.shape)
     if rng.random() < 0.5:
         poorer = tissue.nuclei > 0 if rng.random() < 0.5 else tissue.nuclei == 0
-        keep[poorer & (tissue.cells > 0)] *= rng.uniform(0.3, 1)
+        keep[poorer & (tissue.cells > 0)] *= rng.uniform(0.4, 1)
     if rng.random() < 0.5:
-        of_cell = np.exp(-np.abs(rng.normal(0, rng.uniform(0, 0.8), tissue.cells.max() + 1)))
+        of_cell = np.exp(-np.abs(rng.normal(0, rng.uniform(0, 0.6), tissue.cells.max() + 1)))
         of_cell[0] = 1
         keep *= of_cell[tissue.cells]
     if rng.random() < 0.3:
@@ -249,7 +248,7 @@ def seen_worse(tissue: Tissue, rng: np.random.Generator) -> Tissue:
     least = np.clip(LEAST_DENSITY * tissue.cells.size / max(1, len(tissue.yx)), 0.08, 1)
     yx = tissue.yx[rng.random(len(tissue.yx)) < np.exp(rng.uniform(np.log(least), 0))]
     if rng.random() < 0.5:
-        yx = yx + rng.normal(0, rng.uniform(0, 2.5), yx.shape)
+        yx = yx + rng.normal(0, rng.uniform(0, 2), yx.shape)
     if rng.random() < 0.5:
         yx = np.concatenate([yx, rng.uniform(0, 1, (int(len(yx) * rng.uniform(0, 0.3)), 2)) * shape])
     return replace(tissue, yx=yx[((yx >= 0) & (yx < shape)).all(axis=1)])

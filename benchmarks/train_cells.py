@@ -31,7 +31,7 @@ from sslcst.methods.network.network import CellNetwork, score_candidates
 PATCH = 128  # bins
 RIM = 8  # bins of a patch that count for nothing: the network sees too little of what is around them
 BORDER = 32  # bins beyond a tissue that patches may reach into
-N_SIMULATED = 16
+N_SIMULATED = 24
 UNKNOWN = -1
 # What is kept of a bin: the planes, offsets to candidates, which exist; then in a cell or not, and which candidate's.
 OFFSETS = slice(N_PLANES, N_PLANES + 2 * N_CANDIDATES)
@@ -196,13 +196,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
     parser.add_argument("--out", type=Path, required=True, help="weights file to write")
-    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--average", type=float, default=0.998, help="decay of the running average of the weights")
     parser.add_argument("--every", type=int, default=250, help="steps between files")
-    parser.add_argument("--pool", type=int, default=200, help="varied tissues in memory")
-    parser.add_argument("--refresh", type=int, default=8, help="steps after which one of them is made anew")
+    parser.add_argument("--pool", type=int, default=120, help="varied tissues in memory")
+    parser.add_argument("--refresh", type=int, default=12, help="steps after which one of them is made anew")
     parser.add_argument("--simulated", type=int, default=N_SIMULATED, help="simulated tissues")
     parser.add_argument("--fields", type=int, help="the first fields alone, and no lymph node: for a try")
     parser.add_argument("--seed", type=int, default=0)

@@ -29,8 +29,9 @@ from sslcst.device import choose_device
 from sslcst.errors import BackendError, KeyMissingError, ParameterError, SslcstError
 from sslcst.methods.ssl_cst.encoder import make_encoder
 from sslcst.methods.ssl_cst.model import Model
+from sslcst.methods.ssl_cst.params import EncoderParams, TrainingParams
 from sslcst.methods.ssl_cst.training import Epoch
-from sslcst.params import EncoderParams, Params, TrainingParams
+from sslcst.params import Params
 
 matplotlib.use("agg")
 ROOMS = ("datasets", "io", "metrics", "pl", "pp", "report", "tl")
@@ -59,10 +60,10 @@ MODEL = Model(
 def tissue() -> sd.SpatialData:
     """A small tissue with results of every kind, made by hand: nothing is trained for it."""
     sdata = sslcst.datasets.simulate(n_cells=12, n_genes=5, counts_per_cell=20)
-    for name in ("nuclei", "cells", "cores"):
-        sdata[f"sslcst_{name}"] = sdata[f"true_{name.replace('cores', 'nuclei')}"]
+    for name in ("nuclei", "cells"):
+        sdata[f"sslcst_{name}"] = sdata[f"true_{name}"]
     sslcst.pp.bin_spots(sdata)
-    sdata["sslcst_spots"].obs["inside"] = 0.5
+    sdata["sslcst_spots"].obs["probability"] = 0.5
     sdata["sslcst_spots"].obsm["direction"] = np.full((sdata["sslcst_spots"].n_obs, 16), 1 / 16, np.float32)
     sslcst.tl.aggregate(sdata)
     history = {name: [1.0] for name in ("train_loss", "validation_loss", "inside_accuracy", "direction_accuracy")}

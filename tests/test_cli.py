@@ -68,7 +68,7 @@ def test_defaults_are_those_of_tl_segment(store: Path, segmented_with: dict[str,
     assert result.exit_code == 0, result.output
     assert "3 cells in sslcst_cells" in result.stdout
     keys = ("image_key", "channel", "points_key", "gene_key", "count_key", "nuclei_key", "coordinate_system", "device")
-    given = {"params": {}, "seed": 0, "key_added": "sslcst", "overwrite": False}
+    given = {"method": "density", "params": {}, "seed": 0, "key_added": "sslcst", "overwrite": False}
     assert segmented_with == {**dict.fromkeys(keys), **given}
 
 
@@ -82,7 +82,7 @@ def test_every_option_reaches_tl_segment(store: Path, segmented_with: dict[str, 
             "count_key": "c",
             "nuclei_key": "n",
         },
-        **{"coordinate_system": "micron", "device": "cpu", "seed": 7, "key_added": "mine"},
+        **{"coordinate_system": "micron", "method": "ssl-cst", "device": "cpu", "seed": 7, "key_added": "mine"},
     }
     arguments = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
     result = run("segment", store, *arguments, "--overwrite")
@@ -184,7 +184,7 @@ def test_report_of_a_store_without_results(store: Path, tmp_path: Path) -> None:
 
 def test_demo_runs_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulation, segmentation, scanpy, squidpy, scores and picture; what an earlier demo left is replaced."""
-    monkeypatch.setattr("sslcst._demo.PARAMS", {"encoder": {"depth": 1}, "training": {"max_epochs": 1}})
+    monkeypatch.setattr("sslcst._demo.PARAMS", {"spots": {"bin_size": 1.0}})
     sd.SpatialData().write(tmp_path / "demo.zarr")
     result = run("demo", "--out", tmp_path, "--cells", 30)
     assert result.exit_code == 0, result.output

@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 from sslcst.core.density import (
     Levels,
     Rings,
+    _densest,
     cell_densities,
     cell_share,
     halo,
@@ -211,3 +212,10 @@ def test_told_shares_are_right_on_average() -> None:
     assert told[near == 2].mean() == pytest.approx(1, abs=0.03)
     assert told[near == 2].var() == pytest.approx(variance[near == 2].mean(), rel=0.3)
     assert told[near == 13].mean() == pytest.approx(0, abs=0.06)
+
+
+@pytest.mark.parametrize("n_rings", [0, 1, 2, 3, 5])
+def test_the_densest_ring_of_few(n_rings: int) -> None:
+    """With a radius of a bin or two there are fewer rings than are looked at together."""
+    n_bins = np.arange(10, 10 + n_rings)
+    assert _densest(n_bins, 2 * n_bins) == (2 if n_rings else 0)

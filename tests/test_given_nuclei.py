@@ -23,12 +23,6 @@ from sslcst.source_ids import number, of_cells
 
 SIDE = 80
 SQUARES = [box(8, 8, 18, 18), box(60, 10, 70, 20), box(20, 40, 30, 50)]
-QUICK = {
-    "encoder": {"width": 16, "depth": 1, "hidden": (8,)},
-    "training": {"max_epochs": 1, "min_steps": 1, "field_size": 2000},
-    "sampling": {"max_samples": 100},
-    "spots": {"n_neighbors": 8},
-}
 MERSCOPE = [1203981230981230981, 1203981230981230982, 1203981230981230983]
 
 
@@ -303,7 +297,7 @@ def test_a_run_keeps_the_ids_of_the_nuclei_it_was_given(what, store, tmp_path):
         sdata["mine"] = shapes([*SQUARES, box(-9, -9, -5, -5)], index=[*ids, "off" if what == "text" else 8])
     if store:
         sdata.write(tmp_path / "a.zarr")
-    sslcst.tl.segment(sdata, nuclei_key="mine", params=QUICK | {"tiles": {"image_size": 64}})
+    sslcst.tl.segment(sdata, nuclei_key="mine", params={"tiles": {"image_size": 64}})
     for each in [sdata, sd.read_zarr(tmp_path / "a.zarr")] if store else [sdata]:
         obs = each.tables["sslcst_table"].obs
         assert obs["cell_id"].tolist() == [1, 2, 3]
@@ -317,7 +311,7 @@ def test_shapes_changed_in_memory_beside_a_store(column, tmp_path):
     sdata.write(tmp_path / "a.zarr")
     index = pd.MultiIndex.from_product([["fov"], range(5)])
     sdata.shapes.data["mine"] = broken([None, *SQUARES, Polygon()], index=index, **column)
-    sslcst.tl.segment(sdata, nuclei_key="mine", params=QUICK)
+    sslcst.tl.segment(sdata, nuclei_key="mine")
     assert sdata.tables["sslcst_table"].obs["source_id"].tolist() == ["fov_1", "fov_2", "fov_3"]
 
 
@@ -326,13 +320,13 @@ def test_ids_that_were_imported_are_kept_by_all_that_follows(tmp_path):
     import_nuclei(sdata, "mine")
     sdata.write(tmp_path / "a.zarr")
     sdata = sd.read_zarr(tmp_path / "a.zarr")
-    sslcst.tl.segment(sdata, nuclei_key="sslcst_nuclei", params=QUICK, key_added="whole")
+    sslcst.tl.segment(sdata, nuclei_key="sslcst_nuclei", key_added="whole")
     assert sdata.tables["whole_table"].obs["source_id"].tolist() == list("cab")
     sslcst.pp.erode_nuclei(sdata)
-    sslcst.pp.bin_spots(sdata, params=QUICK)
-    model = sslcst.tl.train(sdata, params=QUICK)
-    sslcst.tl.predict(sdata, model, params=QUICK)
-    sslcst.tl.track(sdata, params=QUICK)
+    sslcst.pp.bin_spots(sdata)
+    model = sslcst.tl.train(sdata)
+    sslcst.tl.predict(sdata, model)
+    sslcst.tl.track(sdata, model)
     sslcst.tl.aggregate(sdata)
     assert sdata.tables["sslcst_table"].obs["source_id"].tolist() == list("cab")
     import_cells(sdata, "mine")
@@ -347,16 +341,12 @@ def test_ids_that_were_imported_are_kept_by_all_that_follows(tmp_path):
 
 def test_steps_take_labels_of_several_scales():
     sdata = tissue()
-    for name, labels in (
-        ("nuclei", squares_as_labels([1, 2, 3], np.int32)),
-        ("cores", squares_as_labels([1, 2, 3], np.int64)),
-    ):
-        sdata[name] = Labels2DModel.parse(labels, dims=("y", "x"), scale_factors=[2])
-    sslcst.pp.bin_spots(sdata, nuclei_key="nuclei", cores_key="cores", params=QUICK)
-    spots = sdata.tables["sslcst_spots"].obs
-    assert (spots["core"] == spots["nucleus"]).all()
+    labels = squares_as_labels([1, 2, 3], np.int32)
+    sdata["nuclei"] = Labels2DModel.parse(labels, dims=("y", "x"), scale_factors=[2])
+    sslcst.pp.bin_spots(sdata, nuclei_key="nuclei")
+    assert set(sdata.tables["sslcst_spots"].obs["nucleus"]) == {0, 1, 2, 3}
     sslcst.pp.erode_nuclei(sdata, nuclei_key="nuclei")
-    assert sdata.labels["sslcst_cores"].shape == (SIDE, SIDE)
+    assert full_scale(sdata.labels["sslcst_cores"]).shape == (SIDE, SIDE)
 
 
 def test_19_digits_of_transcripts_name_as_many_cells():
@@ -400,8 +390,13 @@ def test_a_cell_without_a_nucleus_has_no_original_id_and_others_keep_theirs_exac
     assert ad.read_h5ad(tmp_path / "a.h5ad").obs["source_id"].tolist() == column.tolist()
 
     sdata = tissue(mine=shapes([*SQUARES, box(-9, -9, -5, -5)], index=[*MERSCOPE, 8]))
-    params = QUICK | {"flow": {"decoding": "flow", "orphans": True}, "sampling": {"max_samples": 100}}
-    sslcst.tl.segment(sdata, nuclei_key="mine", params=params)
+    params = {
+        "encoder": {"width": 8, "depth": 1, "hidden": (8,)},
+        "training": {"max_epochs": 1, "min_steps": 1},
+        "sampling": {"max_samples": 100},
+        "flow": {"orphans": True},
+    }
+    sslcst.tl.segment(sdata, nuclei_key="mine", method="ssl-cst", params=params)
     obs = sdata.tables["sslcst_table"].obs.set_index("cell_id")["source_id"]
     assert obs.loc[[1, 2, 3]].tolist() == MERSCOPE
     assert obs.loc[[cell for cell in obs.index if cell > 3]].isna().all()
@@ -409,7 +404,7 @@ def test_a_cell_without_a_nucleus_has_no_original_id_and_others_keep_theirs_exac
 
 def test_cells_named_by_text_are_exported(tmp_path):
     sdata = tissue(mine=shapes(SQUARES, index=MERSCOPE))
-    sslcst.tl.segment(sdata, nuclei_key="mine", params=QUICK)
+    sslcst.tl.segment(sdata, nuclei_key="mine")
     sslcst.io.write_geojson(sdata, tmp_path / "a.geojson")
     assert '"name": "1"' in (tmp_path / "a.geojson").read_text()
 

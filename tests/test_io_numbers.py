@@ -14,6 +14,7 @@ import tifffile
 from spatialdata import SpatialData
 from spatialdata.transformations import get_transformation
 
+import sslcst
 from sslcst.errors import DataError, ParameterError
 from sslcst.io import read_gef, read_gem
 
@@ -247,3 +248,21 @@ def test_a_spot_size_is_a_number(tmp_path: Path, spot_size: object) -> None:
         read_gem(write_gem(tmp_path / "a.gem", "a\t1\t1\t1\n"), spot_size=spot_size)
     with pytest.raises(ParameterError, match="spot_size"):
         read_gef(write_gef(tmp_path / "a.gef"), spot_size=spot_size)
+
+
+@pytest.mark.parametrize("read", ["gem", "gef"])
+@pytest.mark.parametrize("run", [sslcst.tl.segment, sslcst.tl.plan])
+def test_a_file_that_keeps_the_numbers_of_the_chip_is_told_of_image_offset(tmp_path: Path, read: str, run) -> None:
+    """Off the image that was cut out of the chip: both elements, the coordinate system, and what to give."""
+    stain = np.random.default_rng(0).normal(100, 5, (80, 80))
+    y, x = np.mgrid[:80, :80]
+    for row, column in ((20, 20), (20, 60), (60, 20), (60, 60)):
+        stain[(y - row) ** 2 + (x - column) ** 2 < 64] += 900
+    tifffile.imwrite(tmp_path / "a.tif", stain.astype(np.uint16))
+    if read == "gem":
+        path = write_gem(tmp_path / "a.gem", "a\t5000\t5000\t1\nb\t5002\t5000\t1\n")
+        sdata = read_gem(path, image=tmp_path / "a.tif")
+    else:
+        sdata = read_gef(write_gef(tmp_path / "a.gef", x=(5000, 5001, 5002)), image=tmp_path / "a.tif")
+    with pytest.raises(DataError, match=r"None of the \d transcripts.*'stain'.*'transcripts'.*'global'.*image_offset="):
+        run(sdata, params={"nuclei": {"method": "watershed"}})

@@ -55,7 +55,12 @@ class Transcripts:
     row: np.ndarray
 
 
-def check_on_image(n_on: int, n: int, pair: str) -> str | None:
+def is_of_gem(sdata: SpatialData) -> bool:
+    """Whether `sslcst.io.read_gem` or `sslcst.io.read_gef` read the object."""
+    return not _OUR_READERS.isdisjoint(sdata.attrs)
+
+
+def check_on_image(n_on: int, n: int, pair: str, *, of_gem: bool) -> str | None:
     """Say how many of the transcripts lie off the image.
 
     Parameters
@@ -64,6 +69,8 @@ def check_on_image(n_on: int, n: int, pair: str) -> str | None:
         Transcripts on the image, and all.
     pair
         `Raster.pair`.
+    of_gem
+        `is_of_gem`.
 
     Returns
     -------
@@ -75,6 +82,8 @@ def check_on_image(n_on: int, n: int, pair: str) -> str | None:
         None lies on it.
     """
     check = f"Check the transformations of {pair}, their units, and whether they are of one section."
+    if of_gem:
+        check += " For a GEM or GEF that keeps the chip's numbers, give image_offset= where its image was cut."
     if not n_on:
         raise DataError(f"None of the {n} transcripts lies on the image. {check}")
     off = f"{n - n_on} of {n} transcripts lie off the image and belong to no cell"
@@ -101,6 +110,8 @@ class TranscriptSource:
         Which rows are kept.
     digest
         Hash of all rows in their order.
+    of_gem
+        `is_of_gem`.
     """
 
     genes: pd.Index
@@ -108,6 +119,7 @@ class TranscriptSource:
     to_pixel: np.ndarray
     params: TranscriptParams
     digest: str
+    of_gem: bool
 
     @property
     def n_partitions(self) -> int:
@@ -161,14 +173,13 @@ def open_transcripts(
     if gene_key is None and table_key is not None and not set(GENE_COLUMNS) & set(points.columns):
         blocks = _open_places(sdata, points_key, table_key)
     else:
-        literal = not _OUR_READERS.isdisjoint(sdata.attrs)
-        blocks = _open_molecules(points, points_key, gene_key, count_key, params, literal=literal)
+        blocks = _open_molecules(points, points_key, gene_key, count_key, params, literal=is_of_gem(sdata))
     genes, sizes, digest = _survey(blocks, points_key, params)
     if isinstance(blocks, _Molecules):
         blocks = replace(blocks, starts=tuple(np.cumsum([0, *sizes[:-1]]).tolist()))
     to_system = invertible(affine_matrix(points, raster.coordinate_system), points_key, raster.coordinate_system)
     to_pixel = np.linalg.inv(raster.to_system) @ to_system
-    return TranscriptSource(genes, blocks, to_pixel, params, digest)
+    return TranscriptSource(genes, blocks, to_pixel, params, digest, is_of_gem(sdata))
 
 
 def read_transcripts(sdata: SpatialData, points_key: str, **kwargs: Any) -> Transcripts:

@@ -210,7 +210,7 @@ def levels_of(rings: Rings, *, radius: float) -> Levels:
     The mean density at a distance d from the nuclei, λ(d) = f(d) λ_cell + (1 - f(d)) λ_background, gives the share f(d)
     that lies in cells. λ_cell is the density where it is highest, since it may rise from a nucleus poor in transcripts
     to a cytoplasm rich in them; λ_background is the median around r, which a few cells without a nucleus do not raise.
-    f does not rise with d.
+    f does not rise with d, and is 1 up to where cells are densest.
 
     Parameters
     ----------
@@ -222,19 +222,26 @@ def levels_of(rings: Rings, *, radius: float) -> Levels:
     n_bins, total = rings.n_bins, rings.total
     near, far = max(1, round(_NEAR * radius)), min(round(_FAR * radius), len(n_bins) - 1)
     nucleus, close = (total[at].sum() / max(1, n_bins[at].sum()) for at in (slice(1), slice(1, near + 1)))
-    cell = max(close, _densest(n_bins[1:], total[1:]))
+    densest, cell = _densest(n_bins, total)
+    cell = max(close, cell)
     while far > 1 and n_bins[far:].sum() < _LEAST_FAR * n_bins[1:].sum():
         far -= 1
     background = min(_median(rings.wide[far:].sum(axis=0)) / _side(radius / 2) ** 2, cell / 2)
-    share = _falling((total / np.maximum(n_bins, 1) - background) / max(cell - background, 1e-9), n_bins)
+    share = (total / np.maximum(n_bins, 1) - background) / max(cell - background, 1e-9)
+    share[: densest + 1] = 1
+    share = _falling(share, n_bins)
     return Levels(float(nucleus), float(close), float(cell), float(background), tuple(share.tolist()), near, far)
 
 
-def _densest(n_bins: np.ndarray, total: np.ndarray) -> float:
-    """Counts a bin in the densest three neighbouring rings, the middle one being no small one; 0 where none is."""
+def _densest(n_bins: np.ndarray, total: np.ndarray) -> tuple[int, float]:
+    """The ring of the highest mean with the two beside it, and that, counts a bin; small rings do not count."""
+    n_bins, total = n_bins[1:], total[1:]
+    if not n_bins.any():
+        return 0, 0.0
     many = n_bins > _LEAST_RING * n_bins.sum()
-    n_bins, total = (np.convolve(values, np.ones(3, np.int64), mode="same") for values in (n_bins, total))
-    return float((total[many] / n_bins[many]).max(initial=0.0))
+    n_bins, total = (np.convolve(np.pad(each, 1), np.ones(3, np.int64), mode="valid") for each in (n_bins, total))
+    mean = np.where(many, total / np.maximum(n_bins, 1), 0.0)
+    return int(mean.argmax()) + 1, float(mean.max())
 
 
 def _falling(share: np.ndarray, n_bins: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from sslcst.elements import (
 )
 from sslcst.methods import shared_params
 from sslcst.names import check_name
-from sslcst.transcripts import check_on_image, read_transcripts
+from sslcst.transcripts import check_on_image, is_of_gem, read_transcripts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -83,7 +83,7 @@ def bin_spots(
         sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster, params=params.transcripts
     )
     n_on, pair = int(inside_raster(transcripts.yx, raster.shape).sum()), raster.pair(nuclei_key, points_key)
-    if warning := check_on_image(n_on, len(transcripts.yx), pair):
+    if warning := check_on_image(n_on, len(transcripts.yx), pair, of_gem=is_of_gem(sdata)):
         logger.warning("%s", warning)
 
     nuclei = read_nuclei(sdata, nuclei_key, raster)

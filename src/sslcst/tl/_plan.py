@@ -172,5 +172,5 @@ def _count(sources: Sources, grid: Grid, side: int) -> np.ndarray:
         n += len(part.yx)
         row, column = grid.bins(part.yx[inside_raster(part.yx, grid.raster_shape)]).T // side
         counts += np.bincount(row * n_columns + column, minlength=len(counts))
-    check_on_image(int(counts.sum()), n, sources.pair)
+    check_on_image(int(counts.sum()), n, sources.pair, of_gem=sources.transcripts.of_gem)
     return counts

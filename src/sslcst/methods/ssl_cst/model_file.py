@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sslcst._arguments import checked
-from sslcst.errors import DataError, StoreError
+from sslcst.errors import DataError, ParameterError, StoreError
 
 if TYPE_CHECKING:
     from sslcst.methods.ssl_cst.encoder import Encoder
@@ -38,11 +38,17 @@ def write_model(model: Model, path: str | Path) -> None:
 
     Raises
     ------
+    ParameterError
+        It is of a method that trains no network.
     StoreError
         A file of that name exists, or cannot be written.
     """
     from safetensors.torch import save
 
+    from sslcst.methods.ssl_cst.model import Model
+
+    if not isinstance(model, Model):
+        raise ParameterError(f"model: that of method {model.method!r} is learnt in seconds, and not kept in files.")
     weights, card = _files(path)
     for file in (weights, card):
         if file.exists():
