@@ -19,6 +19,7 @@ from sslcst.elements import (
     add_labels,
     affine_matrix,
     channel_in_words,
+    check_addable,
     choose_coordinate_system,
     choose_image,
     choose_key,
@@ -29,7 +30,6 @@ from sslcst.elements import (
     read_channel,
     read_with_ids,
 )
-from sslcst.names import check_name
 from sslcst.params import Params
 from sslcst.shapes import Outlines
 from sslcst.tiles.nuclei import doubt_of_size
@@ -91,7 +91,7 @@ def segment_nuclei(
     BackendError
         The model that was asked for cannot be had.
     """
-    check_name(key_added)
+    check_addable(sdata, "labels", key_added)
     params = Params.of(params).nuclei
     device = choose_device(device)
     if method is not None:
@@ -170,7 +170,7 @@ def import_nuclei(
     DataError
         Labels that are negative or no integers; no nucleus.
     """
-    check_name(key_added)
+    check_addable(sdata, "labels", key_added)
     raster = raster_of_nuclei(
         sdata, nuclei_key, image_key=image_key, points_key=points_key, coordinate_system=coordinate_system
     )

@@ -21,6 +21,7 @@ from sslcst.core.spots import GeneMoments, Grid, Spots, bin_transcripts, inside_
 from sslcst.elements import (
     add_element,
     apply_affine,
+    check_addable,
     choose_coordinate_system,
     choose_key,
     choose_points,
@@ -28,7 +29,6 @@ from sslcst.elements import (
     raster_of,
     read_nuclei,
 )
-from sslcst.names import check_name
 from sslcst.params import Params
 from sslcst.transcripts import check_on_image, is_of_gem, read_transcripts
 
@@ -83,7 +83,7 @@ def bin_spots(
     """
     import anndata
 
-    check_name(key_added)
+    check_addable(sdata, "tables", key_added)
     params = Params.of(params)
     points_key = choose_points(sdata, points_key)
     for key in (nuclei_key, cores_key):

@@ -15,13 +15,13 @@ from sslcst.elements import (
     Raster,
     add_element,
     apply_affine,
+    check_addable,
     choose_coordinate_system,
     choose_key,
     choose_points,
     raster_of,
     read_with_ids,
 )
-from sslcst.names import check_name
 from sslcst.params import Params
 from sslcst.pp._spots import as_spots
 from sslcst.source_ids import of_cells
@@ -75,7 +75,7 @@ def aggregate(
     KeyMissingError, DataError
         As in `sslcst.pp.bin_spots`.
     """
-    check_name(key_added)
+    check_addable(sdata, "tables", key_added)
     params = Params.of(params)
     points_key = choose_points(sdata, points_key)
     for key in (cells_key, nuclei_key):

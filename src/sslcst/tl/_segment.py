@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -24,7 +24,7 @@ from sslcst.core.model import check_scale
 from sslcst.core.nuclei import none_found
 from sslcst.device import choose_device
 from sslcst.elements import Raster, channel_in_words
-from sslcst.errors import ClusterError, SslcstError, StoreError
+from sslcst.errors import ClusterError, KeyMissingError, SslcstError, StoreError
 from sslcst.fingerprint import fingerprint, recorded
 from sslcst.model_file import read_model, write_model
 from sslcst.names import check_name
@@ -145,7 +145,8 @@ def segment(
         Whether the transcripts are added once more, as points ``{key_added}_transcripts`` with the columns ``cell_id``
         (0: in no cell) and ``probability`` (of lying in a cell).
     overwrite
-        Whether results of these names may be replaced.
+        Whether the results of an earlier run of this `key_added` may be replaced; those that this run does not make, as
+        outlines without `shapes`, are removed.
 
     Raises
     ------
@@ -175,6 +176,7 @@ def segment(
     params = Params.of(params)
     device = choose_device(device)
     results = _results(key_added, shapes=shapes, assign_points=assign_points)
+    family = _results(key_added, shapes=True, assign_points=True)
     store = real_store(sdata)
     check_workers()
     keys = {
@@ -203,10 +205,11 @@ def segment(
             finished = finish(store)
             done = None if overwrite else recorded(store, results)
         if call and any(run and run.startswith(call) for run in finished):
-            _take_over(sdata, store, results)
+            _take_over(sdata, store, results, family)
             return
         if done is None:
-            check_free(sdata, results, overwrite=overwrite)
+            former = check_free(sdata, results, overwrite=overwrite, family=family)
+            _check_kept(former.keys() - results, points_key=points_key, nuclei_key=nuclei_key)
         sources, params = choose_sources(sdata, **keys, params=params)
         if store is None:
             run_id, folder = uuid4().hex, stack.enter_context(temporary_folder())
@@ -215,25 +218,26 @@ def segment(
             run_id, folder = call + fingerprint(sdata, sources.keys, about), scratch_folder(store, key_added)
             if run_id in (*finished, done):
                 held = set() if run_id in finished else {name for _, name, _ in sdata.gen_elements()}
-                _take_over(sdata, store, {name: kind for name, kind in results.items() if name not in held})
+                former = family if run_id in finished else ()
+                _take_over(sdata, store, {name: kind for name, kind in results.items() if name not in held}, former)
                 return
-            check_free(sdata, results, overwrite=overwrite)
+        former = check_free(sdata, results, overwrite=overwrite, family=family)
         scratch = Scratch(folder)
         stages = stack.enter_context(collect_stages())
         with _kept(scratch, in_memory=store is None):
             if scratch.open(run_id):
                 logger.info("Going on with a run that was stopped, from what lies in %s.", folder)
             elements = _run(sdata, sources, params, scratch, results, model=model, device=device, seed=seed)
-            elements[f"{key_added}_table"].uns["sslcst"] |= {"run": run_id}
+            elements[f"{key_added}_table"].uns["sslcst"] |= {"run": run_id, "results": results}
             with progress("write"):
-                commit(sdata, elements, results, folder=folder)
+                commit(sdata, elements, results, former=former, folder=folder)
         logger.info("%s", stages)
 
 
-def _take_over(sdata: SpatialData, store: Path, results: dict[str, str]) -> None:
-    """Add results to the object that an earlier, equal run has written to its store."""
+def _take_over(sdata: SpatialData, store: Path, results: dict[str, str], former: Iterable[str]) -> None:
+    """Add results to the object that an earlier, equal run has written to its store, in place of former ones."""
     logger.info("A run with the same input and arguments has written its results to %s: nothing is left to do.", store)
-    add_to_object(sdata, read_back(store, results), results)
+    add_to_object(sdata, read_back(store, results), results, former)
 
 
 @contextmanager
@@ -261,6 +265,16 @@ def _results(key_added: str, *, shapes: bool, assign_points: bool) -> dict[str, 
     """Name -> kind of all that a run adds."""
     left_out = {"outlines": not shapes, "transcripts": not assign_points}
     return {f"{key_added}_{name}": kind for name, kind in _KINDS.items() if not left_out.get(name)}
+
+
+def _check_kept(removed: Iterable[str], **inputs: str | None) -> None:
+    """See that nothing the run reads would be gone with the results that it replaces."""
+    for argument, name in inputs.items():
+        if name in set(removed):
+            raise KeyMissingError(
+                f"{argument}={name!r} is a result of the run that overwrite=True replaces, and would be removed: have "
+                "it made again too (shapes=True, assign_points=True), or choose another key_added."
+            )
 
 
 def _run(

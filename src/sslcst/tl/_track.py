@@ -13,9 +13,8 @@ from sslcst._logging import logger, progress
 from sslcst.core.cells import cells_near_nuclei, find_cells, to_pixels
 from sslcst.core.density import cell_share, look_around
 from sslcst.core.model import take_genes
-from sslcst.elements import add_labels, choose_key, raster_of, read_nuclei
+from sslcst.elements import add_labels, check_addable, choose_key, raster_of, read_nuclei
 from sslcst.errors import KeyMissingError
-from sslcst.names import check_name
 from sslcst.params import Params
 from sslcst.pp._spots import as_levels, as_spots
 
@@ -54,7 +53,7 @@ def track(
     KeyMissingError
         There are no such elements, or the spots have no predictions yet.
     """
-    check_name(key_added)
+    check_addable(sdata, "labels", key_added)
     params = Params.of(params)
     choose_key(sdata.tables, spots_key, kind="table of spots", argument="spots_key")
     choose_key(sdata.labels, nuclei_key, kind="labels element", argument="nuclei_key")
