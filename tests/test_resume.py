@@ -337,7 +337,7 @@ def test_one_run_at_a_time(path, tmp_path):
         pass
 
 
-FILES = ["transcripts/*.bin", "spots/*.npz", "survey/*.npz", "predicted/*.npz", "predicted/*.done", "cells/*.npz"]
+FILES = ["transcripts/*.bin", "spots/*.npz", "survey/*.npz", "predicted/*.npz", "predicted/*.done"]
 FILES += ["regions.npz", "nuclei.zarr/c/*/*", "nuclei.zarr/zarr.json", MODEL, "model.json", "run.json"]
 
 
