@@ -152,6 +152,7 @@ def sound(name: str, tissue: sd.SpatialData, folder: Path) -> dict[str, Any]:
         "pl.compare": {"sdata": tissue, "a_key": "true_cells", "b_key": "true_nuclei"},
         "tl.compare": {"sdata": tissue, "a_key": "true_cells", "b_key": "true_nuclei"},
         "tl.predict": {"sdata": tissue, "model": MODEL},
+        "tl.track": {"sdata": tissue, "model": MODEL},
         "pp.import_cells": {"sdata": tissue, "cells_key": "true_cells"},
         "pp.import_nuclei": {"sdata": tissue, "nuclei_key": "true_nuclei"},
         "datasets.simulate": {},

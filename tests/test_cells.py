@@ -202,7 +202,7 @@ def test_every_nucleus_lies_in_its_cell(seed: int, step: float) -> None:
 
 
 def test_boundaries_are_no_stairs_of_bins() -> None:
-    """A disc of wide bins is closer to the disc on the pixels than its bins are; in one piece, of much the same size."""
+    """A disc of wide bins is closer to the disc on the pixels than its bins are, and of much the same size."""
     y, x = np.indices((120, 120)) + 0.5
     disc = (np.hypot(y - 60.3, x - 58.9) < 41).astype(np.uint32)
     grid = Grid(disc.shape, (6.0, 6.0), 6.0)

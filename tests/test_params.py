@@ -51,13 +51,17 @@ def set_one(section: str, name: str, value: object) -> object:
         ("training", "batch_size", 256),
         ("training", "max_epochs", 200),
         ("training", "patience", 10),
-        ("cells", "max_distance", 1.25),
         ("flow", "smoothing", "mean"),
         ("flow", "step", 1),
     ],
 )
 def test_the_spot_encoder_stands_for_the_papers_values(section: str, name: str, value: float | str) -> None:
     assert getattr(both(PAPER)[section], name) == value
+
+
+def test_cells_reach_as_far_as_the_paper_says() -> None:
+    """r + sigma, with a sigma of r / 4."""
+    assert choose_method("ssl-cst", PAPER)[1].reach(None, 8.0) == 10.0
 
 
 def test_depth_and_heads_are_those_of_the_encoder_unless_given() -> None:
@@ -118,6 +122,7 @@ BROKEN = [
     ("cells", "max_distance", 0.5),
     ("density", "threshold", 1.1),
     ("density", "expression", 1),
+    ("network", "threshold", -0.1),
     ("flow", "orphans", 1),
     ("flow", "smoothing", "median"),
     ("flow", "threshold", 1.1),
@@ -140,7 +145,7 @@ def test_a_broken_bound_is_named(section: str, name: str, value: object) -> None
 
 def test_every_bounded_parameter_is_tried() -> None:
     """A new parameter takes its place in the list above, or here if it takes any value."""
-    unbounded = {("nuclei", "method"), ("nuclei", "model"), ("nuclei", "cellprob_threshold")}
+    unbounded = {("network", "model"), ("nuclei", "method"), ("nuclei", "model"), ("nuclei", "cellprob_threshold")}
     assert set(KNOWN) == {(section, name) for section, name, _ in BROKEN} | unbounded
 
 

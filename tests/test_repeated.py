@@ -19,6 +19,7 @@ import sslcst
 from sslcst.cli import app
 from sslcst.elements import choose_points
 from sslcst.errors import KeyMissingError, StoreError
+from sslcst.run import pipeline
 from sslcst.tl import _segment
 
 
@@ -79,7 +80,7 @@ def test_another_call_is_refused_as_before(complete, other):
 
 def test_a_job_line_that_is_repeated_ends_well(path, monkeypatch):
     """From another directory, through a link, after a run that was killed when it had published."""
-    line = ["segment", "--nuclei-key", "true_nuclei", "--set", "training.max_epochs=1", "--set", "encoder.depth=1"]
+    line = ["segment", "--nuclei-key", "true_nuclei", "--set", "density.threshold=0.6"]
     assert CliRunner().invoke(app, [*line, str(path)]).exit_code == 0
     before = state(path)
     (path.parent / "link.zarr").symlink_to(path)
@@ -138,7 +139,7 @@ def test_ctrl_c_says_that_the_same_call_goes_on(path, monkeypatch, caplog):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(_segment, "survey_chip", interrupt)
+        patch.setattr(pipeline, "find_spots", interrupt)
         segment(sd.read_zarr(path), PARAMS)
     assert "the same call goes on from there" in caplog.text
     with caplog.at_level(logging.INFO, "sslcst"):
@@ -176,4 +177,4 @@ def test_an_image_whose_files_are_gone_is_refused(path):
     sdata.path = None
     shutil.rmtree(path / "images")
     with pytest.raises(StoreError, match=r"'stain' is read from .*, which is not there"):
-        sslcst.tl.segment(sdata, params=PARAMS)
+        sslcst.tl.segment(sdata, method="ssl-cst", params=PARAMS)

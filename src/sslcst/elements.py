@@ -16,6 +16,8 @@ from sslcst.core.counts import owners
 from sslcst.core.threads import check_process
 from sslcst.errors import DataError, KeyMissingError, did_you_mean
 from sslcst.labels import GivenLabels, NucleusSource
+from sslcst.listing import present
+from sslcst.names import check_name
 from sslcst.shapes import DrawnShapes, Outlines
 from sslcst.source_ids import add_table, check_free, of_labels
 
@@ -359,17 +361,32 @@ def raster_over_points(sdata: SpatialData, points_key: str, coordinate_system: s
     return Raster((height, width), matrix, coordinate_system, {coordinate_system: Affine(matrix, YX, YX)})
 
 
-def add_element(sdata: SpatialData, kind: str, name: str, element: Any) -> None:
-    """Add an element to the object, in place of one of that name and kind ("labels" or "tables").
+def check_addable(sdata: SpatialData, kind: str, name: str) -> None:
+    """See, before any work, that an element can be added under a name.
 
     Raises
     ------
+    ParameterError
+        It is no name for an element.
     KeyMissingError
-        An element of that name is of another kind.
+        An element of that name, case apart, is there, in the object or in its store, and none that it would replace.
     """
+    check_name(name)
+    for other_kind, other in sorted(present(sdata)):
+        if other.lower() != name.lower() or (other_kind, other) == (kind, name):
+            continue
+        if other == name:
+            raise KeyMissingError(f"{name!r} exists and is none of the {kind}: choose another key_added.")
+        raise KeyMissingError(
+            f"{other!r} exists among the {other_kind}, and {name!r} differs from it in case alone, which spatialdata "
+            "does not allow: choose another key_added."
+        )
+
+
+def add_element(sdata: SpatialData, kind: str, name: str, element: Any) -> None:
+    """Add an element to the object, in place of one of that name and kind; raises what `check_addable` does."""
+    check_addable(sdata, kind, name)
     elements = getattr(sdata, kind)
-    if name in sdata and name not in elements:
-        raise KeyMissingError(f"{name!r} exists and is none of the {kind}: choose another key_added.")
     elements.pop(name, None)
     elements[name] = element
 

@@ -2,24 +2,38 @@
 
 What a reader sees of a store is what its consolidated metadata lists. So the results are written to a folder of their
 own beside the store, moved into it where nobody sees them yet, and made visible by one atomic rewrite of that list.
-Results that are replaced are taken from the list first. Whenever a run is killed, the store opens; what it left is
-swept by the next run.
+Results that give way are taken from the list first. Whenever a run is killed, or the power is lost, the store opens;
+what was begun is finished by the next run.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sslcst import durable
 from sslcst._logging import logger
 from sslcst.errors import KeyMissingError, StoreError
-from sslcst.run.scratch import Scratch, fingerprint_in
+from sslcst.journal import BEFORE, NEW, OLD, WHOLE, Journal, keep_metadata, meanwhile, put_back, taken, write_listing
+from sslcst.journal import move as _move
+from sslcst.listing import (
+    KINDS,
+    LISTING,
+    dump,
+    entries,
+    group_with,
+    listed,
+    on_disk,
+    present,
+    read_metadata,
+)
+from sslcst.places import real_store
+from sslcst.run.scratch import fingerprint_in
 
 try:
     import fcntl
@@ -29,12 +43,12 @@ except ImportError:  # Windows
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-LISTING = "zarr.json"
-_NEW, _OLD = "new.zarr", "old"  # in the scratch folder: results to come, and those they replace
-_WHOLE = "whole.json"  # written when all results to come are there
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what reading an element raises
 
 
-def check_free(sdata: SpatialData, names: Mapping[str, str], *, overwrite: bool) -> None:
+def check_free(
+    sdata: SpatialData, names: Mapping[str, str], *, overwrite: bool, family: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """See that results can be written, before they are computed.
 
     Parameters
@@ -44,32 +58,85 @@ def check_free(sdata: SpatialData, names: Mapping[str, str], *, overwrite: bool)
     names
         Name -> kind (``"labels"``, ``"tables"``) of each result.
     overwrite
-        Whether results of these names and kinds may be replaced.
+        Whether results of an earlier run may be replaced.
+    family
+        Name -> kind of all that other runs of this prefix may have written; by default `names`.
+
+    Returns
+    -------
+    Name -> kind of what gives way to the results: it is replaced or, where it is of the family alone, removed.
 
     Raises
     ------
     KeyMissingError
-        An element of such a name exists, and may not be replaced or is of another kind.
+        An element of such a name exists, case apart, and may not be replaced or is none of the earlier run's.
     StoreError
-        The store cannot be written to.
+        The store cannot be written to, or its metadata cannot be read.
     """
-    present = [(kind, name) for kind, name, _ in sdata.gen_elements()]
-    if sdata.path is not None:
-        path = Path(sdata.path)
-        if not (path / LISTING).exists():
-            raise StoreError(f"{path} is no store of zarr format 3: read it and `write` it to a new place first.")
-        for folder in (path, path.parent):
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise StoreError(
-                    f"{folder} cannot be written to, and the results belong there: copy the store, or set its rights."
-                )
-        # The object may hold a part of its store only.
-        present += [tuple(place.split("/")) for place in sdata.elements_paths_on_disk()]
-    for kind, name in present:
-        if name in names and kind != names[name]:
+    if (path := real_store(sdata)) is not None:
+        _check_writable(path)
+    family = dict(family or {}) | dict(names)
+    by_case = {name.lower(): name for name in family}
+    former = {}
+    for kind, name in sorted(present(sdata)):
+        ours = by_case.get(name.lower())
+        if ours is None:
+            continue
+        if name != ours:
+            raise KeyMissingError(
+                f"{name!r} exists among the {kind}, and {ours!r} differs from it in case alone, which spatialdata "
+                "does not allow: choose another key_added."
+            )
+        if kind != family[name]:
             raise KeyMissingError(f"{name!r} exists among the {kind} and is none of ours: choose another key_added.")
-        if name in names and not overwrite:
+        if not overwrite:
             raise KeyMissingError(f"{name!r} exists: choose another key_added, or overwrite=True.")
+        former[name] = kind
+    _check_ours(sdata, former, names)
+    return former
+
+
+def _check_writable(path: Path) -> None:
+    if not (path / LISTING).exists():
+        raise StoreError(f"{path} is no store of zarr format 3: read it and `write` it to a new place first.")
+    for folder in (path, path.parent):
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise StoreError(
+                f"{folder} cannot be written to, and the results belong there: copy the store, or set its rights."
+            )
+    for file in [path / LISTING, *(path / kind / LISTING for kind in KINDS)]:
+        if file.exists():
+            read_metadata(file)
+
+
+def _check_ours(sdata: SpatialData, former: Mapping[str, str], names: Mapping[str, str]) -> None:
+    """See that what gives way was written by the run that the table tells of."""
+    if sdata.path is not None and not is_half_published(sdata):
+        store = Path(sdata.path)
+        if unlisted := sorted(_places(former) & (on_disk(store) - listed(store))):
+            raise KeyMissingError(
+                f"{', '.join(unlisted)} lies in {store} and is not listed, as what was never written to its end: it is "
+                "left alone. Move it away, or choose another key_added."
+            )
+    record = next((found for name, kind in former.items() if kind == "tables" and (found := written(sdata, name))), {})
+    if others := sorted(former.keys() - (record or names).keys()):
+        raise KeyMissingError(
+            f"{', '.join(map(repr, others))} exists and was not written by the run that overwrite=True replaces: it is "
+            "left alone. Rename or delete it, or choose another key_added."
+        )
+
+
+def written(sdata: SpatialData, table: str) -> dict[str, str]:
+    """Name -> kind of what the run that made a table wrote; empty where the table does not tell."""
+    import zarr
+    from anndata.io import read_elem
+
+    if sdata.path is not None:
+        store = Path(sdata.path)
+        if (store / "tables" / table / "uns" / "sslcst" / "results").is_dir():
+            return read_elem(zarr.open_group(store / "tables" / table, mode="r")["uns/sslcst/results"])
+    about = sdata.tables[table].uns.get("sslcst", {}) if table in sdata.tables else {}
+    return dict(about.get("results", {}))
 
 
 @contextmanager
@@ -107,15 +174,17 @@ def _prefix(store: Path) -> str:
 
 def is_half_published(sdata: SpatialData) -> bool:
     """Whether a killed run left results that are whole but not yet all in their places (`finish`)."""
-    return sdata.path is not None and bool(_marks(Path(sdata.path)))
+    return sdata.path is not None and bool(_marks(real_store(sdata)))
 
 
 def _marks(store: Path) -> list[Path]:
-    return sorted(store.parent.glob(f"{escape(_prefix(store))}*/{_WHOLE}"))
+    return sorted(store.parent.glob(f"{escape(_prefix(store))}*/{WHOLE}"))
 
 
 def finish(store: Path) -> list[str | None]:
     """Finish what killed runs had begun to publish, and remove their scratch folders; the fingerprints of the runs.
+
+    What cannot be finished, since an element of such a name was written meanwhile, is taken back.
 
     Raises
     ------
@@ -125,10 +194,21 @@ def finish(store: Path) -> list[str | None]:
     shutil.rmtree(_trash(store), ignore_errors=True)
     runs = []
     for mark in _marks(store):
-        runs.append(fingerprint_in(mark.parent))
+        folder = mark.parent
         with _unharmed(store):
-            _swap(store, mark.parent)
-            _retire(store, mark.parent)
+            journal = Journal.of(folder)
+            if reason := journal.hindrance(store):
+                logger.warning("What %s holds is not put into the store: %s", folder, reason)
+                put_back(store, journal)
+                _clear(folder)
+                continue
+            run = fingerprint_in(folder)
+            with ExitStack() as on_error:
+                on_error.callback(_clear, folder)
+                _swap(store, folder)
+                on_error.pop_all()
+            _retire(store, folder)
+            runs.append(run)
     return runs
 
 
@@ -144,6 +224,8 @@ def left_behind(store: Path) -> tuple[list[Path], list[Path]]:
 def _unharmed(store: Path) -> Iterator[None]:
     try:
         yield
+    except StoreError:
+        raise
     except OSError as error:
         raise StoreError(f"{store} could not be written: {error}. What was in it before is unharmed.") from error
 
@@ -154,12 +236,17 @@ def _trash(store: Path) -> Path:
 
 def _retire(store: Path, folder: Path) -> None:
     """Remove the scratch folder of a run whose results are published: at once for all who look."""
-    folder.rename(_trash(store))
+    durable.move(folder, _trash(store))
     shutil.rmtree(_trash(store), ignore_errors=True)
 
 
 def commit(
-    sdata: SpatialData, elements: Mapping[str, Any], kinds: Mapping[str, str], *, folder: Path | None = None
+    sdata: SpatialData,
+    elements: Mapping[str, Any],
+    kinds: Mapping[str, str],
+    *,
+    former: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> None:
     """Add results to an object and, where it has one, to its store; all of them or none.
 
@@ -171,137 +258,147 @@ def commit(
         Name -> element, in the order in which they are to appear.
     kinds
         Name -> ``"labels"``, ``"tables"``, ``"shapes"`` or ``"points"``.
+    former
+        Name -> kind of what gives way to them (`check_free`); by default what is there of their names.
     folder
         Where the results are written first, on the store's disk; by default one that is removed in the end.
 
     Raises
     ------
     StoreError
-        The store could not be written; it is as it was.
+        The store could not be written, or an element of such a name was added meanwhile; it is as it was.
     """
     if sdata.path is not None:
-        store = Path(sdata.path)
-        _publish(store, elements, kinds, folder or scratch_folder(store, "write"))
-        # Tables would be read into memory, where they are already.
-        on_disk = read_back(store, {name: kind for name, kind in kinds.items() if kind != "tables"})
-        elements = {name: on_disk.get(name, element) for name, element in elements.items()}
-    add_to_object(sdata, elements, kinds)
+        finish(real_store(sdata))
+    there = present(sdata)
+    if former is None:
+        former = {name: kind for kind, name in there if kinds.get(name) == kind}
+    if others := taken({f"{kind}/{name}" for kind, name in there} - _places(former), _places(kinds)):
+        raise StoreError(meanwhile(others))
+    if sdata.path is not None:
+        store = real_store(sdata)
+        lies = _publish(store, elements, kinds, former, folder or scratch_folder(store, "write"))
+        elements = {name: lies.get(name, element) for name, element in elements.items()}
+    add_to_object(sdata, elements, kinds, former)
 
 
-def add_to_object(sdata: SpatialData, elements: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
-    """Add elements to the object alone, in place of those of their names."""
-    for name, element in elements.items():
+def _places(kinds: Mapping[str, str]) -> set[str]:
+    return {f"{kind}/{name}" for name, kind in kinds.items()}
+
+
+def add_to_object(
+    sdata: SpatialData, elements: Mapping[str, Any], kinds: Mapping[str, str], former: Iterable[str] = ()
+) -> None:
+    """Add elements to the object alone, in place of those of their names and of those that give way."""
+    for name in {*elements, *former}:
         if name in sdata:
             del sdata[name]
+    for name, element in elements.items():
         getattr(sdata, kinds[name])[name] = element
 
 
-def _publish(store: Path, elements: Mapping[str, Any], kinds: Mapping[str, str], folder: Path) -> None:
-    """Write results, put them in their places, and remove the folder in which they were written."""
+def _publish(
+    store: Path, elements: Mapping[str, Any], kinds: Mapping[str, str], former: Mapping[str, str], folder: Path
+) -> dict[str, Any]:
+    """Write results, put them in their places, and remove the folder in which they were written; what lies there."""
     import warnings
 
     from spatialdata import SpatialData
 
-    finish(store)
-    with _unharmed(store):
-        try:
-            _clear(folder)
-            with warnings.catch_warnings():
-                # anndata says at each array of a table what its next version will do about chunks.
-                warnings.filterwarnings("ignore", "zarr v3 autosharding", UserWarning)
-                SpatialData.init_from_elements(dict(elements)).write(folder / _NEW, consolidate_metadata=False)
-            Scratch(folder).write_text(_WHOLE, json.dumps([f"{kinds[name]}/{name}" for name in elements]))
-            _swap(store, folder)
-        except OSError:
-            _clear(folder)
-            raise
+    with _unharmed(store), ExitStack() as on_error:
+        _clear(folder)
+        on_error.callback(_clear, folder)
+        with warnings.catch_warnings():
+            # anndata says at each array of a table what its next version will do about chunks.
+            warnings.filterwarnings("ignore", "zarr v3 autosharding", UserWarning)
+            SpatialData.init_from_elements(dict(elements)).write(folder / NEW, consolidate_metadata=False)
+        durable.flush_tree(folder / NEW)
+        Journal(folder, [f"{kinds[name]}/{name}" for name in elements], sorted(_places(former))).write()
+        there = _swap(store, folder)
+        on_error.pop_all()
         _retire(store, folder)
+    return there
 
 
 def _clear(folder: Path) -> None:
     """Make room, unless results are whole, which `finish` then needs."""
-    if (folder / _WHOLE).exists():
+    if (folder / WHOLE).exists():
         return
-    for left in (_NEW, _OLD):
+    for left in (NEW, OLD, BEFORE, f"{BEFORE}.new"):
         shutil.rmtree(folder / left, ignore_errors=True)
     if folder.exists() and not any(folder.iterdir()):
         folder.rmdir()
 
 
-def _swap(store: Path, folder: Path) -> None:
-    """Put whole results in the place of those before; begun again, it goes on where it was.
+def _swap(store: Path, folder: Path) -> dict[str, Any]:
+    """Put whole results in the place of those before, and read them; begun again, it goes on where it was.
 
-    On an error it goes back, by renaming alone, which needs no room on the disk.
+    On any error it goes back, by renaming alone, which needs no room on the disk.
     """
-    places = [Path(place) for place in json.loads((folder / _WHOLE).read_text(encoding="utf-8"))]
-    new, old, listing = folder / _NEW, folder / _OLD, folder / "listing.json"
-    if not listing.exists():
-        Scratch(folder).write_text(listing.name, (store / LISTING).read_text(encoding="utf-8"))
-    try:
-        _unlist(store, places, folder)
-        _move([place for place in places if (new / place).exists()], store, old)
-        for place in places:
-            _add_to_group(store, *place.parts)
-        _move(places, new, store)
-        consolidate(store)
-    except OSError:
-        _move([place for place in places if not (new / place).exists()], store, new)
-        _move(places, old, store)
-        listing.replace(store / LISTING)
-        (folder / _WHOLE).unlink()
-        raise
+    journal = Journal.of(folder)
+    if reason := journal.hindrance(store):
+        (folder / WHOLE).unlink()
+        raise StoreError(reason)
+    with ExitStack() as on_error:
+        on_error.callback(put_back, store, journal)
+        keep_metadata(store, journal)
+        _unlist(store, journal)
+        _move(filter(journal.stands, journal.former), store, folder / OLD)
+        for place in journal.changing(store):
+            _add_to_group(store, journal, place)
+        _move(journal.new, folder / NEW, store)
+        consolidate(store, journal)
+        kinds = {name: kind for kind, name in (place.split("/", 1) for place in journal.new)}
+        # Tables would be read into memory, where they are already.
+        found = read_back(store, {name: kind for name, kind in kinds.items() if kind != "tables"})
+        on_error.pop_all()
+    return found
 
 
-def _move(places: list[Path], source: Path, target: Path) -> None:
-    for place in places:
-        if (source / place).exists():
-            (target / place).parent.mkdir(parents=True, exist_ok=True)
-            (source / place).rename(target / place)
-
-
-def _unlist(store: Path, places: list[Path], folder: Path) -> None:
+def _unlist(store: Path, journal: Journal) -> None:
     """Take elements from the list of what is visible, so that nobody meets them half replaced."""
-    listing = json.loads((store / LISTING).read_text(encoding="utf-8"))
-    listed = (listing.get("consolidated_metadata") or {}).get("metadata", {})
-    hidden = [key for key in listed for place in places if key == str(place) or key.startswith(f"{place}/")]
-    if hidden:
-        for key in hidden:
-            del listed[key]
-        Scratch(folder).write_text("unlisted.json", json.dumps(listing))
-        (folder / "unlisted.json").replace(store / LISTING)
+    found = entries(read_metadata(store / LISTING))
+    if found is None or any(place in found for place in journal.changing(store)):
+        write_listing(store, journal, [])
 
 
-def _add_to_group(store: Path, kind: str, name: str) -> None:
-    """Make sure of the kind's group and, for labels, of the name in its OME-NGFF list."""
-    import zarr
+def _add_to_group(store: Path, journal: Journal, place: str) -> None:
+    """Make sure of the kind's group and, for labels, of what OME-NGFF's list of their names tells."""
+    kind, name = place.split("/", 1)
+    file = store / kind / LISTING
+    old = read_metadata(file) if file.exists() else None
+    new = group_with(old, kind, name, there=place in journal.new)
+    if new != old:
+        file.parent.mkdir(exist_ok=True)
+        durable.write_text(file, dump(new), journal.folder / "group.json")
 
-    group = zarr.open_group(store, mode="r+", use_consolidated=False).require_group(kind)
-    if kind == "labels":
-        ome = dict(group.attrs.get("ome", {}))
-        if name not in ome.get("labels", []):
-            group.attrs["ome"] = ome | {"labels": [*ome.get("labels", []), name]}
 
-
-def consolidate(store: Path) -> None:
-    """Make the list of what a store holds anew."""
-    import warnings
-
-    import zarr
-
-    with warnings.catch_warnings():
-        # Points are parquet files inside the store, which zarr does not know.
-        warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
-        zarr.consolidate_metadata(store)
+def consolidate(store: Path, journal: Journal) -> None:
+    """List the results, and nothing else that was not listed."""
+    write_listing(store, journal, journal.new)
 
 
 def read_back(store: Path, kinds: Mapping[str, str]) -> dict[str, Any]:
-    """Results as they lie on disk, so that computed arrays can be let go."""
+    """Results as they lie on disk, so that computed arrays can be let go.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be read.
+    """
     import warnings
 
     from spatialdata import read_zarr
 
+    if not kinds:
+        return {}
     with warnings.catch_warnings():
         # Tables that were there may annotate elements of a kind that is not read here.
         warnings.filterwarnings("ignore", "The table is annotating", UserWarning)
-        on_disk = read_zarr(store, selection=tuple(sorted(set(kinds.values()))))
-    return {name: on_disk[name] for name in kinds}
+        try:
+            on_disk = read_zarr(store, selection=tuple(sorted(set(kinds.values()))))
+            return {name: on_disk[name] for name in kinds}
+        except _UNREADABLE as error:
+            raise StoreError(
+                f"{store} cannot be read ({type(error).__name__}: {error}), so that the results are not added to it."
+            ) from error

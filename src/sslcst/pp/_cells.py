@@ -17,6 +17,7 @@ from sslcst.elements import (
     add_labels,
     affine_matrix,
     apply_affine,
+    check_addable,
     choose_coordinate_system,
     choose_image,
     choose_key,
@@ -24,7 +25,6 @@ from sslcst.elements import (
     raster_over_points,
 )
 from sslcst.errors import DataError, ParameterError
-from sslcst.names import check_name
 from sslcst.pp._nuclei import import_nuclei
 from sslcst.pp._owners import read_owners
 from sslcst.source_ids import by_number
@@ -81,7 +81,7 @@ def import_cells(
     DataError
         Labels that are no whole numbers, or fractional ids of transcripts; no cell.
     """
-    check_name(key_added)
+    check_addable(sdata, "labels", key_added)
     kinds = [*sdata.labels, *sdata.shapes, *sdata.points]
     choose_key(kinds, cells_key, kind="labels, shapes or points element", argument="cells_key")
     if reach is not None and not 0 < reach < np.inf:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst._section import check_seed
-from sslcst.elements import add_labels, choose_image, choose_key, raster_of, read_channel, read_nuclei
+from sslcst.elements import add_labels, check_addable, choose_image, choose_key, raster_of, read_channel, read_nuclei
 from sslcst.methods import choose_method
 from sslcst.methods.ssl_cst.erosion import ErosionReport, erode_and_report
-from sslcst.names import check_name
 from sslcst.params import Params
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def erode_nuclei(
     """
     from spatialdata.transformations import get_transformation
 
-    check_name(key_added)
+    check_addable(sdata, "labels", key_added)
     check_seed(seed)
     choose_key(sdata.labels, nuclei_key, kind="labels element", argument="nuclei_key")
     any_system = next(iter(get_transformation(sdata.labels[nuclei_key], get_all=True)))  # erosion counts in pixels

@@ -19,6 +19,7 @@ from sslcst.elements import (
     add_labels,
     affine_matrix,
     channel_in_words,
+    check_addable,
     choose_coordinate_system,
     choose_image,
     choose_key,
@@ -30,7 +31,6 @@ from sslcst.elements import (
     read_with_ids,
 )
 from sslcst.methods import shared_params
-from sslcst.names import check_name
 from sslcst.params import Params
 from sslcst.run.stages.nuclei import doubt_of_size
 from sslcst.shapes import Outlines
@@ -92,7 +92,7 @@ def segment_nuclei(
     BackendError
         The model that was asked for cannot be had.
     """
-    check_name(key_added)
+    check_addable(sdata, "labels", key_added)
     params = shared_params(params).nuclei
     device = choose_device(device)
     if method is not None:
@@ -171,7 +171,7 @@ def import_nuclei(
     DataError
         Labels that are negative or no integers; no nucleus.
     """
-    check_name(key_added)
+    check_addable(sdata, "labels", key_added)
     raster = raster_of_nuclei(
         sdata, nuclei_key, image_key=image_key, points_key=points_key, coordinate_system=coordinate_system
     )

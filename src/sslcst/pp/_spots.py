@@ -16,6 +16,7 @@ from sslcst.core.spots import Grid, Spots, bin_transcripts, inside_raster
 from sslcst.elements import (
     add_element,
     apply_affine,
+    check_addable,
     choose_coordinate_system,
     choose_key,
     choose_points,
@@ -23,7 +24,6 @@ from sslcst.elements import (
     read_nuclei,
 )
 from sslcst.methods import shared_params
-from sslcst.names import check_name
 from sslcst.transcripts import check_on_image, is_of_gem, read_transcripts
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def bin_spots(
     """
     import anndata
 
-    check_name(key_added)
+    check_addable(sdata, "tables", key_added)
     params = shared_params(params)
     points_key = choose_points(sdata, points_key)
     choose_key(sdata.labels, nuclei_key, kind="labels element", argument="nuclei_key")

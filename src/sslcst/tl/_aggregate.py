@@ -13,6 +13,7 @@ from sslcst._logging import logger
 from sslcst.core.measure import measure
 from sslcst.elements import (
     add_element,
+    check_addable,
     choose_coordinate_system,
     choose_key,
     choose_points,
@@ -20,7 +21,6 @@ from sslcst.elements import (
     read_with_ids,
 )
 from sslcst.methods import shared_params
-from sslcst.names import check_name
 from sslcst.params import Params
 from sslcst.pp._spots import as_spots
 from sslcst.run.results import as_table
@@ -73,7 +73,7 @@ def aggregate(
     KeyMissingError, DataError
         As in `sslcst.pp.bin_spots`.
     """
-    check_name(key_added)
+    check_addable(sdata, "tables", key_added)
     params = shared_params(params)
     points_key = choose_points(sdata, points_key)
     for key in (cells_key, nuclei_key):

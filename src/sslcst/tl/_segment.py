@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ from sslcst._arguments import checked
 from sslcst._logging import collect_stages, logger, progress
 from sslcst._section import check, check_seed
 from sslcst.device import choose_device
-from sslcst.errors import ClusterError, SslcstError, StoreError
+from sslcst.errors import ClusterError, KeyMissingError, SslcstError, StoreError
 from sslcst.fingerprint import fingerprint, recorded
 from sslcst.methods import DEFAULT, choose_method
 from sslcst.names import check_name
@@ -120,7 +120,8 @@ def segment(
         Whether the transcripts are added once more, as points ``{key_added}_transcripts`` with the columns ``cell_id``
         (0: in no cell) and ``probability`` (of lying in a cell).
     overwrite
-        Whether results of these names may be replaced.
+        Whether the results of an earlier run of this `key_added` may be replaced; those that this run does not make, as
+        outlines without `shapes`, are removed.
 
     Raises
     ------
@@ -152,6 +153,7 @@ def segment(
     if model is not None:
         check(model.method == chosen.name, "method", chosen.name, f"the model is of method {model.method!r}")
     results = _results(key_added, shapes=shapes, assign_points=assign_points)
+    family = _results(key_added, shapes=True, assign_points=True)
     store = real_store(sdata)
     check_workers()
     keys = {
@@ -181,10 +183,11 @@ def segment(
             finished = finish(store)
             done = None if overwrite else recorded(store, results)
         if call and any(run and run.startswith(call) for run in finished):
-            _take_over(sdata, store, results)
+            _take_over(sdata, store, results, family)
             return
         if done is None:
-            check_free(sdata, results, overwrite=overwrite)
+            former = check_free(sdata, results, overwrite=overwrite, family=family)
+            _check_kept(former.keys() - results, points_key=points_key, nuclei_key=nuclei_key)
         sources, params = choose_sources(sdata, **keys, params=params)
         if store is None:
             run_id, folder = uuid4().hex, stack.enter_context(temporary_folder())
@@ -193,26 +196,26 @@ def segment(
             run_id, folder = call + fingerprint(sdata, sources.keys, about), scratch_folder(store, key_added)
             if run_id in (*finished, done):
                 held = set() if run_id in finished else {name for _, name, _ in sdata.gen_elements()}
-                _take_over(sdata, store, {name: kind for name, kind in results.items() if name not in held})
+                former = family if run_id in finished else ()
+                _take_over(sdata, store, {name: kind for name, kind in results.items() if name not in held}, former)
                 return
-            check_free(sdata, results, overwrite=overwrite)
+        former = check_free(sdata, results, overwrite=overwrite, family=family)
         scratch = Scratch(folder)
         stages = stack.enter_context(collect_stages())
         with _kept(scratch, in_memory=store is None):
             if scratch.open(run_id):
                 logger.info("Going on with a run that was stopped, from what lies in %s.", folder)
-            made = _run(
-                sources, params, chosen, model, scratch, results, {"run": run_id, "seed": seed}, in_memory=store is None
-            )
+            about = {"run": run_id, "results": results, "seed": seed}
+            made = _run(sources, params, chosen, model, scratch, results, about, in_memory=store is None)
             with progress("write"):
-                commit(sdata, made, results, folder=folder)
+                commit(sdata, made, results, former=former, folder=folder)
         logger.info("%s", stages)
 
 
-def _take_over(sdata: SpatialData, store: Path, results: dict[str, str]) -> None:
-    """Add results to the object that an earlier, equal run has written to its store."""
+def _take_over(sdata: SpatialData, store: Path, results: dict[str, str], former: Iterable[str]) -> None:
+    """Add results to the object that an earlier, equal run has written to its store, in place of former ones."""
     logger.info("A run with the same input and arguments has written its results to %s: nothing is left to do.", store)
-    add_to_object(sdata, read_back(store, results), results)
+    add_to_object(sdata, read_back(store, results), results, former)
 
 
 @contextmanager
@@ -240,6 +243,16 @@ def _results(key_added: str, *, shapes: bool, assign_points: bool) -> dict[str, 
     """Name -> kind of all that a run adds."""
     left_out = {"boundaries": not shapes, "transcripts": not assign_points}
     return {f"{key_added}_{name}": kind for name, kind in _KINDS.items() if not left_out.get(name)}
+
+
+def _check_kept(removed: Iterable[str], **inputs: str | None) -> None:
+    """See that nothing the run reads would be gone with the results that it replaces."""
+    for argument, name in inputs.items():
+        if name in set(removed):
+            raise KeyMissingError(
+                f"{argument}={name!r} is a result of the run that overwrite=True replaces, and would be removed: have "
+                "it made again too (shapes=True, assign_points=True), or choose another key_added."
+            )
 
 
 def _run(

@@ -10,10 +10,9 @@ import numpy as np
 from sslcst._arguments import checked
 from sslcst._logging import logger, progress
 from sslcst.core.cells import to_pixels
-from sslcst.elements import add_labels
+from sslcst.elements import add_labels, check_addable
 from sslcst.errors import KeyMissingError
 from sslcst.methods import choose_method
-from sslcst.names import check_name
 from sslcst.params import Params
 from sslcst.tl._steps import open_window, raster_of_spots, spots_table
 
@@ -53,7 +52,7 @@ def track(
     KeyMissingError
         There are no such elements, or the spots have no predictions yet.
     """
-    check_name(key_added)
+    check_addable(sdata, "labels", key_added)
     shared, method = choose_method(model.method, params)
     table = spots_table(sdata, spots_key)
     if "probability" not in table.obs:

@@ -1,0 +1,185 @@
+"""What is to change in a store, noted before anything changes, so that it can be finished or undone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sslcst import durable
+from sslcst.errors import StoreError
+from sslcst.listing import KINDS, LISTING, dump, entries, group_with, listed, on_disk, read_metadata, relist
+
+NEW, OLD = "new.zarr", "old"  # in the scratch folder: results to come, and those that give way
+BEFORE = "before"  # the metadata of the store and of its groups, byte by byte, as they were
+WHOLE = "whole.json"  # written when all results to come are there
+
+
+def taken(others: Iterable[str], places: Iterable[str]) -> list[str]:
+    """Those of other elements whose names are, case apart, those of results."""
+    names = {place.split("/", 1)[1].lower() for place in places}
+    return sorted(place for place in others if place.split("/", 1)[1].lower() in names)
+
+
+def meanwhile(taken: list[str]) -> str:
+    """What to say of them."""
+    return (
+        f"{' and '.join(taken)} was written while the run was at work, and is left as it is: move it away and call "
+        "again, which goes on from there, or choose another key_added."
+    )
+
+
+@dataclass(frozen=True)
+class Journal:
+    """What is to be put in its place.
+
+    Parameters
+    ----------
+    folder
+        The scratch folder, in which results lie as in a store.
+    new
+        Each result, as ``kind/name``.
+    former
+        What may give way to them; those that the results do not replace are removed.
+    whole
+        Whether the file that tells so could be read; else it is what lies in the folder.
+    """
+
+    folder: Path
+    new: list[str]
+    former: list[str]
+    whole: bool = True
+
+    @classmethod
+    def of(cls, folder: Path) -> Journal:
+        """What a run noted, of which there is a copy as soon as anything moves."""
+        for file in (folder / WHOLE, folder / BEFORE / WHOLE):
+            try:
+                noted = json.loads(file.read_text(encoding="utf-8"))
+                return cls(folder, [str(place) for place in noted["new"]], [str(place) for place in noted["former"]])
+            except (OSError, ValueError, KeyError, TypeError):  # damaged, or not there
+                continue
+        return cls(folder, sorted(on_disk(folder / NEW)), sorted(on_disk(folder / OLD)), whole=False)
+
+    def write(self) -> None:
+        """Note it, from when on it is done, sooner or later."""
+        noted = json.dumps({"new": self.new, "former": self.former})
+        durable.write_text(self.folder / WHOLE, noted, self.folder / f".{WHOLE}.new")
+        durable.flush(self.folder.parent)
+
+    def changing(self, store: Path) -> list[str]:
+        """All that is added, replaced or removed; not what another tool wrote in the place of what was removed."""
+        gone = [place for place in self.former if place not in self.new]
+        return self.new + [
+            place for place in gone if not ((self.folder / OLD / place).exists() and (store / place).exists())
+        ]
+
+    def waits(self, place: str) -> bool:
+        """Whether a result is not in its place yet."""
+        return (self.folder / NEW / place).exists()
+
+    def stands(self, place: str) -> bool:
+        """Whether what is to give way has not done so yet."""
+        gives_way = place in self.former and not (self.folder / OLD / place).exists()
+        return gives_way and (place not in self.new or self.waits(place))
+
+    def hindrance(self, store: Path) -> str:
+        """Why the results cannot be put in their places; empty where they can."""
+        if not self.whole:
+            return f"{self.folder / WHOLE}, which tells of them, is damaged."
+        theirs = listed(store) | on_disk(store)
+        theirs -= {place for place in self.former if self.stands(place)}
+        found = taken(theirs - {place for place in self.new if not self.waits(place)}, self.new)
+        return meanwhile(found) if found else ""
+
+
+def move(places: Iterable[str], source: Path, target: Path) -> None:
+    """Move those that are there."""
+    for place in places:
+        if (source / place).exists():
+            (target / place).parent.mkdir(parents=True, exist_ok=True)
+            durable.move(source / place, target / place)
+
+
+def _metadata_files(journal: Journal) -> list[str]:
+    """Those that change: of the groups of kinds, then of the store."""
+    kinds = {place.split("/")[0] for place in (*journal.new, *journal.former)}
+    return [*(f"{kind}/{LISTING}" for kind in sorted(kinds)), LISTING]
+
+
+def keep_metadata(store: Path, journal: Journal) -> None:
+    """Copy what will change, unless that was done; where there is none, there is no copy."""
+    before = journal.folder / BEFORE
+    if before.exists():
+        return
+    new = before.with_name(f"{BEFORE}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    shutil.copy2(journal.folder / WHOLE, new)
+    for name in _metadata_files(journal):
+        if (store / name).exists():
+            (new / name).parent.mkdir(exist_ok=True)
+            shutil.copy2(store / name, new / name)
+    durable.flush_tree(new)
+    durable.move(new, before)
+
+
+def write_listing(store: Path, journal: Journal, seen: Iterable[str]) -> None:
+    """List, of what changes, these; all others stay as they are listed."""
+    root = relist(store, journal.changing(store), seen)
+    durable.write_text(store / LISTING, dump(root), journal.folder / "listing.json")
+
+
+def put_back(store: Path, journal: Journal) -> None:
+    """Undo what was done to put results in their places."""
+    new, old, before = (journal.folder / name for name in (NEW, OLD, BEFORE))
+    try:
+        if before.exists():
+            move([place for place in journal.new if not journal.waits(place)], store, new)
+            move([place for place in journal.former if not (store / place).exists()], old, store)
+            for name in _metadata_files(journal):
+                _restore(store / name, before / name, journal)
+    except OSError as error:
+        raise StoreError(
+            f"{store} could not be written, nor be put back as it was ({error}): what is missing lies in "
+            f"{journal.folder}, and is put in its place by the next run, or by `sslcst repair`."
+        ) from error
+    (journal.folder / WHOLE).unlink(missing_ok=True)
+
+
+def _restore(file: Path, before: Path, journal: Journal) -> None:
+    """Put a metadata file back byte by byte, unless others wrote into it meanwhile: then only what is ours goes."""
+    if not before.exists():  # the group of a kind that had no element
+        if file.parent.exists() and [*file.parent.glob("*")] in ([], [file]):
+            shutil.rmtree(file.parent)
+    elif file.read_bytes() == before.read_bytes():
+        return
+    elif _others(file, journal) == _others(before, journal):
+        before.replace(file)
+        durable.flush(file.parent)
+    elif file.parent.name in KINDS:
+        metadata = read_metadata(file)
+        for kind, name in (place.split("/", 1) for place in (*journal.new, *journal.former)):
+            if kind == file.parent.name:
+                metadata = group_with(metadata, kind, name, there=(file.parent / name).exists())
+        durable.write_text(file, dump(metadata), journal.folder / "group.json")
+    else:
+        back = [place for place in (*journal.new, *journal.former) if (file.parent / place / LISTING).exists()]
+        write_listing(file.parent, journal, sorted(set(back)))
+
+
+def _others(file: Path, journal: Journal) -> Any:
+    """What a metadata file says of others: all but our entries and those of groups, which have files of their own."""
+    metadata, kind = read_metadata(file), file.parent.name
+    found = entries(metadata)
+    if found is not None:
+        ours = tuple(f"{place}/" for place in (*journal.new, *journal.former))
+        found = {path: value for path, value in found.items() if not f"{path}/".startswith(ours) and "/" in path}
+        return metadata | {"consolidated_metadata": found}
+    for place in (*journal.new, *journal.former):
+        if place.startswith(f"{kind}/"):
+            metadata = group_with(metadata, kind, place.split("/", 1)[1], there=False)
+    return metadata

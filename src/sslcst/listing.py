@@ -1,0 +1,140 @@
+"""What a store lists of itself: the metadata of its elements, gathered in one file, which all readers go by.
+
+Nothing but entries of our own is ever added to that list: what another tool left half written would keep the store from
+opening.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sslcst.errors import StoreError
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+LISTING = "zarr.json"
+KINDS = ("images", "labels", "points", "shapes", "tables")
+_INLINE = {"kind": "inline", "must_understand": False}
+
+
+def read_metadata(file: Path) -> dict[str, Any]:
+    """The content of a metadata file of zarr format 3.
+
+    Raises
+    ------
+    StoreError
+        It cannot be read, or is no such file.
+    """
+    try:
+        metadata = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        metadata = error
+    if not isinstance(metadata, dict) or "node_type" not in metadata:
+        reason = metadata if isinstance(metadata, Exception) else "it is no metadata of zarr format 3"
+        raise StoreError(f"{file} cannot be read ({reason}): put it back from a copy. Nothing was changed.") from None
+    return metadata
+
+
+def entries(root: dict[str, Any]) -> dict[str, Any] | None:
+    """Path -> metadata of all that the root of a store lists; None where it has no list, and all that is there counts.
+
+    It is the list itself, not a copy.
+    """
+    return (root.get("consolidated_metadata") or {}).get("metadata")
+
+
+def on_disk(store: Path) -> set[str]:
+    """Each folder that an element is in, or would be in, listed or not, as ``kind/name``."""
+    return {f"{kind}/{folder.name}" for kind in KINDS for folder in (store / kind).glob("*/") if folder.is_dir()}
+
+
+def listed(store: Path) -> set[str]:
+    """The elements that readers see, as ``kind/name``."""
+    found = entries(read_metadata(store / LISTING))
+    if found is None:
+        return {place for place in on_disk(store) if (store / place / LISTING).is_file()}
+    return {place for place in found if place.count("/") == 1 and place.split("/")[0] in KINDS}
+
+
+def present(sdata: SpatialData) -> set[tuple[str, str]]:
+    """(kind, name) of each element of an object and, since it may hold a part of it only, of all in its store."""
+    found = {(kind, name) for kind, name, _ in sdata.gen_elements()}
+    if sdata.path is not None and (Path(sdata.path) / LISTING).exists():
+        places = listed(Path(sdata.path)) | on_disk(Path(sdata.path))
+        found |= {tuple(place.split("/", 1)) for place in places}
+    return found
+
+
+def gather(store: Path, place: str) -> dict[str, Any]:
+    """Path -> metadata of an element and of all in it, as they are listed."""
+    metadata = read_metadata(store / place / LISTING)
+    if metadata["node_type"] != "group":
+        return {place: metadata}
+    found = {place: _entry(metadata)}
+    for file in sorted((store / place).glob(f"*/{LISTING}")):
+        found |= gather(store, f"{place}/{file.parent.name}")
+    return found
+
+
+def relist(store: Path, places: Iterable[str], seen: Iterable[str]) -> dict[str, Any]:
+    """The root of a store with other entries for some elements.
+
+    Parameters
+    ----------
+    store
+        Its folder.
+    places
+        The elements whose entries change; all others keep theirs.
+    seen
+        Those of them that are to be listed as they lie there.
+
+    Raises
+    ------
+    StoreError
+        A metadata file cannot be read.
+    """
+    root = read_metadata(store / LISTING)
+    found, kinds = entries(root), {place.split("/")[0] for place in places}
+    hidden = tuple(f"{place}/" for place in places)
+    kept = {path: value for path, value in (found or {}).items() if not f"{path}/".startswith(hidden)}
+    if found is None:  # what is there counts, so that all of it that can be read is to be listed
+        kinds = {kind for kind in KINDS if (store / kind / LISTING).is_file()}
+        for place in listed(store) - set(places):
+            with suppress(StoreError):
+                kept |= gather(store, place)
+    for place in seen:
+        kept |= gather(store, place)
+    for kind in kinds:
+        if (store / kind / LISTING).is_file():
+            kept[kind] = _entry(read_metadata(store / kind / LISTING))
+        else:
+            kept.pop(kind, None)
+    in_order = dict(sorted(kept.items(), key=lambda entry: (entry[0].count("/"), entry[0].casefold())))
+    return root | {"consolidated_metadata": _INLINE | {"metadata": in_order}}
+
+
+def _entry(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of a group as it is listed."""
+    return metadata | {"consolidated_metadata": _INLINE | {"metadata": {}}}
+
+
+def dump(metadata: dict[str, Any]) -> str:
+    """Metadata as zarr writes them."""
+    return json.dumps(metadata, indent=2)
+
+
+def group_with(metadata: dict[str, Any] | None, kind: str, name: str, *, there: bool) -> dict[str, Any]:
+    """Metadata of the group of a kind, of which an element is there or not; OME-NGFF asks for a list of the labels."""
+    metadata = metadata or {"attributes": {}, "zarr_format": 3, "node_type": "group"}
+    attributes = metadata.get("attributes", {})
+    ome = attributes.get("ome", {})
+    names = ome.get("labels", [])
+    if kind != "labels" or (name in names) == there:
+        return metadata
+    names = [*names, name] if there else [other for other in names if other != name]
+    return metadata | {"attributes": attributes | {"ome": ome | {"labels": names}}}
