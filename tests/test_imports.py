@@ -25,6 +25,7 @@ LAYERS = [
     {"_arguments", "_section", "columns", "names"},
     {"params"},
     {"core", "metrics"},
+    {"methods"},
     {"durable", "scratch"},
     {"labels", "listing", "shapes", "source_ids"},
     {"device", "elements", "fingerprint", "journal", "model_file", "places", "repair", "store", "tiles", "transcripts"},
