@@ -1,6 +1,6 @@
 """Train the cell network that comes with the package, on real and simulated cells; write its weights.
 
-    python benchmarks/train_cells.py --out cells.safetensors [--data ../shared] [--steps 8000] [--device cuda]
+    python benchmarks/train_cells.py --out cells.safetensors [--data ../shared] [--steps 6000] [--device cuda]
 
 The tissues are those of real_cells.py. A pool of varied tissues is made first, and one of them made anew every few
 steps. Every `--every` steps, and at the end, the weights are written, a running average over some hundred steps, and a
@@ -142,6 +142,8 @@ def train(arguments: argparse.Namespace) -> None:
     sample = torch.cat([sampler.batch(8)[0][:, :N_PLANES] for _ in range(8)])
     network.mean.copy_(sample.mean(dim=(0, 2, 3)))
     network.scale.copy_(1 / (sample.std(dim=(0, 2, 3)) + 1e-2))
+    if arguments.start is not None:
+        network.load_state_dict(safetensors.torch.load_file(arguments.start))
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(arguments.average), use_buffers=True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=arguments.rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -181,6 +183,7 @@ def save(arguments: argparse.Namespace, network: CellNetwork, step: int, losses:
         "membrane stains, nuclei drawn; a lymph node (Xenium Prime, 10x Genomics), cells and nuclei; simulated tissues",
         "licence": "CC BY 4.0 for both sources",
         "held_out": HELD_OUT,
+        "went_on_from": None if arguments.start is None else sha256(arguments.start.read_bytes()).hexdigest(),
         "seed": arguments.seed,
         "steps": step,
         "of": arguments.steps,
@@ -196,7 +199,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
     parser.add_argument("--out", type=Path, required=True, help="weights file to write")
-    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--start", type=Path, help="weights to go on from")
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--average", type=float, default=0.998, help="decay of the running average of the weights")

@@ -143,7 +143,66 @@ def test_foreseen_failure_is_its_message(store: Path, monkeypatch: pytest.Monkey
     result = run("segment", store)
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert result.stderr == "Error: 'transcripts' holds no transcripts: give another points_key.\n"
+    assert result.stderr == "Error: 'transcripts' holds no transcripts: give another --points-key.\n"
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        (
+            "'a_cells' exists: choose another key_added, or overwrite=True.",
+            "choose another --key-added, or --overwrite.",
+        ),
+        (
+            "Several could be the image: choose with image_key=; there are: 'a'.",
+            "choose with --image-key; there are: 'a'.",
+        ),
+        ("bring nuclei of your own with nuclei_key=.", "with --nuclei-key."),
+        ("The image is 'a', unless channel= says otherwise", "unless --channel says otherwise"),
+        ("There is no channel of image 'stain' 'key_added'.", "There is no channel of image 'stain' 'key_added'."),
+        ("/data/key_added/run.zarr: no device.", "/data/key_added/run.zarr: no device."),
+        ("seed=-1: must not be negative.", "--seed -1: must not be negative."),
+        ("device='gpu': must be ...", "--device 'gpu': must be"),
+        ("training.batch_size=0: must be above 0.", "--set training.batch_size=0: must be above 0."),
+        ("set spots.bin_size=1.", "set --set spots.bin_size=1."),
+        ("lower training.learning_rate.", "lower training.learning_rate."),
+        ("first line\nsecond line", "Error: first line second line\n"),
+    ],
+)
+def test_errors_name_options(message: str, shown: str, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever typed a command reads of its options, not of arguments in Python; in one line."""
+
+    def segment(sdata: sd.SpatialData, **_: Any) -> None:
+        raise DataError(message)
+
+    monkeypatch.setattr(sslcst.tl, "segment", segment)
+    result = run("segment", store)
+    assert result.exit_code == 1
+    assert shown in result.stderr
+    assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["--key-added", "my cells"], "--key-added"),
+        (["--seed", 2**70], "--seed"),
+        (["--device", "gpu"], "did you mean 'cuda'?"),
+        (["--set", "nuclei.diameter=3"], "did you mean 'diameters'?"),
+        (["--set", "cells.radius=0"], "--set cells.radius=0"),
+    ],
+)
+def test_a_wrong_value_is_told_by_its_option(arguments: list, shown: str, store: Path) -> None:
+    result = run("segment", store, *arguments)
+    assert result.exit_code == 1
+    assert shown in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_store_that_cannot_be_read_is_told(store: Path) -> None:
+    (store / "zarr.json").write_text("{", encoding="utf-8")
+    result = run("segment", store)
+    assert result.exit_code == 1
+    assert "run.zarr" in result.stderr and "Traceback" not in result.stderr
 
 
 def test_log_goes_to_stderr_and_the_logger_is_left_as_it_was(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +247,7 @@ def test_demo_runs_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     sd.SpatialData().write(tmp_path / "demo.zarr")
     result = run("demo", "--out", tmp_path, "--cells", 30)
     assert result.exit_code == 0, result.output
-    assert "training.max_epochs=1" in result.stdout
+    assert "spots.bin_size=1.0" in result.stdout
     assert "INFO" not in result.stdout  # squidpy's and spatialdata's loggers write there
     for way in ("nuclei alone", r"nuclei grown \*", "sslcst"):
         row = re.search(rf"^{way}((?: +[01]\.\d{{3}}(?: \([1-6] um\))?){{3}})$", result.stdout, re.MULTILINE)

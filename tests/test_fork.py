@@ -65,7 +65,7 @@ CALLS = {
     "erode_nuclei": sslcst.pp.erode_nuclei,
     "bin_spots": sslcst.pp.bin_spots,
     "train": sslcst.tl.train,
-    "track": sslcst.tl.track,
+    "track": lambda sdata: sslcst.tl.track(sdata, sslcst.tl.train(sdata)),
     "aggregate": sslcst.tl.aggregate,
     "pl.segmentation": sslcst.pl.segmentation,
 }

@@ -20,7 +20,7 @@ from sslcst.core.nuclei.diameter import estimate_diameter
 from sslcst.core.nuclei.intensity import intensity_range, scale_intensity
 from sslcst.core.nuclei.sslcst import some_of, typical_diameter
 from sslcst.params import NucleiParams, Params
-from sslcst.run import nuclei as tiles
+from sslcst.run.stages import nuclei as tiles
 
 FILE = Path(__file__).parents[1] / "benchmarks" / "nuclei_artefacts.py"
 PERCENTILES = (1, 99.8)

@@ -19,10 +19,6 @@ from sslcst.errors import DataError
 from sslcst.report._result import Result
 from sslcst.report._warnings import warnings_of
 
-PARAMS = {
-    "training": {"max_epochs": 1, "patience": 1},
-    "sampling": {"max_samples": 64},
-}
 AXES = ("y", "x")
 
 
@@ -59,7 +55,7 @@ def heard() -> Iterator[list[str]]:
 def segment(sdata: sd.SpatialData, **kwargs) -> list[str]:
     """The warnings of a run, which are also those of its table and on its report."""
     with heard() as texts:
-        sslcst.tl.segment(sdata, params=PARAMS, **({"nuclei_key": "nuclei"} | kwargs))
+        sslcst.tl.segment(sdata, **({"nuclei_key": "nuclei"} | kwargs))
     about = sdata["sslcst_table"].uns["sslcst"]
     assert about["warnings"].splitlines() == texts
     shown = " ".join(warning.what for warning in warnings_of(Result.of(sdata, "sslcst", None)))
@@ -84,7 +80,7 @@ def test_a_stain_upside_down_is_said(tissue: sd.SpatialData) -> None:
         tissue["stain"].to_numpy()[:, ::-1].copy(), dims="cyx", transformations={"global": Scale([0.5, 0.5], axes=AXES)}
     )
     sdata = sd.SpatialData(images={"dapi": stain}, points={"transcripts": tissue["transcripts"]})
-    kwargs = {"params": PARAMS | {"nuclei": {"method": "watershed"}}, "nuclei_key": None}
+    kwargs = {"params": {"nuclei": {"method": "watershed"}}, "nuclei_key": None}
     with heard() as texts:
         sslcst.tl.segment(sdata, **kwargs)
     assert "'dapi'" in texts[0] and "lie on one another" in texts[0]

@@ -11,6 +11,7 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, Labels2DModel, PointsModel
 from spatialdata.transformations import Identity, Scale
@@ -100,7 +101,7 @@ def test_without_transcripts_their_bars_are_left_out(sdata: SpatialData) -> None
         ({"coordinate_system": "mm"}, KeyMissingError, "'mm'"),
         ({"region": (5, 5, 5, 9)}, ParameterError, "region"),
         ({"region": (90, 0, 99, 9)}, DataError, "no pixel in the region"),
-        ({"axes": [None]}, ParameterError, "axes hold 1"),
+        ({"axes": [Figure().subplots()]}, ParameterError, "axes hold 1"),
     ],
 )
 def test_compare_refuses_before_a_figure_is_made(sdata: SpatialData, arguments: dict, error, message: str) -> None:
@@ -147,7 +148,7 @@ def test_quality_without_values_and_on_given_axes() -> None:
         ({}, {}, ParameterError, "nothing to draw"),
         ({"a": frame().drop(columns="share")}, {}, KeyMissingError, r"'a' has no column \['share'\]"),
         ({"a": frame()}, {"columns": ["size"]}, KeyMissingError, "size"),
-        ({"a": frame()}, {"axes": [None]}, ParameterError, "axes hold 1 for 5"),
+        ({"a": frame()}, {"axes": [Figure().subplots()]}, ParameterError, "axes hold 1 for 5"),
     ],
 )
 def test_quality_refuses_before_a_figure_is_made(frames: dict, arguments: dict, error, message: str) -> None:

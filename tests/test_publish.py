@@ -14,6 +14,7 @@ from stopped_runs import before
 import sslcst
 from sslcst import journal, store
 from sslcst.errors import KeyMissingError, SslcstError, StoreError
+from sslcst.methods.density.method import DensityFit
 
 ALL = {"shapes": True, "assign_points": True}
 
@@ -44,8 +45,8 @@ def everything(path):
 WHERE = [
     ("SSLCST_cells", "labels", "memory", False),
     ("Sslcst_Table", "tables", "store", True),
-    ("sslcst_OUTLINES", "shapes", "memory", True),
-    ("sslcst_OUTLINES", "shapes", "part", False),
+    ("sslcst_BOUNDARIES", "shapes", "memory", True),
+    ("sslcst_BOUNDARIES", "shapes", "part", False),
     ("sslcst_Cells", "points", "store", False),
     ("SSLCST_TRANSCRIPTS", "tables", "part", True),
 ]
@@ -88,7 +89,7 @@ STEPS = {
     "segment_nuclei": lambda sdata, key: sslcst.pp.segment_nuclei(sdata, key_added=key),
     "erode_nuclei": lambda sdata, key: sslcst.pp.erode_nuclei(sdata, nuclei_key="given", key_added=key),
     "bin_spots": lambda sdata, key: sslcst.pp.bin_spots(sdata, key_added=key),
-    "track": lambda sdata, key: sslcst.tl.track(sdata, key_added=key),
+    "track": lambda sdata, key: sslcst.tl.track(sdata, DensityFit(1.0, None), key_added=key),
     "aggregate": lambda sdata, key: sslcst.tl.aggregate(sdata, key_added=key),
 }
 
@@ -203,12 +204,12 @@ def test_a_killed_swap_is_finished_by_any_run_and_nothing_of_others_is_replaced(
     if former:
         segment(sd.read_zarr(path), 1)
     kill(step, call, lambda: segment(sd.read_zarr(path), 2, overwrite=True))
-    write_meanwhile(path, "SSLCST_OUTLINES", "shapes")  # of none of the names that were to be written
+    write_meanwhile(path, "SSLCST_BOUNDARIES", "shapes")  # of none of the names that were to be written
     write_meanwhile(path, "Sslcst_Cells", "points") if not former else None
     segment(sd.read_zarr(path), 3, key_added="other")
     found = sd.read_zarr(path)
     assert results_in(found, "other") == dict.fromkeys(("nuclei", "cells", "table"), 3)
-    assert value_of(found, "SSLCST_OUTLINES") == 7
+    assert value_of(found, "SSLCST_BOUNDARIES") == 7
     if former:
         assert results_in(found) == dict.fromkeys(("nuclei", "cells", "table"), 2)
     else:

@@ -26,6 +26,7 @@ from tiny_chips import (
 
 import sslcst
 from sslcst.core.nuclei import segment_nuclei
+from sslcst.elements import full_scale
 from sslcst.metrics import average_precision
 from sslcst.params import Params
 from sslcst.run import workspace
@@ -155,13 +156,13 @@ def test_coordinate_systems_and_several_scales(tmp_path):
     moved.write(tmp_path / "a.zarr")
     moved = sd.read_zarr(tmp_path / "a.zarr")
     segment(moved, coordinate_system="tissue", nuclei_key="true_nuclei")
-    np.testing.assert_array_equal(moved["sslcst_cells"].to_numpy(), whole_chip["sslcst_cells"].to_numpy())
+    np.testing.assert_array_equal(full_scale(moved["sslcst_cells"]).to_numpy(), whole_chip["sslcst_cells"].to_numpy())
     history = moved["sslcst_table"].uns["sslcst"]["history"]["validation_loss"]
     assert np.asarray(history).tolist() == [epoch.validation_loss for epoch in model.history]
     assert (moved["sslcst_table"].X != whole_chip["sslcst_table"].X).nnz == 0
     expected = whole_chip["sslcst_table"].obsm["spatial"] * 2 + (7, -50)
     assert moved["sslcst_table"].obsm["spatial"] == pytest.approx(expected)
-    assert set(get_transformation(moved["sslcst_cells"], get_all=True)) == {"tissue", "global"}
+    assert set(get_transformation(full_scale(moved["sslcst_cells"]), get_all=True)) == {"tissue", "global"}
 
 
 def test_nuclei_of_a_stain_have_no_seams():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import tomllib
 import warnings
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.main
 
 import sslcst
 from sslcst._logging import logger
 from sslcst.errors import SslcstError, StoreError
-from sslcst.methods import DEFAULT
+from sslcst.methods import DEFAULT, section_names
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -51,11 +53,28 @@ def _console() -> Iterator[None]:
         with logging_redirect_tqdm([logger]):
             yield
     except SslcstError as error:
-        typer.echo(f"Error: {error}", err=True)
+        typer.echo(f"Error: {_in_options(str(error))}", err=True)
         raise typer.Exit(1) from error
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)
+
+
+def _in_options(message: str) -> str:
+    """A message on arguments of Python in one line and in the words of the command line."""
+    commands = typer.main.get_command(app).commands.values()
+    options = {option.name: option.opts[0] for command in commands for option in command.params}
+    for name, word in options.items():
+        if not word.startswith("--"):
+            continue
+        argument = rf"(?<![\w./'\"-]){name}"
+        message = re.sub(rf"{argument}=(True\b|(?=[\s;,.:)]|$))", word, message)
+        message = re.sub(rf"{argument}=", f"{word} ", message)
+        if "_" in name:  # others are words of the language too
+            message = re.sub(rf"{argument}(?![\w'/-])", word, message)
+    sections = "|".join(section_names())
+    message = re.sub(rf"(?<![\w./'\"-])(({sections})\.\w+=)", r"--set \1", message)
+    return " ".join(message.splitlines())
 
 
 def _read_params(file: Path | None, settings: list[str]) -> dict[str, dict[str, Any]]:
@@ -63,7 +82,7 @@ def _read_params(file: Path | None, settings: list[str]) -> dict[str, dict[str, 
     try:
         text = file.read_text(encoding="utf-8") if file else "{}"
         params = tomllib.loads(text) if file and file.suffix == ".toml" else json.loads(text)
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise typer.BadParameter(f"{file} cannot be read: {error}", param_hint="--params") from error
     if not isinstance(params, dict) or not all(isinstance(section, dict) for section in params.values()):
         raise typer.BadParameter(f"{file} must map sections to parameters and their values", param_hint="--params")
@@ -80,7 +99,7 @@ def _parse_value(text: str) -> Any:
     """Read a number, list, true, false or null as in JSON; anything else is a plain word."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -92,6 +111,8 @@ def _read_store(store: Path) -> SpatialData:
         return spatialdata.read_zarr(Path(os.path.realpath(store)))  # the same from wherever it is called
     except GroupNotFoundError as error:
         raise StoreError(f"{store} is not a zarr store: give the folder that `sdata.write(...)` made.") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise StoreError(f"{store} cannot be read: {error}. `sslcst repair` says what is wrong with it.") from error
 
 
 def _show_version(asked: bool) -> None:

@@ -32,6 +32,14 @@ def meanwhile(taken: list[str]) -> str:
     )
 
 
+def _checked(place: str) -> str:
+    """An element's place, which leads nowhere else."""
+    kind, name = place.split("/")
+    if kind not in KINDS or name in ("", ".", ".."):
+        raise ValueError(place)
+    return place
+
+
 @dataclass(frozen=True)
 class Journal:
     """What is to be put in its place.
@@ -59,8 +67,8 @@ class Journal:
         for file in (folder / WHOLE, folder / BEFORE / WHOLE):
             try:
                 noted = json.loads(file.read_text(encoding="utf-8"))
-                return cls(folder, [str(place) for place in noted["new"]], [str(place) for place in noted["former"]])
-            except (OSError, ValueError, KeyError, TypeError):  # damaged, or not there
+                return cls(folder, *([_checked(place) for place in noted[name]] for name in ("new", "former")))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):  # damaged, or not there
                 continue
         return cls(folder, sorted(on_disk(folder / NEW)), sorted(on_disk(folder / OLD)), whole=False)
 

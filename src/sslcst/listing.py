@@ -114,8 +114,9 @@ def relist(store: Path, places: Iterable[str], seen: Iterable[str]) -> dict[str,
             kept[kind] = _entry(read_metadata(store / kind / LISTING))
         else:
             kept.pop(kind, None)
-    in_order = dict(sorted(kept.items(), key=lambda entry: (entry[0].count("/"), entry[0].casefold())))
-    return root | {"consolidated_metadata": _INLINE | {"metadata": in_order}}
+    # Zarr asks for all that is in a group to stand together, after the group.
+    in_order = sorted(kept, key=lambda path: (path.count("/"), path.rpartition("/")[0], path.casefold()))
+    return root | {"consolidated_metadata": _INLINE | {"metadata": {path: kept[path] for path in in_order}}}
 
 
 def _entry(metadata: dict[str, Any]) -> dict[str, Any]:

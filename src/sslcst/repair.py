@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
+from sslcst import durable
 from sslcst.errors import StoreError
-from sslcst.store import LISTING, consolidate, finish, left_behind, locked
-
-_KINDS = ("images", "labels", "points", "shapes", "tables")
-_FILE = {"points": "points.parquet", "shapes": "shapes.parquet"}  # without which there is nothing to read
+from sslcst.journal import Journal
+from sslcst.listing import KINDS, LISTING, dump, entries, group_with, listed, on_disk, read_metadata, relist
+from sslcst.store import UNREADABLE, finish, left_behind, locked, written
 
 
 def repair(store: Path, *, dry_run: bool = False) -> list[str]:
     """Clean a store, and touch nothing else.
 
     Results that a killed run of `sslcst.tl.segment` had made whole are put in their places; folders beside the store in
-    which stopped runs keep what they have done are removed, so that those runs begin anew; in the store, groups of
-    elements that were never written to their end, which keep spatialdata from reading it, are removed; and the list of
-    what the store holds is made anew where it tells of other elements than there are.
+    which stopped runs keep what they have done are removed, so that those runs begin anew. Elements that keep
+    spatialdata from reading the store leave the list of what it holds: those that are gone, that cannot be read, and
+    results of ours whose names differ in case alone from those of others. Their folders stay as they are, whatever is
+    in them.
 
     Parameters
     ----------
@@ -31,82 +36,174 @@ def repair(store: Path, *, dry_run: bool = False) -> list[str]:
 
     Returns
     -------
-    What was done, a line each; empty where nothing was to be done.
+    What was done, and what was found that only you can mend, a line each; empty where there is neither.
 
     Raises
     ------
     StoreError
-        It is no such store, a run is at work on it, or it cannot be written to.
+        It is no such store, its metadata cannot be read, a run is at work on it, or it cannot be written to.
     """
     if not (store / LISTING).is_file():
         raise StoreError(f"{store} is no SpatialData store of zarr format 3: it has no {LISTING}.")
+    for file in (store / LISTING, *(store / kind / LISTING for kind in KINDS)):
+        if file.exists():
+            read_metadata(file)
     try:
         with locked(store):
-            return _repair(store, dry_run)
+            done, pending = _settle(store, dry_run)
+            return done + _relist(store, pending, dry_run)
+    except StoreError:
+        raise
     except OSError as error:
         raise StoreError(f"{store} could not be repaired: {error}.") from error
 
 
-def _repair(store: Path, dry_run: bool) -> list[str]:
-    done = []
+def _settle(store: Path, dry_run: bool) -> tuple[list[str], set[str]]:
+    """Finish what can be finished and remove what else runs left; what is said of it, and the elements it is about."""
+    done, pending = [], set()
     unfinished, left = left_behind(store)
     for folder in unfinished:
+        journal = Journal.of(folder)
+        pending |= {*journal.new, *journal.former}
         done.append(f"results that a killed run had made whole, in {folder.name}, are put in their places")
+        if reason := journal.hindrance(store):
+            done[-1] = f"what a killed run had made, in {folder.name}, is not put into the store: {reason}"
     if not dry_run:
         finish(store)
-    for folder in left:
-        done.append(f"{folder.name}, in which a stopped run kept what it had done ({_size(folder)}), is removed")
-        if not dry_run:
-            shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
-    broken = [place for kind in _KINDS for place in sorted((store / kind).glob("*/")) if not _is_whole(kind, place)]
-    for place in broken:
-        done.append(f"{place.relative_to(store)}, which was never written to its end, is removed")
-        if not dry_run:
-            shutil.rmtree(place)
-            _forget_label(place)
-    listed = _listed(store)
-    there = {f"{kind}/{place.name}" for kind in _KINDS for place in (store / kind).glob("*/") if place not in broken}
-    if broken or listed != there:
-        names = ", ".join(sorted(listed ^ there)) or "what is inside of elements"
-        done.append(f"the list of what the store holds, which is wrong about {names}, is made anew")
-        if not dry_run:
-            consolidate(store)
+    for path in left:
+        if path.is_symlink():
+            done.append(
+                f"{path.name} is a link, which no run of ours makes, and is left: see where it leads, and move it"
+            )
+            continue
+        done.append(f"{path.name}, in which a stopped run kept what it had done ({_size(path)}), is removed")
+        if not dry_run and path.exists():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return done, pending
+
+
+def _relist(store: Path, pending: set[str], dry_run: bool) -> list[str]:
+    """Take from the list what keeps the store from being read."""
+    seen = listed(store) - pending
+    gone = {place for place in seen if not (store / place).is_dir()}
+    broken = {place: reason for place in sorted(seen - gone) if (reason := _fault(store, place))}
+    doubles, said = _doubles(store, seen - gone - broken.keys())
+    done = [f"{place}, which is not there, is taken from the list of what the store holds" for place in sorted(gone)]
+    kept = {place for place in broken if _holds_data(store / place)}
+    note = store.with_name(f"{store.name}.unlisted.json")
+    for place, reason in broken.items():
+        done.append(f"{place} cannot be read ({reason}) and is taken from the list of what the store holds; ")
+        done[-1] += (
+            f"its folder is left as it is: write it anew or, where only metadata are missing, put them back from "
+            f"{note.name}, which keeps what the list told, and call write_consolidated_metadata() on the object read"
+            if place in kept
+            else "its folder, which holds no data, is left as it is: write it anew, or delete it"
+        )
+    done += said
+    done += [
+        f"{place} is not listed, and cannot be read ({reason}): it is left as it is; write it anew, or delete it"
+        for place in sorted(on_disk(store) - seen - pending)
+        if (store / place / LISTING).is_file() and _holds_data(store / place) and (reason := _fault(store, place))
+    ]
+    unlisted = [*sorted(gone), *broken, *sorted(doubles)]
+    if unlisted and not dry_run:
+        _unlist(store, unlisted, kept, note)
     return done
 
 
-def _is_whole(kind: str, place: Path) -> bool:
-    """Whether a folder holds an element that spatialdata can read."""
-    listing = place / LISTING
-    if not listing.is_file():
-        return False
-    try:
-        attributes: dict[str, Any] = json.loads(listing.read_text(encoding="utf-8")).get("attributes", {})
-    except json.JSONDecodeError:
-        return False
-    if kind in _FILE:
-        return (place / _FILE[kind]).exists()
-    if kind == "tables":
-        return "encoding-type" in attributes
-    return bool(attributes.get("ome", attributes).get("multiscales"))
+def _unlist(store: Path, places: list[str], kept: Iterable[str], note: Path) -> None:
+    """Take elements from the list; what it told of some, which may be all that is left of their metadata, is noted."""
+    new = store / f".{LISTING}.sslcst"
+    told = entries(read_metadata(store / LISTING)) or {}
+    if told := {path: told[path] for path in told if f"{path}/".startswith(tuple(f"{place}/" for place in kept))}:
+        if note.exists():
+            told = json.loads(note.read_text(encoding="utf-8")) | told
+        durable.write_text(note, json.dumps(told, indent=2), new)
+    root = relist(store, places, [])
+    durable.write_text(store / LISTING, dump(root), new)
+    labels = store / "labels" / LISTING
+    if labels.exists():
+        group = metadata = read_metadata(labels)
+        for kind, name in (place.split("/") for place in places):
+            group = group_with(group, "labels", name, there=False) if kind == "labels" else group
+        if group != metadata:
+            durable.write_text(labels, dump(group), new)
+            durable.write_text(store / LISTING, dump(relist(store, places, [])), new)
 
 
-def _listed(store: Path) -> set[str]:
-    """Elements in the list of what the store holds."""
-    listing = json.loads((store / LISTING).read_text(encoding="utf-8"))
-    places = (listing.get("consolidated_metadata") or {}).get("metadata", {})
-    return {place for place in places if place.count("/") == 1 and place.split("/")[0] in _KINDS}
+def _fault(store: Path, place: str) -> str:
+    """Why spatialdata cannot read an element; empty where it can. It is asked, on a store that holds nothing else."""
+    from spatialdata import read_zarr
+
+    kind, name = place.split("/")
+    with TemporaryDirectory(prefix="sslcst-") as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        alone = Path(folder)
+        root = {key: value for key, value in read_metadata(store / LISTING).items() if key != "consolidated_metadata"}
+        (alone / LISTING).write_text(dump(root), encoding="utf-8")
+        (alone / kind).mkdir()
+        (alone / kind / LISTING).write_text(dump(group_with(None, kind, name, there=True)), encoding="utf-8")
+        (alone / kind / name).symlink_to(os.path.realpath(store / place), target_is_directory=True)
+        try:
+            element = read_zarr(alone)[name]
+            if kind == "points":
+                len(element)  # has each file of them opened
+        except UNREADABLE as error:
+            return f"{type(error).__name__}: {str(error).replace(str(alone), str(store))}".splitlines()[0]
+    return ""
 
 
-def _forget_label(place: Path) -> None:
-    """Take a name from the OME-NGFF list of labels."""
-    listing = place.parent / LISTING
-    if place.parent.name != "labels" or not listing.is_file():
-        return
-    group = json.loads(listing.read_text(encoding="utf-8"))
-    names = group.get("attributes", {}).get("ome", {}).get("labels", [])
-    if place.name in names:
-        names.remove(place.name)
-        listing.write_text(json.dumps(group), encoding="utf-8")
+def _doubles(store: Path, places: set[str]) -> tuple[set[str], list[str]]:
+    """Results of ours whose names differ in case alone from those of others, of which the later ones go."""
+    alike = defaultdict(set)
+    for place in places:
+        alike[place.split("/")[1].lower()].add(place)
+    runs = {
+        place: run
+        for table in places
+        if table.startswith("tables/")
+        for run in [_run_of(store, table)]
+        for place in run
+    }
+    go, said = set(), []
+    for group in map(sorted, (group for group in alike.values() if len(group) > 1)):
+        ours = sorted((runs[place] for place in group if place in runs), key=lambda run: _time(store, run))
+        stay = [place for place in group if place not in runs]
+        if len(stay) > 1 or (not stay and len({_time(store, run) for run in ours}) < len(ours)):
+            said.append(
+                f"{' and '.join(group)} differ in case alone, which spatialdata does not read, and nothing tells "
+                "which is a later result: move the folder of one out of the store, and repair it again"
+            )
+            continue
+        go |= {place for run in (ours if stay else ours[1:]) for place in run if place in places}
+    if go:
+        said.append(
+            f"{', '.join(sorted(go))} are results of a run, with names that differ in case alone from those of other "
+            "elements, which spatialdata does not read: they are taken from the list of what the store holds, and "
+            "their folders left as they are"
+        )
+    return go, said
+
+
+def _run_of(store: Path, table: str) -> frozenset[str]:
+    """What the run wrote that made a table; empty for a table of others, or a copy."""
+    name = table.split("/")[1]
+    record = {f"{kind}/{other}" for other, kind in written(store, name).items()}
+    if not record and (store / table / "uns" / "sslcst" / "run").is_dir() and name.endswith("_table"):
+        key = name.removesuffix("_table")  # by a version that kept no record: what all runs wrote
+        record = {f"labels/{key}_nuclei", f"labels/{key}_cells", table}
+    return frozenset(record) if table in record else frozenset()
+
+
+def _time(store: Path, run: frozenset[str]) -> float:
+    """When a run was written."""
+    [table] = (place for place in run if place.startswith("tables/"))
+    return (store / table / LISTING).stat().st_mtime
+
+
+def _holds_data(folder: Path) -> bool:
+    """Whether there is anything but metadata."""
+    return any(file.name != LISTING for file in folder.rglob("*") if file.is_file())
 
 
 def _size(folder: Path) -> str:

@@ -43,7 +43,8 @@ except ImportError:  # Windows
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what reading an element raises
+# What reading a damaged element raises.
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, AssertionError)
 
 
 def check_free(
@@ -118,7 +119,11 @@ def _check_ours(sdata: SpatialData, former: Mapping[str, str], names: Mapping[st
                 f"{', '.join(unlisted)} lies in {store} and is not listed, as what was never written to its end: it is "
                 "left alone. Move it away, or choose another key_added."
             )
-    record = next((found for name, kind in former.items() if kind == "tables" and (found := written(sdata, name))), {})
+    record = {}
+    for name in (name for name, kind in former.items() if kind == "tables"):
+        record |= {} if sdata.path is None else written(real_store(sdata), name)
+        if not record and name in sdata.tables:
+            record |= sdata.tables[name].uns.get("sslcst", {}).get("results", {})
     if others := sorted(former.keys() - (record or names).keys()):
         raise KeyMissingError(
             f"{', '.join(map(repr, others))} exists and was not written by the run that overwrite=True replaces: it is "
@@ -126,17 +131,15 @@ def _check_ours(sdata: SpatialData, former: Mapping[str, str], names: Mapping[st
         )
 
 
-def written(sdata: SpatialData, table: str) -> dict[str, str]:
+def written(store: Path, table: str) -> dict[str, str]:
     """Name -> kind of what the run that made a table wrote; empty where the table does not tell."""
     import zarr
     from anndata.io import read_elem
 
-    if sdata.path is not None:
-        store = Path(sdata.path)
-        if (store / "tables" / table / "uns" / "sslcst" / "results").is_dir():
-            return read_elem(zarr.open_group(store / "tables" / table, mode="r")["uns/sslcst/results"])
-    about = sdata.tables[table].uns.get("sslcst", {}) if table in sdata.tables else {}
-    return dict(about.get("results", {}))
+    try:
+        return dict(read_elem(zarr.open_group(store / "tables" / table, mode="r")["uns/sslcst/results"]))
+    except UNREADABLE:  # it tells nothing, or is damaged
+        return {}
 
 
 @contextmanager
@@ -178,7 +181,8 @@ def is_half_published(sdata: SpatialData) -> bool:
 
 
 def _marks(store: Path) -> list[Path]:
-    return sorted(store.parent.glob(f"{escape(_prefix(store))}*/{WHOLE}"))
+    marks = sorted(store.parent.glob(f"{escape(_prefix(store))}*/{WHOLE}"))
+    return [mark for mark in marks if not mark.parent.is_symlink() and not mark.is_symlink()]
 
 
 def finish(store: Path) -> list[str | None]:
@@ -217,7 +221,7 @@ def left_behind(store: Path) -> tuple[list[Path], list[Path]]:
     unfinished = [mark.parent for mark in _marks(store)]
     left = [*store.parent.glob(f"{escape(_prefix(store))}*"), _trash(store), store / f".{LISTING}.sslcst"]
     left += [*store.glob("zarr.*.partial"), *store.glob("*/zarr.*.partial")]  # of a kill while zarr wrote a listing
-    return unfinished, sorted(path for path in left if path.exists() and path not in unfinished)
+    return unfinished, sorted(path for path in left if os.path.lexists(path) and path not in unfinished)
 
 
 @contextmanager
@@ -398,7 +402,7 @@ def read_back(store: Path, kinds: Mapping[str, str]) -> dict[str, Any]:
         try:
             on_disk = read_zarr(store, selection=tuple(sorted(set(kinds.values()))))
             return {name: on_disk[name] for name in kinds}
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise StoreError(
                 f"{store} cannot be read ({type(error).__name__}: {error}), so that the results are not added to it."
             ) from error

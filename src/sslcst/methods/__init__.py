@@ -64,13 +64,18 @@ def choose_method(
     return Params.of(shared), kind(kind.Params.of(own), **settings)
 
 
+def section_names() -> set[str]:
+    """The sections that all methods share, and those of each method."""
+    kinds = [Params, *(method_class(name).Params for name in METHODS)]
+    return {each.name for kind in kinds for each in fields(kind)}
+
+
 def shared_params(params: Params | Mapping[str, Any] | None) -> Params:
     """The parameters that all methods share; sections of a method may stand beside them, and are not read."""
     shared = {each.name for each in fields(Params)}
     if isinstance(params, Mapping) and not set(params) <= shared:
-        known = shared.union(*({each.name for each in fields(method_class(name).Params)} for name in METHODS))
         for name in params:
-            check_known("section", "params", name, known)
+            check_known("section", "params", name, section_names())
         params = {name: values for name, values in params.items() if name in shared}
     return Params.of(params)
 
