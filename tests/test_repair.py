@@ -78,6 +78,7 @@ def test_what_runs_left_beside_the_store_goes_and_nothing_of_others(store: Path)
     scratch, other = store.parent / ".run.zarr.sslcst-cells", store.parent / ".run2.zarr.sslcst-cells"
     for folder in (scratch, other):
         folder.mkdir()
+        (folder / "run.json").write_text('"of a run"')
         (folder / "spots.npz").write_bytes(b"x" * 2**20)
     stray = store / "zarr.abc.partial"
     stray.write_text("{")
