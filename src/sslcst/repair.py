@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable
@@ -73,9 +72,7 @@ def _settle(store: Path, dry_run: bool) -> tuple[list[str], set[str]]:
         finish(store)
     for path in left:
         if path.parent == store.parent and not is_ours(path):
-            what = (
-                "is a link, which no run makes," if path.is_symlink() else "is named as the folder of a run and is none"
-            )
+            what = "is a link, which no run makes," if path.is_symlink() else "is no folder of a run"
             done.append(f"{path.name} {what} and is left: see what it is, and move it")
             continue
         done.append(f"{path.name}, in which a stopped run kept what it had done ({_size(path)}), is removed")
