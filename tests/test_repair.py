@@ -211,6 +211,7 @@ def test_results_named_as_a_user_s_element_case_apart_leave_the_list(tissue_stor
     assert repair(tissue_store) == []
 
 
+@pytest.mark.filterwarnings("ignore:The table is annotating:UserWarning")
 def test_of_two_runs_named_alike_case_apart_the_later_leaves_the_list(tissue_store: Path, monkeypatch) -> None:
     without_work(monkeypatch)
     segment(sd.read_zarr(tissue_store), 1)
