@@ -78,6 +78,7 @@ def test_what_runs_left_beside_the_store_goes_and_nothing_of_others(store: Path)
     scratch, other = store.parent / ".run.zarr.sslcst-cells", store.parent / ".run2.zarr.sslcst-cells"
     for folder in (scratch, other):
         folder.mkdir()
+        (folder / "run.json").write_text('"of a run"')
         (folder / "spots.npz").write_bytes(b"x" * 2**20)
     stray = store / "zarr.abc.partial"
     stray.write_text("{")
@@ -210,6 +211,7 @@ def test_results_named_as_a_user_s_element_case_apart_leave_the_list(tissue_stor
     assert repair(tissue_store) == []
 
 
+@pytest.mark.filterwarnings("ignore:The table is annotating:UserWarning")
 def test_of_two_runs_named_alike_case_apart_the_later_leaves_the_list(tissue_store: Path, monkeypatch) -> None:
     without_work(monkeypatch)
     segment(sd.read_zarr(tissue_store), 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -17,9 +18,10 @@ from typer.testing import CliRunner
 
 import sslcst
 from sslcst.cli import app
-from sslcst.elements import choose_points
+from sslcst.elements import choose_points, full_scale
 from sslcst.errors import KeyMissingError, StoreError
 from sslcst.run import pipeline
+from sslcst.run.execute import with_real_paths
 from sslcst.tl import _segment
 
 
@@ -178,3 +180,32 @@ def test_an_image_whose_files_are_gone_is_refused(path):
     shutil.rmtree(path / "images")
     with pytest.raises(StoreError, match=r"'stain' is read from .*, which is not there"):
         sslcst.tl.segment(sdata, method="ssl-cst", params=PARAMS)
+
+
+def test_relative_paths_are_those_of_the_start(path, monkeypatch):
+    """Results are read after the directory has changed, and so is the image, by workers that have another one."""
+    monkeypatch.chdir(path.parent)
+    sdata = sd.read_zarr("a.zarr")
+    image = full_scale(sdata["stain"]).data
+    expected, real = image.compute(), with_real_paths(image)
+    segment(sdata, PARAMS)
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(real.compute(), expected)
+    assert sdata["sslcst_cells"].to_numpy().max() == sdata["sslcst_table"].obs["cell_id"].max()
+    assert len(sdata["sslcst_transcripts"].compute()) == len(sdata["tx"].compute())
+
+
+def test_a_store_behind_a_link_is_worked_on_where_it_lies(path, tmp_path_factory, monkeypatch):
+    """So that nothing is renamed from one disk to another."""
+    link = tmp_path_factory.mktemp("links") / "link.zarr"
+    link.symlink_to(path)
+    rename = os.rename
+
+    def on_one_disk(source, target):
+        assert link.parent not in (*Path(source).parents, *Path(target).parents)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", on_one_disk)
+    segment(sd.read_zarr(link), PARAMS)
+    assert [file.name for file in link.parent.iterdir()] == ["link.zarr"]
+    assert "sslcst_table" in sd.read_zarr(path)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sslcst import durable
 from sslcst.errors import StoreError
 from sslcst.listing import KINDS, LISTING, dump, entries, group_with, listed, on_disk, read_metadata, relist
+from sslcst.names import is_valid
+from sslcst.run.scratch import checksum
 
 NEW, OLD = "new.zarr", "old"  # in the scratch folder: results to come, and those that give way
 BEFORE = "before"  # the metadata of the store and of its groups, byte by byte, as they were
@@ -32,12 +34,13 @@ def meanwhile(taken: list[str]) -> str:
     )
 
 
-def _checked(place: str) -> str:
-    """An element's place, which leads nowhere else."""
-    kind, name = place.split("/")
-    if kind not in KINDS or name in ("", ".", ".."):
-        raise ValueError(place)
-    return place
+def _places(noted: Iterable[str]) -> list[str]:
+    """Elements as ``kind/name``; raise ValueError for what would lead elsewhere."""
+    places = list(noted)
+    for kind, name in (place.split("/", 1) for place in places):
+        if kind not in KINDS or not is_valid(name):
+            raise ValueError(f"{kind}/{name} is no place of an element")
+    return places
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,15 @@ class Journal:
         What may give way to them; those that the results do not replace are removed.
     whole
         Whether the file that tells so could be read; else it is what lies in the folder.
+    sums
+        Checksum of each result, where that was noted.
     """
 
     folder: Path
     new: list[str]
     former: list[str]
     whole: bool = True
+    sums: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, folder: Path) -> Journal:
@@ -67,14 +73,15 @@ class Journal:
         for file in (folder / WHOLE, folder / BEFORE / WHOLE):
             try:
                 noted = json.loads(file.read_text(encoding="utf-8"))
-                return cls(folder, *([_checked(place) for place in noted[name]] for name in ("new", "former")))
+                return cls(folder, _places(noted["new"]), _places(noted["former"]), sums=dict(noted["new"]))
             except (OSError, ValueError, KeyError, TypeError, AttributeError):  # damaged, or not there
                 continue
         return cls(folder, sorted(on_disk(folder / NEW)), sorted(on_disk(folder / OLD)), whole=False)
 
     def write(self) -> None:
         """Note it, from when on it is done, sooner or later."""
-        noted = json.dumps({"new": self.new, "former": self.former})
+        sums = {place: checksum(self.folder / NEW / place) for place in self.new}
+        noted = json.dumps({"new": sums, "former": self.former})
         durable.write_text(self.folder / WHOLE, noted, self.folder / f".{WHOLE}.new")
         durable.flush(self.folder.parent)
 
@@ -93,6 +100,12 @@ class Journal:
         """Whether what is to give way has not done so yet."""
         gives_way = place in self.former and not (self.folder / OLD / place).exists()
         return gives_way and (place not in self.new or self.waits(place))
+
+    def damage(self, store: Path) -> str:
+        """Which result is no longer what it was, here or in its place, as a run finds that did not write it itself."""
+        lies = {place: (self.folder / NEW if self.waits(place) else store) / place for place in self.new}
+        damaged = [place for place in self.new if checksum(lies[place]) != self.sums.get(place)]
+        return f"{' and '.join(damaged)} was damaged since." if damaged else ""
 
     def hindrance(self, store: Path) -> str:
         """Why the results cannot be put in their places; empty where they can."""
@@ -146,7 +159,9 @@ def put_back(store: Path, journal: Journal) -> None:
     new, old, before = (journal.folder / name for name in (NEW, OLD, BEFORE))
     try:
         if before.exists():
-            move([place for place in journal.new if not journal.waits(place)], store, new)
+            # Where what gives way has not gone, it is what lies there, even if the result was lost.
+            stays = {place for place in journal.former if not (old / place).exists()}
+            move([place for place in journal.new if not journal.waits(place) and place not in stays], store, new)
             move([place for place in journal.former if not (store / place).exists()], old, store)
             for name in _metadata_files(journal):
                 _restore(store / name, before / name, journal)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from sslcst import durable
 from sslcst.errors import StoreError
 from sslcst.journal import Journal
 from sslcst.listing import KINDS, LISTING, dump, entries, group_with, listed, on_disk, read_metadata, relist
+from sslcst.run.scratch import Scratch, is_ours
 from sslcst.store import UNREADABLE, finish, left_behind, locked, written
 
 
@@ -66,19 +66,18 @@ def _settle(store: Path, dry_run: bool) -> tuple[list[str], set[str]]:
         journal = Journal.of(folder)
         pending |= {*journal.new, *journal.former}
         done.append(f"results that a killed run had made whole, in {folder.name}, are put in their places")
-        if reason := journal.hindrance(store):
+        if reason := journal.hindrance(store) or journal.damage(store):
             done[-1] = f"what a killed run had made, in {folder.name}, is not put into the store: {reason}"
     if not dry_run:
         finish(store)
     for path in left:
-        if path.is_symlink():
-            done.append(
-                f"{path.name} is a link, which no run of ours makes, and is left: see where it leads, and move it"
-            )
+        if path.parent == store.parent and not is_ours(path):
+            what = "is a link, which no run makes," if path.is_symlink() else "is no folder of a run"
+            done.append(f"{path.name} {what} and is left: see what it is, and move it")
             continue
         done.append(f"{path.name}, in which a stopped run kept what it had done ({_size(path)}), is removed")
         if not dry_run and path.exists():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            Scratch(path).remove() if path.is_dir() else path.unlink()
     return done, pending
 
 

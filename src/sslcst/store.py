@@ -33,7 +33,7 @@ from sslcst.listing import (
     read_metadata,
 )
 from sslcst.places import real_store
-from sslcst.run.scratch import fingerprint_in
+from sslcst.run.scratch import Scratch, fingerprint_in, has_links, is_ours, is_trash, remove_trash
 
 try:
     import fcntl
@@ -180,28 +180,36 @@ def is_half_published(sdata: SpatialData) -> bool:
     return sdata.path is not None and bool(_marks(real_store(sdata)))
 
 
+def _folders(store: Path) -> list[Path]:
+    """Folders of runs on a store, and those that were being removed; nothing that only bears such a name."""
+    return [folder for folder in sorted(store.parent.glob(f"{escape(_prefix(store))}*")) if is_ours(folder)]
+
+
 def _marks(store: Path) -> list[Path]:
-    marks = sorted(store.parent.glob(f"{escape(_prefix(store))}*/{WHOLE}"))
-    return [mark for mark in marks if not mark.parent.is_symlink() and not mark.is_symlink()]
+    return [folder / WHOLE for folder in _folders(store) if not is_trash(folder) and (folder / WHOLE).exists()]
 
 
 def finish(store: Path) -> list[str | None]:
     """Finish what killed runs had begun to publish, and remove their scratch folders; the fingerprints of the runs.
 
-    What cannot be finished, since an element of such a name was written meanwhile, is taken back.
+    What cannot be finished, since an element of such a name was written meanwhile or results are no longer what they
+    were, is taken back.
 
     Raises
     ------
     StoreError
-        The store could not be written; it is as it was.
+        The store could not be written, or a folder was tampered with; the store is as it was.
     """
-    shutil.rmtree(_trash(store), ignore_errors=True)
+    for folder in filter(is_trash, _folders(store)):
+        remove_trash(folder)
     runs = []
     for mark in _marks(store):
         folder = mark.parent
+        if has_links(folder):
+            raise StoreError(f"{folder} holds links, which no run makes: see where they lead, then move it.")
         with _unharmed(store):
             journal = Journal.of(folder)
-            if reason := journal.hindrance(store):
+            if reason := journal.hindrance(store) or journal.damage(store):
                 logger.warning("What %s holds is not put into the store: %s", folder, reason)
                 put_back(store, journal)
                 _clear(folder)
@@ -211,15 +219,15 @@ def finish(store: Path) -> list[str | None]:
                 on_error.callback(_clear, folder)
                 _swap(store, folder)
                 on_error.pop_all()
-            _retire(store, folder)
+            _retire(folder)
             runs.append(run)
     return runs
 
 
 def left_behind(store: Path) -> tuple[list[Path], list[Path]]:
-    """What lies beside a store, or as a stray file in it: scratch folders that `finish` ends, and all else of runs."""
+    """What lies beside a store, or as a stray file in it, of runs or named so: what `finish` ends, and all else."""
     unfinished = [mark.parent for mark in _marks(store)]
-    left = [*store.parent.glob(f"{escape(_prefix(store))}*"), _trash(store), store / f".{LISTING}.sslcst"]
+    left = [*store.parent.glob(f"{escape(_prefix(store))}*"), store / f".{LISTING}.sslcst"]
     left += [*store.glob("zarr.*.partial"), *store.glob("*/zarr.*.partial")]  # of a kill while zarr wrote a listing
     return unfinished, sorted(path for path in left if os.path.lexists(path) and path not in unfinished)
 
@@ -234,14 +242,9 @@ def _unharmed(store: Path) -> Iterator[None]:
         raise StoreError(f"{store} could not be written: {error}. What was in it before is unharmed.") from error
 
 
-def _trash(store: Path) -> Path:
-    return store.parent / f".{store.name}.sslcst.trash"
-
-
-def _retire(store: Path, folder: Path) -> None:
-    """Remove the scratch folder of a run whose results are published: at once for all who look."""
-    durable.move(folder, _trash(store))
-    shutil.rmtree(_trash(store), ignore_errors=True)
+def _retire(folder: Path) -> None:
+    """Remove the scratch folder of a run whose results are published."""
+    Scratch(folder).remove()
 
 
 def commit(
@@ -311,6 +314,8 @@ def _publish(
 
     with _unharmed(store), ExitStack() as on_error:
         _clear(folder)
+        if not folder.exists():
+            Scratch(folder).open("write")
         on_error.callback(_clear, folder)
         with warnings.catch_warnings():
             # anndata says at each array of a table what its next version will do about chunks.
@@ -320,7 +325,7 @@ def _publish(
         Journal(folder, [f"{kinds[name]}/{name}" for name in elements], sorted(_places(former))).write()
         there = _swap(store, folder)
         on_error.pop_all()
-        _retire(store, folder)
+        _retire(folder)
     return there
 
 
@@ -330,8 +335,8 @@ def _clear(folder: Path) -> None:
         return
     for left in (NEW, OLD, BEFORE, f"{BEFORE}.new"):
         shutil.rmtree(folder / left, ignore_errors=True)
-    if folder.exists() and not any(folder.iterdir()):
-        folder.rmdir()
+    if Scratch(folder).is_empty():
+        Scratch(folder).remove()
 
 
 def _swap(store: Path, folder: Path) -> dict[str, Any]:
