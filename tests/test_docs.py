@@ -16,9 +16,11 @@ import inspect
 import re
 import shlex
 import shutil
+import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
@@ -103,13 +105,15 @@ def test_code_of_a_page_runs_and_raises_what_it_quotes(
     if any(block.language in ("python", "sh") for block in blocks):
         shutil.copytree(store, tmp_path / "run.zarr")
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": "page", "monkeypatch": monkeypatch}
+    module = ModuleType("page")  # which dataclasses look up by its name
+    monkeypatch.setitem(sys.modules, "page", module)
+    names = vars(module) | {"monkeypatch": monkeypatch}
     for block, following in zip(blocks, [*blocks[1:], Block(0, "", "")], strict=False):
         if block.language == "sh":
             check_command_lines(block.text)
         if block.language != "python":
             continue
-        code = compile("\n" * block.line + block.text, str(page), "exec")
+        code = compile("\n" * block.line + block.text, str(page), "exec", dont_inherit=True)
         quoted = expected_error(following)
         if block.no_run is not None:
             assert quoted is None, f"{page}:{following.line} quotes an error of code that is not run"

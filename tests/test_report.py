@@ -236,6 +236,7 @@ def test_overview(page: Page) -> None:
         "Seed": ["5"],
         "Model (SHA-256)": ["ab12" * 16],
         "Seed of the model": ["6"],
+        "method": ["ssl-cst"],
         "run": ["r2d2"],
     }
     assert page.tables["Versions it was made with"] == {"sslcst": ["1.2.3"], "numpy": ["2.0.2"]}

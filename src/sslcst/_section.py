@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from inspect import formatannotation
 from math import inf
 from numbers import Integral, Real
 from textwrap import shorten
@@ -49,18 +50,23 @@ class Section:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            value = _plain(getattr(self, each.name))
-            if each.type.startswith("tuple"):
+            value, annotation = _plain(getattr(self, each.name)), _in_words(each.type)
+            if annotation.startswith("tuple"):
                 value = (value,) if isinstance(value, Real) else value
                 check(isinstance(value, list | tuple), each.name, value, "must be a list or tuple")
                 value = tuple(map(_plain, value))
-                item_type = each.type.removeprefix("tuple[").split(",")[0]
+                item_type = annotation.removeprefix("tuple[").split(",")[0]
                 right = all(_is(item, item_type) for item in value)
             else:
-                right = _is(value, each.type)
-            check(right, each.name, value, f"must be of type {each.type}, and finite")
+                right = _is(value, annotation)
+            check(right, each.name, value, f"must be of type {annotation}, and finite")
             object.__setattr__(self, each.name, value)
         self._check_bounds()
+
+
+def _in_words(annotation: Any) -> str:
+    """An annotation as it stands in the source, where a module that does not postpone them has made it a type."""
+    return annotation if isinstance(annotation, str) else formatannotation(annotation)
 
 
 def _plain(value: Any) -> Any:

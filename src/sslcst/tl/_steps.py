@@ -10,7 +10,6 @@ from sslcst.elements import (
     Raster,
     choose_image,
     choose_key,
-    full_scale,
     raster_of,
     read_channel,
     read_nuclei,
@@ -23,11 +22,6 @@ from sslcst.run.memory import InMemory
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
-
-
-def prediction_key(spots_key: str) -> str:
-    """Name of the image that holds what a method predicts of all bins."""
-    return f"{spots_key}_prediction"
 
 
 def spots_table(sdata: SpatialData, spots_key: str) -> AnnData:
@@ -65,10 +59,7 @@ def open_window(
     spots, layout = as_spots(table)
     by_spot = {name: table.obs[name].to_numpy() for name in ("probability",) if name in table.obs}
     by_spot |= {name: np.asarray(table.obsm[name]) for name in ("direction",) if name in table.obsm}
-    by_bin = {}
-    if prediction_key(spots_key) in sdata.images:
-        planes = full_scale(sdata.images[prediction_key(spots_key)])
-        by_bin = {str(name): planes.sel(c=name).to_numpy() for name in planes.coords["c"].values}
+    by_bin = {name: np.asarray(values) for name, values in table.uns["sslcst"].get("of_bins", {}).items()}
     reach = method.reach(params.cells.max_distance, layout.radius)
     source = InMemory(spots, layout.radius, reach, nuclei, image, method.n_nearest, by_spot, by_bin)
     return source.window(np.asarray(table.var_names), params.tiles.block)
