@@ -134,12 +134,12 @@ def test_blocks_of_a_window() -> None:
 # --- What it finds ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("depth", [0.15, 1.0])
-def test_round_cells_are_found(network: CellNetwork, depth: float) -> None:
+@pytest.mark.parametrize(("depth", "least"), [(0.15, 0.65), (1.0, 0.8)])
+def test_round_cells_are_found(network: CellNetwork, depth: float, least: float) -> None:
     cells, nuclei, counts = round_cells(240, depth=depth)
     probability, owner = predict_cells(network, counts, nuclei, levels_of(counts, nuclei), radius=RADIUS)
     found = decide(probability, owner, nuclei)
-    assert mean_best_iou(cells, found) > 0.6
+    assert mean_best_iou(cells, found) > least
     assert mean_best_iou(cells, found) > mean_best_iou(cells, nuclei) + 0.3
 
 
