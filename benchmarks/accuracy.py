@@ -26,10 +26,10 @@ from spatialdata.models import Labels2DModel
 from spatialdata.transformations import Scale, Sequence, Translation
 
 import sslcst
+from sslcst._sdata.elements import raster_of
+from sslcst._sdata.transcripts import read_transcripts
 from sslcst.core.counts import owners
-from sslcst.elements import raster_of
 from sslcst.metrics import f1, fraction_right, mean_best_iou
-from sslcst.transcripts import read_transcripts
 
 GROWN_BY = (0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6)  # micron, as are all coordinate systems chosen below
 REFERENCE = {"simulated": "true_cells", "prostate": "reference_cells", "cosmx": "reference_cells"}

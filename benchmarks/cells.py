@@ -28,17 +28,17 @@ from skimage.segmentation import expand_labels
 from tissues import TISSUES
 
 import sslcst
+from sslcst._sdata.elements import raster_of
+from sslcst._sdata.transcripts import read_transcripts
 from sslcst.core.cells import fill_holes, keep_attached
 from sslcst.core.density import cell_share, look_around, measure_levels
 from sslcst.core.geometry import Regions
-from sslcst.elements import raster_of
 from sslcst.methods.network.cells import decide
 from sslcst.methods.network.inputs import REACH
 from sslcst.methods.network.load import load_network
 from sslcst.methods.network.network import CellNetwork
 from sslcst.methods.network.predict import predict_cells
 from sslcst.metrics import exclusive_pairs, f1, fraction_right, mean_best_iou
-from sslcst.transcripts import read_transcripts
 
 BINS_ACROSS = 16  # a nucleus, as the package lays its bins
 GROWN_BY = (0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6)  # micron

@@ -188,13 +188,13 @@ def rates() -> None:
     """Tracking, bucketing and counting by themselves, on one thread, by CPU time."""
     import numba
 
-    from sslcst.methods.ssl_cst.flow import Field, track
+    from sslcst._sdata.scratch import Scratch
+    from sslcst._sdata.transcripts import Transcripts
     from sslcst.core.measure import measure
     from sslcst.core.spots import Grid
+    from sslcst.methods.ssl_cst.flow import Field, track
     from sslcst.params import TileParams
-    from sslcst.run.scratch import Scratch
     from sslcst.run.stages.transcripts import _append
-    from sslcst.transcripts import Transcripts
 
     numba.set_num_threads(1)
     rng = np.random.default_rng(0)

@@ -31,14 +31,14 @@ from torch.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from sslcst.core.spots import Grid, Spots
 from sslcst.methods.ssl_cst.encoder import make_encoder
 from sslcst.methods.ssl_cst.encoder.spot import SpotEncoder
 from sslcst.methods.ssl_cst.features import Features
 from sslcst.methods.ssl_cst.inference import predict_spots
 from sslcst.methods.ssl_cst.inputs import BLOCK, Inputs, Targets, make_inputs
-from sslcst.core.spots import Grid, Spots
-from sslcst.methods.ssl_cst.training import _one_epoch, forward
 from sslcst.methods.ssl_cst.params import EncoderParams, TrainingParams
+from sslcst.methods.ssl_cst.training import _one_epoch, forward
 
 NAMES = ("spot, plain", "spot", "field")
 

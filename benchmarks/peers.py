@@ -34,10 +34,10 @@ import spatialdata as sd
 from spatialdata.models import Image2DModel, PointsModel
 
 import sslcst
+from sslcst._sdata.elements import labels_on, raster_of, read_nuclei
+from sslcst._sdata.transcripts import read_transcripts
 from sslcst.core.counts import owners
-from sslcst.elements import labels_on, raster_of, read_nuclei
 from sslcst.metrics import correlation, f1, fraction_right, mean_best_iou, n_cells
-from sslcst.transcripts import read_transcripts
 
 ADAPTERS = Path(__file__).parent / "peers"
 DISTANCES = ("0.5", "1", "1.5", "2", "2.5", "3", "3.5", "4", "5", "6")  # microns

@@ -18,8 +18,8 @@ from skimage.draw import polygon
 from skimage.measure import label
 
 import sslcst
-from sslcst.elements import raster_of
-from sslcst.transcripts import read_transcripts
+from sslcst._sdata.elements import raster_of
+from sslcst._sdata.transcripts import read_transcripts
 
 # Fields of the embryo that nothing was trained on or chosen by; the other 35 are for training.
 HELD_OUT = ("a05", "a09", "a15", "a19", "a24", "a29", "a35", "a39", "a45", "a49")

@@ -23,10 +23,10 @@ from scipy import ndimage
 from skimage.segmentation import expand_labels, watershed
 
 import sslcst
+from sslcst._sdata.elements import raster_of
+from sslcst._sdata.transcripts import read_transcripts
 from sslcst.core.counts import owners
-from sslcst.elements import raster_of
 from sslcst.metrics import f1, fraction_right, mean_best_iou
-from sslcst.transcripts import read_transcripts
 
 TISSUES: dict[str, dict] = {
     "usual": {"seed": 0},

@@ -13,10 +13,10 @@ from scipy import sparse
 from spatialdata.models import PointsModel, TableModel
 from spatialdata.transformations import Identity
 
-from sslcst.columns import as_counts, as_numbers, gene_codes
-from sslcst.elements import Raster
+from sslcst._sdata.columns import as_counts, as_numbers, gene_codes
+from sslcst._sdata.elements import Raster
+from sslcst._sdata.transcripts import Transcripts, read_transcripts
 from sslcst.errors import DataError
-from sslcst.transcripts import Transcripts, read_transcripts
 
 WHERE = {"gene_key": None, "count_key": None, "raster": Raster((50, 60), np.eye(3), "global", {})}
 

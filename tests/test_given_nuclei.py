@@ -16,10 +16,10 @@ from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesM
 from spatialdata.transformations import Affine, Identity, set_transformation
 
 import sslcst
-from sslcst.elements import full_scale
+from sslcst._sdata.elements import full_scale
+from sslcst._sdata.source_ids import number, of_cells
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.pp import import_cells, import_nuclei, read_owners
-from sslcst.source_ids import number, of_cells
 
 SIDE = 80
 SQUARES = [box(8, 8, 18, 18), box(60, 10, 70, 20), box(20, 40, 30, 50)]

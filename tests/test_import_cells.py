@@ -100,8 +100,8 @@ def test_drawn_cells_hold_their_transcripts() -> None:
     del sdata.images["stain"]
     import_cells(sdata, "transcripts", key_added="on_points")
     frame = sdata.points["transcripts"].compute()
+    from sslcst._sdata.elements import raster_of
     from sslcst.core.counts import owners
-    from sslcst.elements import raster_of
 
     to_system = raster_of(sdata, "on_points", "global").to_system
     yx = (frame[["y", "x"]].to_numpy() - to_system[:2, 2]) / np.diag(to_system)[:2]

@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 from spatialdata.models import TableModel
 
 from sslcst._logging import collect_stages, progress
-from sslcst.store import commit
+from sslcst._sdata.store import commit
 
 
 def test_a_bar_tells_its_stage_and_no_time_that_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,11 +18,11 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import Scale, get_transformation
 
 import sslcst
+from sslcst._sdata.elements import full_scale
 from sslcst.core import nuclei as module
 from sslcst.core.nuclei import choose_method, load_backend, segment_nuclei
 from sslcst.core.nuclei.diameter import estimate_diameter
 from sslcst.core.nuclei.intensity import intensity_range, merge_channels, scale_intensity
-from sslcst.elements import full_scale
 from sslcst.errors import BackendError, DataError, KeyMissingError, ParameterError
 from sslcst.params import NucleiParams
 

@@ -12,7 +12,7 @@ from quick_runs import KINDS, files, result, results_in, segment, tissue, value_
 from stopped_runs import before
 
 import sslcst
-from sslcst import journal, store
+from sslcst._sdata import journal, store
 from sslcst.errors import KeyMissingError, SslcstError, StoreError
 from sslcst.methods.density.method import DensityFit
 
@@ -332,7 +332,7 @@ def test_a_damaged_journal_stops_no_later_run(path, step):
 def test_files_are_flushed_before_what_names_them(path, monkeypatch):
     """Staged results before the note that they are whole, that before anything moves, the list before the end."""
     flushed = []
-    monkeypatch.setattr("sslcst.durable.os.fsync", flushed.append)
+    monkeypatch.setattr("sslcst._sdata.durable.os.fsync", flushed.append)
     seen = {}
     for step in ("_swap", "_unlist", "_move", "_retire"):
         before(store, step, 1, lambda step=step: seen.setdefault(step, len(flushed)), monkeypatch.setattr)

@@ -15,9 +15,9 @@ import zarr
 from quick_runs import files, result, results_in, segment, tissue, value_of, without_work
 from spatialdata.models import Labels2DModel, PointsModel
 
+from sslcst._sdata.repair import repair
+from sslcst._sdata.store import locked
 from sslcst.errors import StoreError
-from sslcst.repair import repair
-from sslcst.store import locked
 
 
 @pytest.fixture
@@ -217,9 +217,9 @@ def test_of_two_runs_named_alike_case_apart_the_later_leaves_the_list(tissue_sto
     segment(sd.read_zarr(tissue_store), 1)
     with monkeypatch.context() as patch:
         patch.setattr("sslcst.tl._segment.check_free", lambda *_, **__: {})
-        patch.setattr("sslcst.store.taken", lambda *_: [])
-        patch.setattr("sslcst.journal.taken", lambda *_: [])
-        patch.setattr("sslcst.store.read_back", lambda *_: {})
+        patch.setattr("sslcst._sdata.store.taken", lambda *_: [])
+        patch.setattr("sslcst._sdata.journal.taken", lambda *_: [])
+        patch.setattr("sslcst._sdata.store.read_back", lambda *_: {})
         with pytest.raises(KeyError, match="not unique"):  # by spatialdata, once all is published
             segment(sd.read_zarr(tissue_store), 2, key_added="SSLCST")
     with pytest.raises(ValueError, match="not unique"):

@@ -17,8 +17,8 @@ from tiny_chips import assert_same_cells, chip, segment, with_transcripts
 from typer.testing import CliRunner
 
 import sslcst
+from sslcst._sdata.elements import choose_points, full_scale
 from sslcst.cli import app
-from sslcst.elements import choose_points, full_scale
 from sslcst.errors import KeyMissingError, StoreError
 from sslcst.run import pipeline
 from sslcst.run.execute import with_real_paths
@@ -95,7 +95,13 @@ def test_a_job_line_that_is_repeated_ends_well(path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "step", [("sslcst.store", "_swap", 1), ("sslcst.store", "_move", 1), ("sslcst.store", "_move", 2), COMMIT]
+    "step",
+    [
+        ("sslcst._sdata.store", "_swap", 1),
+        ("sslcst._sdata.store", "_move", 1),
+        ("sslcst._sdata.store", "_move", 2),
+        COMMIT,
+    ],
 )
 def test_a_run_that_replaces_its_own_nuclei_is_finished_by_the_same_call(path, complete, step):
     """Killed while it replaced them, it finds them neither as they were nor where they were."""

@@ -27,10 +27,10 @@ from stopped_runs import PARAMS, before, exit_code, start
 from tiny_chips import assert_same_cells, chip, params_of, segment, with_nuclei, with_transcripts
 
 import sslcst
-from sslcst import store
+from sslcst._sdata import scratch, store
 from sslcst.errors import DataError, KeyMissingError, StoreError
 from sslcst.methods.ssl_cst import method
-from sslcst.run import results, scratch, workspace
+from sslcst.run import results, workspace
 from sslcst.run.stages import cells, nuclei, transcripts
 from sslcst.tl import _segment
 
@@ -119,13 +119,13 @@ STEPS = [
     ("sslcst.run.stages.cells", "_of_tile", 3),
     ("sslcst.run.results", "statistics", 2),
     COMMIT,
-    ("sslcst.store", "_swap", 1),
-    ("sslcst.store", "_unlist", 1),
-    ("sslcst.store", "_move", 1),
-    ("sslcst.store", "_add_to_group", 3),
-    ("sslcst.store", "_move", 2),
-    ("sslcst.store", "consolidate", 1),
-    ("sslcst.store", "_retire", 1),
+    ("sslcst._sdata.store", "_swap", 1),
+    ("sslcst._sdata.store", "_unlist", 1),
+    ("sslcst._sdata.store", "_move", 1),
+    ("sslcst._sdata.store", "_add_to_group", 3),
+    ("sslcst._sdata.store", "_move", 2),
+    ("sslcst._sdata.store", "consolidate", 1),
+    ("sslcst._sdata.store", "_retire", 1),
 ]
 
 
@@ -312,7 +312,7 @@ def test_what_is_overwritten_stays_until_the_new_is_whole(path, undisturbed):
     for step in (
         PREDICT,
         COMMIT,
-        ("sslcst.store", "_swap", 1),
+        ("sslcst._sdata.store", "_swap", 1),
     ):
         assert exit_code(path, *step, overwrite=True) == -signal.SIGKILL
         found = assert_opens(path, before_us)

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sslcst._sdata.places import temporary_folder
+from sslcst._sdata.scratch import Scratch, checksum, fingerprint_in
 from sslcst.errors import StoreError
-from sslcst.places import temporary_folder
-from sslcst.run.scratch import Scratch, checksum, fingerprint_in
 
 FINGERPRINT = "0123"
 
@@ -152,8 +152,8 @@ def test_checksums_know_names_sizes_and_links(tmp_path):
 
 KILLED = """
 import os
-from sslcst.places import temporary_folder
-from sslcst.run.scratch import Scratch
+from sslcst._sdata.places import temporary_folder
+from sslcst._sdata.scratch import Scratch
 with temporary_folder() as folder:
     Scratch(folder).open("0123")
     Scratch(folder).write_text("spots", "x")

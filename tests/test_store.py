@@ -10,7 +10,7 @@ import pytest
 import spatialdata as sd
 from spatialdata.models import Image2DModel, Labels2DModel
 
-from sslcst import store
+from sslcst._sdata import store
 from sslcst.errors import KeyMissingError, StoreError
 
 KINDS = {"a_nuclei": "labels", "a_cells": "labels"}
@@ -80,7 +80,7 @@ KILLED = """
 import os, sys
 import numpy as np, spatialdata as sd
 from spatialdata.models import Labels2DModel
-from sslcst import store
+from sslcst._sdata import store
 
 path, step, call = sys.argv[1], sys.argv[2], int(sys.argv[3])
 original, calls = getattr(store, step), []

@@ -10,7 +10,7 @@ import spatialdata as sd
 from quick_runs import files, results_in, segment, tissue, without_work
 from test_publish import kill
 
-from sslcst import store
+from sslcst._sdata import store
 from sslcst.errors import StoreError
 
 

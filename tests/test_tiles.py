@@ -25,8 +25,8 @@ from tiny_chips import (
 )
 
 import sslcst
+from sslcst._sdata.elements import full_scale
 from sslcst.core.nuclei import segment_nuclei
-from sslcst.elements import full_scale
 from sslcst.metrics import average_precision
 from sslcst.params import Params
 from sslcst.run import workspace

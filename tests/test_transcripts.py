@@ -17,11 +17,11 @@ from scipy import sparse
 from spatialdata.models import PointsModel, TableModel
 from spatialdata.transformations import Affine, Identity
 
-import sslcst.transcripts
-from sslcst.elements import Raster
+import sslcst._sdata.transcripts
+from sslcst._sdata.elements import Raster
+from sslcst._sdata.transcripts import Transcripts, open_transcripts, read_transcripts
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.params import TranscriptParams
-from sslcst.transcripts import Transcripts, open_transcripts, read_transcripts
 
 RASTER = Raster((50, 60), np.array([[0.5, 0, 3], [0, 0.25, -2], [0, 0, 1]]), "global", {})
 NAMES = ["Actb", "Blank-1", "Cd3e", "NegControlProbe_00042", "Xist"]
@@ -177,7 +177,7 @@ def places() -> tuple[sd.SpatialData, pd.DataFrame]:
 def test_places_with_a_table_are_read_in_blocks(places, block: int, monkeypatch) -> None:
     """Each entry of the table once, with the row of its place, whatever the size of a block."""
     sdata, entries = places
-    monkeypatch.setattr(sslcst.transcripts, "_BLOCK", block)
+    monkeypatch.setattr(sslcst._sdata.transcripts, "_BLOCK", block)
     source = open_transcripts(sdata, "bins", **WHERE)
     assert source.n_partitions > 1 or block == 10_000
     parts = list(pickle.loads(pickle.dumps(source)).partitions())

@@ -246,7 +246,7 @@ def repair(
     ```
     """
     with _console():
-        from sslcst.repair import repair as clean
+        from sslcst._sdata.repair import repair as clean
 
         done = clean(store, dry_run=dry_run)
     typer.echo("\n".join(done) or f"{store}: nothing to repair.")

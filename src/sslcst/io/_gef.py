@@ -15,7 +15,7 @@ from spatialdata import SpatialData
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
-from sslcst.columns import as_counts, as_whole, gene_codes
+from sslcst._sdata.columns import as_counts, as_whole, gene_codes
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.io import _partitions
 from sslcst.io._partitions import lazy_points, make_frame

@@ -14,8 +14,7 @@ import pandas as pd
 
 from sslcst._arguments import checked
 from sslcst._logging import logger, progress
-from sslcst.core.polygons import polygons
-from sslcst.elements import (
+from sslcst._sdata.elements import (
     affine_matrix,
     apply_affine,
     choose_coordinate_system,
@@ -23,6 +22,7 @@ from sslcst.elements import (
     choose_key,
     full_scale,
 )
+from sslcst.core.polygons import polygons
 from sslcst.errors import KeyMissingError, StoreError
 
 if TYPE_CHECKING:

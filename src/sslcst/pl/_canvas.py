@@ -19,8 +19,8 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Affine2D, Transform
 from spatialdata.transformations import get_transformation
 
+from sslcst._sdata.elements import channel_name, choose_key
 from sslcst.core.threads import check_process
-from sslcst.elements import channel_name, choose_key
 from sslcst.errors import DataError, KeyMissingError, ParameterError, did_you_mean
 
 if TYPE_CHECKING:

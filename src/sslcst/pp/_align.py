@@ -12,11 +12,7 @@ from skimage.filters import threshold_otsu
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
-from sslcst.core.alignment import Alignment, coarse_counts, coarse_mean, coarse_step, coarse_sum, find_alignment
-from sslcst.core.geometry import centroids
-from sslcst.core.nuclei.diameter import estimate_diameter
-from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_intensity
-from sslcst.elements import (
+from sslcst._sdata.elements import (
     YX,
     Raster,
     affine_matrix,
@@ -28,8 +24,12 @@ from sslcst.elements import (
     full_scale,
     raster_of,
 )
+from sslcst._sdata.transcripts import open_transcripts
+from sslcst.core.alignment import Alignment, coarse_counts, coarse_mean, coarse_step, coarse_sum, find_alignment
+from sslcst.core.geometry import centroids
+from sslcst.core.nuclei.diameter import estimate_diameter
+from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_intensity
 from sslcst.errors import DataError, ParameterError
-from sslcst.transcripts import open_transcripts
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
-from sslcst.elements import (
+from sslcst._sdata.elements import (
     YX,
     Raster,
     add_labels,
@@ -24,10 +24,10 @@ from sslcst.elements import (
     raster_of,
     raster_over_points,
 )
+from sslcst._sdata.source_ids import by_number
 from sslcst.errors import DataError, ParameterError
 from sslcst.pp._nuclei import import_nuclei
 from sslcst.pp._owners import read_owners
-from sslcst.source_ids import by_number
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

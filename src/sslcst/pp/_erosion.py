@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
+from sslcst._sdata.elements import (
+    add_labels,
+    check_addable,
+    choose_image,
+    choose_key,
+    raster_of,
+    read_channel,
+    read_nuclei,
+)
 from sslcst._section import check_seed
-from sslcst.elements import add_labels, check_addable, choose_image, choose_key, raster_of, read_channel, read_nuclei
 from sslcst.methods import choose_method
 from sslcst.methods.ssl_cst.erosion import ErosionReport, erode_and_report
 from sslcst.params import Params

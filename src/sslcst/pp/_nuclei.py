@@ -10,11 +10,7 @@ import numpy as np
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
-from sslcst.core.nuclei import choose_method, none_found
-from sslcst.core.nuclei import segment_nuclei as segment_array
-from sslcst.core.nuclei.intensity import merge_channels
-from sslcst.device import choose_device
-from sslcst.elements import (
+from sslcst._sdata.elements import (
     Raster,
     add_labels,
     affine_matrix,
@@ -30,10 +26,14 @@ from sslcst.elements import (
     read_channel,
     read_with_ids,
 )
+from sslcst._sdata.shapes import Outlines
+from sslcst.core.nuclei import choose_method, none_found
+from sslcst.core.nuclei import segment_nuclei as segment_array
+from sslcst.core.nuclei.intensity import merge_channels
+from sslcst.device import choose_device
 from sslcst.methods import shared_params
 from sslcst.params import Params
 from sslcst.run.stages.nuclei import doubt_of_size
-from sslcst.shapes import Outlines
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -11,9 +11,9 @@ import pandas as pd
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
-from sslcst.elements import choose_key, choose_points
+from sslcst._sdata.elements import choose_key, choose_points
+from sslcst._sdata.source_ids import LARGEST
 from sslcst.errors import DataError, KeyMissingError
-from sslcst.source_ids import LARGEST
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -10,10 +10,7 @@ import pandas as pd
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
-from sslcst.core.geometry import Regions
-from sslcst.core.layout import Layout, lay_out
-from sslcst.core.spots import Grid, Spots, bin_transcripts, inside_raster
-from sslcst.elements import (
+from sslcst._sdata.elements import (
     add_element,
     apply_affine,
     check_addable,
@@ -23,8 +20,11 @@ from sslcst.elements import (
     raster_of,
     read_nuclei,
 )
+from sslcst._sdata.transcripts import check_on_image, is_of_gem, read_transcripts
+from sslcst.core.geometry import Regions
+from sslcst.core.layout import Layout, lay_out
+from sslcst.core.spots import Grid, Spots, bin_transcripts, inside_raster
 from sslcst.methods import shared_params
-from sslcst.transcripts import check_on_image, is_of_gem, read_transcripts
 
 if TYPE_CHECKING:
     from anndata import AnnData

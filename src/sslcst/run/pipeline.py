@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 
 from sslcst._logging import logger, progress
+from sslcst._sdata.elements import Raster
+from sslcst._sdata.labels import NucleusSource
+from sslcst._sdata.scratch import Scratch
+from sslcst._sdata.transcripts import TranscriptSource
 from sslcst.core.geometry import Regions
 from sslcst.core.layout import lay_out
 from sslcst.core.nuclei import none_found
-from sslcst.elements import Raster
-from sslcst.labels import NucleusSource
 from sslcst.methods.base import Fit, Method, Tissue
 from sslcst.params import Params
 from sslcst.run import results
 from sslcst.run.estimate import bins_seen, tile_bytes
 from sslcst.run.execute import check_workers
-from sslcst.run.scratch import Scratch
 from sslcst.run.stages import alignment, nuclei
 from sslcst.run.stages.cells import find_cells
 from sslcst.run.stages.passes import learn, predict
@@ -28,7 +29,6 @@ from sslcst.run.stages.transcripts import bucket, count, fill
 from sslcst.run.tiling import Tile, cut
 from sslcst.run.warnings import warnings_of
 from sslcst.run.workspace import NUCLEI, Workspace, is_done
-from sslcst.transcripts import TranscriptSource
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ import pandas as pd
 import zarr
 
 from sslcst._logging import progress
+from sslcst._sdata.elements import Raster, apply_affine, as_labels
+from sslcst._sdata.scratch import Scratch
+from sslcst._sdata.source_ids import of_cells
 from sslcst.core.measure import Cells
-from sslcst.elements import Raster, apply_affine, as_labels
-from sslcst.run.scratch import Scratch
 from sslcst.run.stages.cells import STAGE
 from sslcst.run.tiling import Tile
 from sslcst.run.workspace import Workspace, statistics
-from sslcst.source_ids import of_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from sslcst._logging import logger
-from sslcst.run.scratch import Scratch
+from sslcst._sdata.scratch import Scratch
 
 _FILE = "warnings.json"
 

@@ -10,12 +10,12 @@ import numpy as np
 import zarr
 from scipy import sparse
 
+from sslcst._sdata.labels import read_part
+from sslcst._sdata.scratch import DAMAGED, Scratch
 from sslcst.core.density import Surroundings
 from sslcst.core.spots import Grid, Spots
-from sslcst.labels import read_part
 from sslcst.methods.base import Part, Ranges
 from sslcst.run.execute import run
-from sslcst.run.scratch import DAMAGED, Scratch
 from sslcst.run.tiling import Tile, blocks
 
 NUCLEI = "nuclei.zarr"

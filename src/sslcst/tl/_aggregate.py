@@ -10,8 +10,7 @@ import pandas as pd
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
-from sslcst.core.measure import measure
-from sslcst.elements import (
+from sslcst._sdata.elements import (
     add_element,
     check_addable,
     choose_coordinate_system,
@@ -20,11 +19,12 @@ from sslcst.elements import (
     raster_of,
     read_with_ids,
 )
+from sslcst._sdata.transcripts import read_transcripts
+from sslcst.core.measure import measure
 from sslcst.methods import shared_params
 from sslcst.params import Params
 from sslcst.pp._spots import as_spots
 from sslcst.run.results import as_table
-from sslcst.transcripts import read_transcripts
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sslcst._arguments import checked
-from sslcst.core.counts import owners
-from sslcst.elements import (
+from sslcst._sdata.elements import (
     apply_affine,
     choose_coordinate_system,
     choose_key,
@@ -19,6 +18,8 @@ from sslcst.elements import (
     raster_of,
     read_nuclei,
 )
+from sslcst._sdata.transcripts import read_transcripts
+from sslcst.core.counts import owners
 from sslcst.errors import DataError
 from sslcst.metrics import (
     average_precision,
@@ -30,12 +31,11 @@ from sslcst.metrics import (
     n_cells,
     splits_merges,
 )
-from sslcst.transcripts import read_transcripts
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    from sslcst.transcripts import Transcripts
+    from sslcst._sdata.transcripts import Transcripts
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sslcst._arguments import checked
+from sslcst._sdata.transcripts import check_on_image
 from sslcst.core.geometry import Regions
 from sslcst.core.layout import lay_out
 from sslcst.core.spots import Grid, inside_raster
@@ -19,7 +20,6 @@ from sslcst.run.estimate import bins_seen, occupied, tile_bytes
 from sslcst.run.stages.nuclei import glance
 from sslcst.run.tiling import cut, squares
 from sslcst.tl._sources import Sources, choose_sources
-from sslcst.transcripts import check_on_image
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sslcst._arguments import checked
-from sslcst.elements import (
+from sslcst._sdata.elements import (
     choose_coordinate_system,
     choose_key,
     choose_points,
@@ -14,9 +14,9 @@ from sslcst.elements import (
     read_nuclei,
     read_with_ids,
 )
+from sslcst._sdata.source_ids import of_cells
+from sslcst._sdata.transcripts import read_transcripts
 from sslcst.metrics import quality as quality_of_arrays
-from sslcst.source_ids import of_cells
-from sslcst.transcripts import read_transcripts
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,18 +12,10 @@ from uuid import uuid4
 from sslcst import __version__
 from sslcst._arguments import checked
 from sslcst._logging import collect_stages, logger, progress
-from sslcst._section import check, check_seed
-from sslcst.device import choose_device
-from sslcst.errors import ClusterError, KeyMissingError, SslcstError, StoreError
-from sslcst.fingerprint import fingerprint, recorded
-from sslcst.methods import DEFAULT, choose_method
-from sslcst.names import check_name
-from sslcst.params import Params
-from sslcst.places import real_store, temporary_folder
-from sslcst.run.execute import check_workers
-from sslcst.run.pipeline import elements, run
-from sslcst.run.scratch import Scratch
-from sslcst.store import (
+from sslcst._sdata.fingerprint import fingerprint, recorded
+from sslcst._sdata.places import real_store, temporary_folder
+from sslcst._sdata.scratch import Scratch
+from sslcst._sdata.store import (
     add_to_object,
     check_free,
     commit,
@@ -32,6 +24,14 @@ from sslcst.store import (
     read_back,
     scratch_folder,
 )
+from sslcst._section import check, check_seed
+from sslcst.device import choose_device
+from sslcst.errors import ClusterError, KeyMissingError, SslcstError, StoreError
+from sslcst.methods import DEFAULT, choose_method
+from sslcst.names import check_name
+from sslcst.params import Params
+from sslcst.run.execute import check_workers
+from sslcst.run.pipeline import elements, run
 from sslcst.tl._sources import Sources, choose_sources
 
 if TYPE_CHECKING:

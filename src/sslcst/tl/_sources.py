@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from sslcst.core.nuclei import choose_method
-from sslcst.elements import (
+from sslcst._sdata.elements import (
     channel_in_words,
     channel_of,
     choose_channel,
@@ -19,12 +18,13 @@ from sslcst.elements import (
     open_nuclei,
     raster_of,
 )
+from sslcst._sdata.places import check_there
+from sslcst._sdata.transcripts import open_transcripts
+from sslcst.core.nuclei import choose_method
 from sslcst.params import Params
-from sslcst.places import check_there
 from sslcst.pp._nuclei import raster_of_nuclei
 from sslcst.run.execute import with_real_paths
 from sslcst.run.pipeline import Input
-from sslcst.transcripts import open_transcripts
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sslcst.elements import (
+from sslcst._sdata.elements import (
     Raster,
     choose_image,
     choose_key,

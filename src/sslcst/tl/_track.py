@@ -9,8 +9,8 @@ import numpy as np
 
 from sslcst._arguments import checked
 from sslcst._logging import logger, progress
+from sslcst._sdata.elements import add_labels, check_addable
 from sslcst.core.cells import to_pixels
-from sslcst.elements import add_labels, check_addable
 from sslcst.errors import KeyMissingError
 from sslcst.methods import choose_method
 from sslcst.params import Params

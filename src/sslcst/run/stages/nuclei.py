@@ -10,15 +10,15 @@ import zarr
 from skimage.segmentation import relabel_sequential
 
 from sslcst._logging import progress
+from sslcst._sdata.labels import NucleusSource, read_part
+from sslcst._sdata.scratch import Scratch
 from sslcst.core.geometry import Regions
 from sslcst.core.nuclei import Segmenter, load_backend, segment_nuclei
 from sslcst.core.nuclei.diameter import estimate_diameter
 from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_intensity
 from sslcst.core.nuclei.sslcst import DIAMETER, some_of, typical_diameter
-from sslcst.labels import NucleusSource, read_part
 from sslcst.params import NucleiParams, Params
 from sslcst.run.execute import computing, run
-from sslcst.run.scratch import Scratch
 from sslcst.run.tiling import Ranges, squares
 from sslcst.run.warnings import warn
 from sslcst.run.workspace import NUCLEI

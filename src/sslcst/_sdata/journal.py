@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sslcst import durable
+from sslcst._sdata import durable
+from sslcst._sdata.listing import KINDS, LISTING, dump, entries, group_with, listed, on_disk, read_metadata, relist
+from sslcst._sdata.scratch import checksum
 from sslcst.errors import StoreError
-from sslcst.listing import KINDS, LISTING, dump, entries, group_with, listed, on_disk, read_metadata, relist
 from sslcst.names import is_valid
-from sslcst.run.scratch import checksum
 
 NEW, OLD = "new.zarr", "old"  # in the scratch folder: results to come, and those that give way
 BEFORE = "before"  # the metadata of the store and of its groups, byte by byte, as they were

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sslcst._sdata.scratch import Scratch, fingerprint_in, is_ours
 from sslcst.errors import StoreError
-from sslcst.run.scratch import Scratch, fingerprint_in, is_ours
 
 try:
     import fcntl

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from sslcst._logging import logger
+from sslcst._sdata.source_ids import number
 from sslcst.errors import DataError
-from sslcst.source_ids import number
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame

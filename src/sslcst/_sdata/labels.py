@@ -1,4 +1,4 @@
-"""Nuclei that are given, read by parts; labels are read here, shapes by `sslcst.shapes`."""
+"""Nuclei that are given, read by parts; labels are read here, shapes by `sslcst._sdata.shapes`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from sslcst._sdata.source_ids import LARGEST, by_number
 from sslcst.errors import DataError
-from sslcst.source_ids import LARGEST, by_number
 
 _BAND = 1024  # rows that are looked at at once
 

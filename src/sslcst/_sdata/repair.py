@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sslcst import durable
+from sslcst._sdata import durable
+from sslcst._sdata.journal import Journal
+from sslcst._sdata.listing import KINDS, LISTING, dump, entries, group_with, listed, on_disk, read_metadata, relist
+from sslcst._sdata.scratch import Scratch, is_ours
+from sslcst._sdata.store import UNREADABLE, finish, left_behind, locked, written
 from sslcst.errors import StoreError
-from sslcst.journal import Journal
-from sslcst.listing import KINDS, LISTING, dump, entries, group_with, listed, on_disk, read_metadata, relist
-from sslcst.run.scratch import Scratch, is_ours
-from sslcst.store import UNREADABLE, finish, left_behind, locked, written
 
 
 def repair(store: Path, *, dry_run: bool = False) -> list[str]:

@@ -14,8 +14,8 @@ import pandas as pd
 from scipy import sparse
 
 from sslcst._logging import logger
-from sslcst.columns import as_counts, as_numbers, gene_codes
-from sslcst.elements import YX, Raster, affine_matrix, apply_affine, choose_key, invertible
+from sslcst._sdata.columns import as_counts, as_numbers, gene_codes
+from sslcst._sdata.elements import YX, Raster, affine_matrix, apply_affine, choose_key, invertible
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.params import TranscriptParams
 

@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 
 from sslcst._logging import logger
+from sslcst._sdata.labels import GivenLabels, NucleusSource
+from sslcst._sdata.listing import present
+from sslcst._sdata.shapes import DrawnShapes, Outlines
+from sslcst._sdata.source_ids import add_table, check_free, of_labels
 from sslcst.core.counts import owners
 from sslcst.core.threads import check_process
 from sslcst.errors import DataError, KeyMissingError, did_you_mean
-from sslcst.labels import GivenLabels, NucleusSource
-from sslcst.listing import present
 from sslcst.names import check_name
-from sslcst.shapes import DrawnShapes, Outlines
-from sslcst.source_ids import add_table, check_free, of_labels
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -16,12 +16,22 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sslcst import durable
 from sslcst._logging import logger
-from sslcst.errors import KeyMissingError, StoreError
-from sslcst.journal import BEFORE, NEW, OLD, WHOLE, Journal, keep_metadata, meanwhile, put_back, taken, write_listing
-from sslcst.journal import move as _move
-from sslcst.listing import (
+from sslcst._sdata import durable
+from sslcst._sdata.journal import (
+    BEFORE,
+    NEW,
+    OLD,
+    WHOLE,
+    Journal,
+    keep_metadata,
+    meanwhile,
+    put_back,
+    taken,
+    write_listing,
+)
+from sslcst._sdata.journal import move as _move
+from sslcst._sdata.listing import (
     KINDS,
     LISTING,
     dump,
@@ -32,8 +42,9 @@ from sslcst.listing import (
     present,
     read_metadata,
 )
-from sslcst.places import real_store
-from sslcst.run.scratch import Scratch, fingerprint_in, has_links, is_ours, is_trash, remove_trash
+from sslcst._sdata.places import real_store
+from sslcst._sdata.scratch import Scratch, fingerprint_in, has_links, is_ours, is_trash, remove_trash
+from sslcst.errors import KeyMissingError, StoreError
 
 try:
     import fcntl

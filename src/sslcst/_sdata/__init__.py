@@ -1,0 +1,1 @@
+"""The only rooms that read or write a SpatialData object or its store."""
