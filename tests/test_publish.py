@@ -132,6 +132,17 @@ def test_what_the_run_before_did_not_write_is_no_result(path, later):
     assert value_of(sd.read_zarr(path), "sslcst_transcripts") == 7
 
 
+@pytest.mark.parametrize("name", ["sslcst_outlines", "sslcst_transcripts"])
+def test_without_a_run_before_there_is_nothing_to_overwrite(path, name):
+    """Outlines of the user's own stay, though this run would make some."""
+    sdata = sd.read_zarr(path)
+    sdata[name] = result(KINDS[name.removeprefix("sslcst_")], 7)
+    sdata.write_element(name)
+    with pytest.raises(KeyMissingError, match=f"'{name}' exists and was not written by the run"):
+        segment(sdata, overwrite=True, **ALL)
+    assert value_of(sd.read_zarr(path), name) == 7
+
+
 def test_what_the_run_reads_is_not_removed(path):
     sdata = sd.read_zarr(path)
     segment(sdata, 1, **ALL)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import re
+import threading
 import warnings
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,8 +20,11 @@ from tiny_chips import assert_same_cells, chip, params_of, segment
 
 import sslcst
 from sslcst.core import threads
+from sslcst.core.nuclei import load_backend
+from sslcst.methods.network.load import load_network
 from sslcst.methods.ssl_cst.encoder import make_encoder
 from sslcst.methods.ssl_cst.params import EncoderParams
+from sslcst.params import NucleiParams
 
 SMALL = params_of({"tiles": {"size": 64}})
 
@@ -36,6 +42,20 @@ def segmented(seed: int, **kwargs):
 
 def hash_of(sdata) -> str:
     return sdata["sslcst_table"].uns["sslcst"]["model"]["sha256"]
+
+
+@pytest.mark.parametrize("method", ["density", "network"])
+def test_methods_that_learn_nothing_give_in_threads_what_they_give_alone(method):
+    def run(_: int):
+        sdata = chip(n_cells=40)
+        sslcst.tl.segment(sdata, nuclei_key="true_nuclei", method=method, params={"tiles": {"size": 64}})
+        return sdata
+
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(run, range(3)))
+    alone = run(0)
+    for sdata in together:
+        assert_same_cells(sdata, alone)
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"nuclei_key": None}], ids=["nuclei given", "nuclei found"])
@@ -88,17 +108,45 @@ def state() -> dict[str, object]:
 
 @pytest.mark.parametrize("nuclei_key", ["true_nuclei", None])
 def test_a_run_changes_nothing_of_the_process(nuclei_key):
+    segmented(3, nuclei_key=nuclei_key)  # imports what it needs, which may set what it likes
     before = state()
     segmented(3, nuclei_key=nuclei_key)
     after = state()
     assert {name for name in before if before[name] != after[name]} == set()
 
 
-@pytest.mark.parametrize("kind", ["spot", "field"])
-def test_a_new_network_draws_nothing_from_torchs_own_generator(kind):
+NETWORKS = {
+    "spot": lambda: make_encoder(5, EncoderParams(kind="spot", width=8, depth=1, hidden=(8,))),
+    "field": lambda: make_encoder(5, EncoderParams(kind="field", width=8, depth=1, hidden=(8,))),
+    "nuclei": lambda: load_backend(NucleiParams(method="sslcst")),
+    "cells": load_network.__wrapped__,  # past its cache
+}
+
+
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+def test_a_new_network_draws_nothing_from_torchs_own_generator(make):
     before = torch.get_rng_state()
-    make_encoder(5, EncoderParams(kind=kind, width=8, depth=1, hidden=(8,)))
+    make()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def kept() -> Counter[str]:
+    """Objects of the packages that hold data and weights, by their types, and threads."""
+    gc.collect()
+    packages = {"sslcst", "torch", "spatialdata", "anndata", "pandas", "xarray", "zarr", "tqdm"}
+    names = (f"{type(each).__module__}.{type(each).__name__}" for each in gc.get_objects())
+    found = Counter(name for name in names if name.split(".")[0] in packages)
+    return found + Counter(threads=threading.active_count())
+
+
+def test_runs_leave_nothing_behind():
+    """One after the other in one process; the first ones fill caches, of the last run's model among others."""
+    for seed in (0, 1):
+        segmented(seed)
+    before = kept()
+    for seed in (2, 3, 4):
+        segmented(seed)
+    assert kept() - before == Counter()
 
 
 def test_torchs_threads_are_those_of_a_new_thread(monkeypatch):

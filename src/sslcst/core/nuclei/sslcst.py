@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate, pad
 from sslcst.core.nuclei.diameter import estimate_diameter
 from sslcst.core.nuclei.flows import decode
 from sslcst.core.nuclei.network import MULTIPLE, OUTPUTS, NucleusNetwork
+from sslcst.core.threads import settle
 from sslcst.errors import BackendError
 from sslcst.params import NucleiParams
 
@@ -181,6 +182,7 @@ def predict(network: NucleusNetwork, image: NDArray[np.float32]) -> NDArray[np.f
     -------
     (3, y, x): logit of the foreground, flow (dy, dx).
     """
+    settle()
     height, width = image.shape
     device = next(network.parameters()).device
     whole = torch.from_numpy(image)[None, None]

@@ -47,7 +47,8 @@ def load_network(device: str = "cpu", path: Path | None = None) -> CellNetwork:
         raise BackendError(f"{path} is of another version of the cell network than this sslcst's. {hint}")
     if sha256(content).hexdigest() != card.get("sha256"):
         raise BackendError(f"{path} is damaged, or not the file that the card beside it tells of. {hint}")
-    network = CellNetwork()
+    with torch.device("meta"):  # nothing is drawn, least of all from torch's own generator
+        network = CellNetwork().to_empty(device="cpu")
     try:
         network.load_state_dict(load(content))
     except (RuntimeError, SafetensorError) as error:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from sslcst.core.density import Levels
+from sslcst.core.threads import settle
 from sslcst.methods.network.inputs import make_inputs
 from sslcst.methods.network.network import CellNetwork, score_candidates
 
@@ -59,6 +60,7 @@ def predict_cells(
     owner
         Label of a nucleus, of the same shape and of the type of `nuclei`; 0 where none is within reach.
     """
+    settle()
     own = own or tuple((start, start + side) for start, side in zip(corner, nuclei.shape, strict=True))
     shape = [stop - start for start, stop in own]
     probability, owner = np.zeros(shape, np.float32), np.zeros(shape, nuclei.dtype)
