@@ -19,7 +19,7 @@ from sslcst.labels import GivenLabels, NucleusSource
 from sslcst.listing import present
 from sslcst.names import check_name
 from sslcst.shapes import DrawnShapes, Outlines
-from sslcst.source_ids import add_table, check_free, of_labels
+from sslcst.source_ids import add_table, check_free, of_labels, table_name
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -411,6 +411,7 @@ def add_labels(
     element = as_labels(labels, raster)
     if source_ids is not None:
         check_free(sdata, name)
+        check_addable(sdata, "tables", table_name(name))
     add_element(sdata, "labels", name, element)
     add_table(sdata, name, source_ids)
 
