@@ -1,6 +1,6 @@
 """What sslcst reaches on a simulated tissue and on real ones, beside what growing the nuclei reaches.
 
-    python benchmarks/accuracy.py DATA [--only NAME ...] [--set section.field=value ...]
+    python benchmarks/accuracy.py DATA [--method NAME] [--only NAME ...] [--set section.field=value ...]
 
 DATA is a folder that may hold ``prostate.zarr`` (labels reference_nuclei and reference_cells, points in microns),
 ``cosmx.zarr`` (image dapi, labels reference_cells, points), Cellpose weights ``cellpose.pt`` and a bin1 GEM
@@ -41,10 +41,10 @@ class Run:
 
     sdata: sd.SpatialData
     system: str
+    method: str
     params: dict
     seconds: dict[str, float] = field(default_factory=dict)
     peak: dict[str, float] = field(default_factory=dict)  # resident memory, GiB
-    model: object = None
 
     @contextmanager
     def stage(self, name: str):
@@ -75,17 +75,16 @@ class Run:
                 sslcst.pp.segment_nuclei(self.sdata, params=params, **system)
             else:
                 sslcst.pp.import_nuclei(self.sdata, nuclei_key, **system)
-            sslcst.pp.erode_nuclei(self.sdata, params=params)
         with self.stage("spots"):
             sslcst.pp.bin_spots(self.sdata, params=params, **system)
         with self.stage("train"):
-            self.model = sslcst.tl.train(self.sdata, params=params)
+            model = sslcst.tl.train(self.sdata, method=self.method, params=params)
         with self.stage("predict"):
-            sslcst.tl.predict(self.sdata, self.model, params=params)
+            sslcst.tl.predict(self.sdata, model, params=params)
         with self.stage("track"):
-            sslcst.tl.track(self.sdata, params=params)
+            sslcst.tl.track(self.sdata, model, params=params)
         with self.stage("count"):
-            sslcst.tl.aggregate(self.sdata, **system)
+            sslcst.tl.aggregate(self.sdata, params=params, **system)
 
     def scores(self, reference_key: str) -> dict[str, tuple[int, float, float, float]]:
         """Cells, mean best IoU, F1 and transcripts right, of each way to segment."""
@@ -112,27 +111,27 @@ class Run:
         }
 
 
-def simulated(params: dict) -> Run:
-    run = Run(sslcst.datasets.simulate(n_cells=300, seed=0), "global", params)
+def simulated(method: str, params: dict) -> Run:
+    run = Run(sslcst.datasets.simulate(n_cells=300, seed=0), "global", method, params)
     run.segment()
     return run
 
 
-def prostate(data: Path, params: dict) -> Run:
-    run = Run(in_memory(data / "prostate.zarr"), "micron", params)
+def prostate(data: Path, method: str, params: dict) -> Run:
+    run = Run(in_memory(data / "prostate.zarr"), "micron", method, params)
     run.segment("reference_nuclei")
     return run
 
 
-def cosmx(data: Path, params: dict, weights: Path | None = None) -> Run:
+def cosmx(data: Path, method: str, params: dict, weights: Path | None = None) -> Run:
     if weights is not None:
-        params = params | {"nuclei": {"method": "cellpose", "model": str(weights)}}
-    run = Run(in_memory(data / "cosmx.zarr"), "micron", params)
+        params = params | {"nuclei": {"method": "cellpose", "model": str(weights)} | params.get("nuclei", {})}
+    run = Run(in_memory(data / "cosmx.zarr"), "micron", method, params)
     run.segment()
     return run
 
 
-def gem(file: Path, params: dict) -> Run:
+def gem(file: Path, method: str, params: dict) -> Run:
     """Nuclei of a simulated tissue laid over the real counts: for the counts' sake, there is nothing to score."""
     sdata = sslcst.io.read_gem(file)
     spots = sdata.points["transcripts"][["x", "y"]].compute()
@@ -141,7 +140,7 @@ def gem(file: Path, params: dict) -> Run:
     nuclei = sslcst.datasets.simulate(n_cells=400, pixel_size=0.5, seed=0)["true_nuclei"].to_numpy()[:height, :width]
     place = Sequence([Translation(corner, ("x", "y")), Scale([0.5, 0.5], ("x", "y"))])
     sdata.labels["nuclei"] = Labels2DModel.parse(nuclei, dims=("y", "x"), transformations={"micron": place})
-    run = Run(sdata, "micron", params)
+    run = Run(sdata, "micron", method, params)
     run.segment("nuclei")
     return run
 
@@ -151,13 +150,13 @@ def in_memory(store: Path) -> sd.SpatialData:
     return sd.SpatialData.init_from_elements({name: element for _, name, element in sdata.gen_elements()})
 
 
-def accuracy_rows(name: str, scores: dict) -> list[str]:
+def accuracy_rows(name: str, method: str, scores: dict) -> list[str]:
     grown = {way: score for way, score in scores.items() if way.endswith("um")}
     best = [max(grown, key=lambda way, i=i: grown[way][i]) for i in (1, 2, 3)]
     shown = {
         "nuclei alone": [f"{x:.3f}" for x in scores["nuclei alone"][1:]],
         "grown by the best distance": [f"{grown[way][i]:.3f} ({way})" for i, way in zip((1, 2, 3), best, strict=True)],
-        "sslcst": [f"{x:.3f}" for x in scores["sslcst"][1:]],
+        f"sslcst, {method}": [f"{x:.3f}" for x in scores["sslcst"][1:]],
     }
     cells = scores["sslcst"][0]
     return [f"| {name} | {way} | {cells} | {' | '.join(figures)} |" for way, figures in shown.items()]
@@ -182,6 +181,7 @@ def conserved(run: Run) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
+    parser.add_argument("--method", default="density", help="density, network or ssl-cst")
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--set", nargs="*", default=[], metavar="SECTION.FIELD=VALUE")
     args = parser.parse_args()
@@ -192,15 +192,15 @@ def main() -> None:
         params.setdefault(section, {})[parameter] = value if value.isidentifier() else json.loads(value)
 
     weights, gems = args.data / "cellpose.pt", sorted(args.data.glob("*.gem.gz"))
-    tissues = {"simulated": lambda: simulated(params)}
+    tissues = {"simulated": lambda: simulated(args.method, params)}
     if (args.data / "prostate.zarr").exists():
-        tissues["prostate"] = lambda: prostate(args.data, params)
+        tissues["prostate"] = lambda: prostate(args.data, args.method, params)
     if (args.data / "cosmx.zarr").exists():
-        tissues["cosmx"] = lambda: cosmx(args.data, params)
+        tissues["cosmx"] = lambda: cosmx(args.data, args.method, params)
         if weights.exists():
-            tissues["cosmx, Cellpose"] = lambda: cosmx(args.data, params, weights)
+            tissues["cosmx, Cellpose"] = lambda: cosmx(args.data, args.method, params, weights)
     if gems:
-        tissues["Stereo-seq GEM"] = lambda: gem(gems[0], params)
+        tissues["Stereo-seq GEM"] = lambda: gem(gems[0], args.method, params)
 
     accuracy, stages, remarks = [], [], []
     for name in args.only or tissues:
@@ -209,7 +209,7 @@ def main() -> None:
         if reference is None:
             remarks.append(conserved(run))
         else:
-            accuracy += accuracy_rows(name, run.scores(reference))
+            accuracy += accuracy_rows(name, args.method, run.scores(reference))
         stages.append(stage_row(name, run))
     print("| tissue | method | cells | mean best IoU | F1 at 0.5 | transcripts right |\n|---|---|---|---|---|---|")
     print("\n".join(accuracy), end="\n\n")

@@ -1,6 +1,7 @@
 """Time and memory of whole chips: simulated ones of growing size, from end to end.
 
     python benchmarks/chip.py LYMPH_NODE [--patches 2 4] [--tiles 2048] [--workers 0] [--out FOLDER] [--nuclei]
+        [--method NAME]
     python benchmarks/chip.py --rates
 
 LYMPH_NODE is the folder with the ``nucleus_boundaries.parquet`` and ``cell_boundaries.parquet`` of a Xenium Prime lymph
@@ -119,7 +120,7 @@ def make_store(path: Path, folder: Path, n: int) -> None:
     ).write(path)
 
 
-def one_run(store: Path, tile: int, workers: int, nuclei: bool) -> None:
+def one_run(store: Path, tile: int, workers: int, *, nuclei: bool, method: str) -> None:
     """Segment a chip and print, as JSON, what it took."""
     import sslcst
 
@@ -137,6 +138,7 @@ def one_run(store: Path, tile: int, workers: int, nuclei: bool) -> None:
         sdata,
         image_key=None if nuclei else "stain",
         nuclei_key="nuclei" if nuclei else None,
+        method=method,
         params={"nuclei": {"method": "sslcst"}, "tiles": {"size": tile}},
         key_added=f"t{tile}w{workers}",
         overwrite=True,
@@ -185,7 +187,7 @@ def _cluster(workers: int):
 
 
 def rates() -> None:
-    """Tracking, bucketing and counting by themselves, on one thread, by CPU time."""
+    """Tracking (of ssl-cst), bucketing and counting by themselves, on one thread, by CPU time."""
     import numba
 
     from sslcst._sdata.scratch import Scratch
@@ -248,6 +250,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[0], help="worker processes; 0: threads")
     parser.add_argument("--out", type=Path, help="where the stores are made, and kept")
     parser.add_argument("--nuclei", action="store_true")
+    parser.add_argument("--method", default="density", help="density, network or ssl-cst")
     parser.add_argument("--rates", action="store_true")
     parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)  # one run, in a process of its own
     args = parser.parse_args()
@@ -255,7 +258,7 @@ def main() -> None:
         rates()
         return
     if args.run:
-        one_run(Path(args.run[0]), int(args.run[1]), int(args.run[2]), args.nuclei)
+        one_run(Path(args.run[0]), int(args.run[1]), int(args.run[2]), nuclei=args.nuclei, method=args.method)
         return
     with tempfile.TemporaryDirectory() as temporary:
         out = args.out or Path(temporary)
@@ -268,11 +271,12 @@ def main() -> None:
                 make_store(store, args.data, n)
             for tile in args.tiles:
                 for workers in args.workers:
-                    print(row(store, n, tile, workers, args.nuclei), flush=True)
+                    print(row(store, n, tile, workers, nuclei=args.nuclei, method=args.method), flush=True)
 
 
-def row(store: Path, n: int, tile: int, workers: int, nuclei: bool) -> str:
-    command = [sys.executable, __file__, "--run", str(store), str(tile), str(workers), *(["--nuclei"] * nuclei)]
+def row(store: Path, n: int, tile: int, workers: int, *, nuclei: bool, method: str) -> str:
+    command = [sys.executable, __file__, "--run", str(store), str(tile), str(workers), "--method", method]
+    command += ["--nuclei"] * nuclei
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     took = json.loads(done.stdout.splitlines()[-1])
     stages = ", ".join(f"{name} {seconds:.0f}" for name, seconds in took["stages"].items())

@@ -3,9 +3,9 @@
     python benchmarks/encoder.py [--device cuda] [--precision bfloat16] [--compile] [--only NAME ...] [--profile]
 
 Counts the operations and bytes of each network for a spot, measures the rate of large matrix products, inference,
-training and peak memory (each network in a process of its own), and prints a table in Markdown. Needs `sslcst.core`
-alone: neither SpatialData nor data. Training counts what a step reads: the samples of the spot encoder, and the spots
-of the field encoder, of which --share are samples.
+training and peak memory (each network in a process of its own), and prints a table in Markdown. Needs neither
+SpatialData nor data. Training counts what a step reads: the samples of the spot encoder, and the spots of the field
+encoder, of which --share are samples.
 
 ``spot, plain`` is the paper's network written down without a thought for speed, with the same results: the expression
 embedded batch by batch, every token of the last block computed, batches of 512, torch's own dropout.
@@ -37,7 +37,7 @@ from sslcst.methods.ssl_cst.encoder.spot import SpotEncoder
 from sslcst.methods.ssl_cst.features import Features
 from sslcst.methods.ssl_cst.inference import predict_spots
 from sslcst.methods.ssl_cst.inputs import BLOCK, Inputs, Targets, make_inputs
-from sslcst.methods.ssl_cst.params import EncoderParams, TrainingParams
+from sslcst.methods.ssl_cst.params import EncoderParams, SslCstParams
 from sslcst.methods.ssl_cst.training import _one_epoch, forward
 
 NAMES = ("spot, plain", "spot", "field")
@@ -135,7 +135,8 @@ def counted(inputs: Inputs, encoder: nn.Module, params: EncoderParams) -> tuple[
 
 def measure(args: argparse.Namespace, name: str) -> dict[str, float]:
     """All figures of one network."""
-    params = EncoderParams(kind=name.split(",")[0])
+    chosen = SslCstParams.of({"encoder": name.split(",")[0], "training": {"min_steps": 1}})
+    params, settings = chosen.encoder, chosen.training
     inputs, targets = make_tissue(args, params)
     make = PlainSpotEncoder if name == "spot, plain" else make_encoder
     encoder = make(args.genes, params, torch.Generator().manual_seed(0)).to(args.device)
@@ -143,7 +144,6 @@ def measure(args: argparse.Namespace, name: str) -> dict[str, float]:
     flop, moved = counted(inputs, encoder.eval(), params)
     encoder = torch.compile(encoder) if args.compile else encoder
     optimizer = torch.optim.Adam(encoder.parameters(), lr=1e-4)
-    settings = TrainingParams(min_steps=1)
 
     @torch.inference_mode()
     def infer() -> None:

@@ -1,9 +1,11 @@
 """Other methods beside sslcst, each run on the same nuclei and transcripts, in an environment of its own.
 
-    python benchmarks/peers.py DATA [--peer NAME=PYTHON[,SETTING=VALUE ...] ...] [--only TISSUE ...] [--keep FOLDER]
+    python benchmarks/peers.py DATA [--methods NAME ...] [--peer NAME=PYTHON[,SETTING=VALUE ...] ...]
+        [--only TISSUE ...] [--keep FOLDER]
 
 DATA may hold ``prostate.zarr`` and ``cosmx.zarr``, as for accuracy.py. The adapters are in ``benchmarks/peers/``:
-nuclei alone, nuclei grown, watershed and sslcst run in this Python, others in the one that --peer names:
+nuclei alone, nuclei grown, watershed and the --methods of sslcst run in this Python, others in the one that --peer
+names:
 
     --peer comseg=envs/comseg/bin/python pciseq=envs/pciseq/bin/python
     scs=envs/scs/bin/python,repository=SCS,epochs=100
@@ -54,7 +56,8 @@ HEADER = (
     "| CPU, s | peak, GiB |\n|---|---|---|---|---|---|---|---|---|"
 )
 PAIR_HEADER = (
-    "| tissue | method | pairs | what sslcst alone has of a cell | what the method alone has |\n|---|---|---|---|---|"
+    "| tissue | sslcst | other | pairs | what sslcst alone has of a cell | what the other alone has |\n"
+    "|---|---|---|---|---|---|"
 )
 
 
@@ -163,7 +166,7 @@ def owner_of(tissue: Tissue, cells: np.ndarray) -> np.ndarray:
     return cells.astype(np.int64) if cells.ndim == 1 else owners(tissue.yx, cells.astype(np.int64))
 
 
-def run_all(tissue: Tissue, peers: dict[str, tuple[str, ...]], folder: Path) -> dict[str, Result]:
+def run_all(tissue: Tissue, methods: list[str], peers: dict[str, tuple[str, ...]], folder: Path) -> dict[str, Result]:
     """What each method finds; of a peer that is not installed, how to name it."""
     own = (sys.executable,)
     calls = {"nuclei alone": ("grown", (*own, "distance=0"))}
@@ -173,7 +176,7 @@ def run_all(tissue: Tissue, peers: dict[str, tuple[str, ...]], folder: Path) -> 
         if tissue.name in SLOW.get(name, (tissue.name,)):
             told = [setting for setting in peers.get(name, ())[1:] if not setting.startswith("repository=")]
             calls[f"{label}, {', '.join(told)}" if told else label] = (name, peers.get(name))
-    calls["sslcst"] = ("sslcst", own)
+    calls |= {f"sslcst, {method}": ("sslcst", (*own, f"method={method}")) for method in methods}
     return {
         method: Result(failure=f"not installed here: give --peer {name}=PYTHON")
         if call is None
@@ -223,17 +226,17 @@ def best_row(tissue: str, grown: dict[str, Score], results: list[Result]) -> str
     return f"| {tissue} | nuclei grown by the best distance | {cells} | {figures} | {cpu:.1f} | {peak:.2f} |"
 
 
-def pair_rows(tissue: Tissue, results: dict[str, Result]) -> list[str]:
-    """Correlation of what sslcst and another method each have alone of a cell with what they share (paper: fig. 8)."""
+def pair_rows(tissue: Tissue, ours: str, results: dict[str, Result]) -> list[str]:
+    """Correlation of what two methods each have alone of a cell with what they share (paper: fig. 8)."""
     found = {method: result.cells for method, result in results.items() if not result.failure}
-    if "sslcst" not in found:
+    if ours not in found:
         return []
-    ours = owner_of(tissue, found.pop("sslcst"))
+    owner = owner_of(tissue, found.pop(ours))
     lines = []
     for method, cells in found.items():
-        pair = correlation(ours, owner_of(tissue, cells), tissue.gene, min_counts=MIN_COUNTS)
+        pair = correlation(owner, owner_of(tissue, cells), tissue.gene, min_counts=MIN_COUNTS)
         if pair.n_pairs >= MIN_PAIRS:
-            lines.append(f"| {tissue.name} | {method} | {pair.n_pairs} | {pair.a:.3f} | {pair.b:.3f} |")
+            lines.append(f"| {tissue.name} | {ours} | {method} | {pair.n_pairs} | {pair.a:.3f} | {pair.b:.3f} |")
     return lines
 
 
@@ -245,6 +248,7 @@ def in_memory(store: Path) -> sd.SpatialData:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
+    parser.add_argument("--methods", nargs="*", default=["density", "network"], help="density, network, ssl-cst")
     parser.add_argument("--peer", nargs="*", default=[], metavar="NAME=PYTHON[,SETTING=VALUE]")
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--keep", type=Path)
@@ -269,10 +273,11 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name in args.only or tissues:
             tissue = tissues[name](name)
-            results = run_all(tissue, peers, folder)
+            results = run_all(tissue, args.methods, peers, folder)
             for line in rows(tissue, results):
                 print(line, flush=True)
-            pairs += pair_rows(tissue, results)
+            for method in args.methods:
+                pairs += pair_rows(tissue, f"sslcst, {method}", results)
     for method, why in ABSENT.items():
         print(remark("-", method, why))
     print("", PAIR_HEADER, *pairs, sep="\n")

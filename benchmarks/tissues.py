@@ -1,12 +1,12 @@
 """Cells of simulated tissues that differ in packing, counts, diffusion and size, by sslcst and by simple rivals.
 
-    python benchmarks/tissues.py [--only NAME ...] [--nuclei true bundled watershed] [--set section.field=value ...]
-        [--ablations]
+    python benchmarks/tissues.py [--only NAME ...] [--nuclei true bundled watershed] [--ways density network ...]
+        [--set section.field=value ...]
 
 All work on the same nuclei. Rivals are given what no user has: growing takes the best of ten distances, and growing
 gated by density the best of 75 settings, each for every tissue and figure by itself with the true cells in hand; the
-watershed of the density, seeded with the nuclei, has the best of nine. Prints a table in Markdown, its last rows the
-means; with ``--ablations`` another, of sslcst with one thing left out at a time.
+watershed of the density, seeded with the nuclei, has the best of nine. ``--ways`` are methods of sslcst, density by
+default; "density, by genes too" is that with density.expression. Prints a table in Markdown, its last rows the means.
 """
 
 from __future__ import annotations
@@ -40,22 +40,13 @@ TISSUES: dict[str, dict] = {
     "much ambient": {"seed": 8, "ambient": 0.3, "coverage": 0.65},
     "one type": {"seed": 9, "n_types": 1, "coverage": 0.85},
 }
-ABLATIONS: dict[str, dict] = {
-    "no network": {"prior": {"density": 1.0}},
-    "no density in the probability": {"prior": {"density": 0.0}},
-    "flow instead of nuclei": {"flow": {"decoding": "flow"}},
-    "the paper's samples and flow": {
-        "sampling": {"labels": "nuclei"},
-        "prior": {"density": 0.0},
-        "flow": {"decoding": "flow"},
-    },
-    "no distance": {"encoder": {"distance": False}},
-    "no position": {"encoder": {"position": False}},
-    "no RMLP noise": {"encoder": {"noise": 0.0}},
-    "no direction prior": {"prior": {"direction": False}},
-    "no erosion": {"erosion": {"keep": 1.0}},
+WAYS: dict[str, tuple[str, dict]] = {
+    "density": ("density", {}),
+    "density, by genes too": ("density", {"density": {"expression": True}}),
+    "network": ("network", {}),
+    "ssl-cst": ("ssl-cst", {}),
 }
-METHODS = {"bundled": "sslcst", "watershed": "watershed"}  # of nuclei that are found in the stain
+NUCLEI = {"bundled": "sslcst", "watershed": "watershed"}  # of nuclei that are found in the stain
 GROWN_BY = (0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6)  # micron
 SMOOTHED_BY = (0.5, 0.75, 1.0, 1.5)  # micron
 FIGURES = ("mean best IoU", "F1 at 0.5", "transcripts right")
@@ -111,8 +102,9 @@ class Scorer:
             yield share, density / max(np.median(density[self.nuclei > 0]), 1e-9)
 
 
-def segmented(sdata: sd.SpatialData, nuclei_key: str, params: dict) -> np.ndarray:
-    sslcst.tl.segment(sdata, nuclei_key=nuclei_key, params=params, overwrite=True)
+def segmented(sdata: sd.SpatialData, nuclei_key: str, way: str, params: dict) -> np.ndarray:
+    method, own = WAYS[way]
+    sslcst.tl.segment(sdata, nuclei_key=nuclei_key, method=method, params=joined(own, params), overwrite=True)
     return np.asarray(sdata.labels["sslcst_cells"])
 
 
@@ -147,21 +139,20 @@ def joined(params: dict, others: dict) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=list(TISSUES))
-    parser.add_argument("--nuclei", nargs="*", default=["true", "bundled"], choices=["true", *METHODS])
+    parser.add_argument("--nuclei", nargs="*", default=["true", "bundled"], choices=["true", *NUCLEI])
     parser.add_argument("--n-cells", type=int, default=200)
-    parser.add_argument("--ablations", action="store_true")
+    parser.add_argument("--ways", nargs="*", default=["density"], choices=list(WAYS))
     parser.add_argument("--set", nargs="*", default=[], metavar="SECTION.FIELD=VALUE")
     args = parser.parse_args()
     params = settings_of(args.set)
     found: dict[tuple[str, str], Score] = {}
-    without: dict[tuple[str, str], Score] = {}
-    seconds = []
+    seconds: dict[str, list[float]] = {way: [] for way in args.ways}
     for name, nuclei in product(args.only, args.nuclei):
         sdata = sslcst.datasets.simulate(n_cells=args.n_cells, **TISSUES[name])
         key = "true_nuclei"
         if nuclei != "true":
             key = "nuclei"
-            sslcst.pp.segment_nuclei(sdata, params={"nuclei": {"method": METHODS[nuclei]}}, key_added=key)
+            sslcst.pp.segment_nuclei(sdata, params={"nuclei": {"method": NUCLEI[nuclei]}}, key_added=key)
         score = Scorer(sdata, key)
         title = f"{name}, {nuclei} nuclei"
         rivals: dict[str, Callable[[], Iterator[np.ndarray]]] = {
@@ -171,17 +162,13 @@ def main() -> None:
             "watershed of density, best setting": score.flooded,
         }
         found |= {(title, way): score.best(labels()) for way, labels in rivals.items()}
-        start = time.perf_counter()
-        found[title, "sslcst"] = score(segmented(sdata, key, params))
-        seconds.append(time.perf_counter() - start)
-        if args.ablations:
-            without[title, "sslcst"] = found[title, "sslcst"]
-            for way, changes in ABLATIONS.items():
-                without[title, way] = score(segmented(sdata, key, joined(params, changes)))
+        for way in args.ways:
+            start = time.perf_counter()
+            cells = segmented(sdata, key, way, params)
+            seconds[way].append(time.perf_counter() - start)
+            found[title, f"sslcst, {way}"] = score(cells)
     print("\n".join(table(found)))
-    print(f"\nsslcst took {np.mean(seconds):.0f} s a tissue.")
-    if args.ablations:
-        print("\n" + "\n".join(table(without)))
+    print("\n" + "\n".join(f"{way} took {np.mean(taken):.1f} s a tissue." for way, taken in seconds.items()))
 
 
 if __name__ == "__main__":

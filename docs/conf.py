@@ -80,7 +80,7 @@ intersphinx_mapping = (
 nitpicky = True  # a reference that leads nowhere is a warning, and a warning an error
 nitpick_ignore_regex = [
     (r"py:.*", rf"({'|'.join(OTHERS)})\..*"),
-    (r"py:.*", r"(collections|dataclasses|datetime|os|pathlib|typing)\..*"),
+    (r"py:.*", r"(collections|contextlib|dataclasses|datetime|os|pathlib|typing)\..*"),
     (r"py:.*", r"numba\..*"),
     (r"py:data", r"Ellipsis"),
     (r"py:class", r"NDArray|(np|pd|sparse)\..*"),  # of NamedTuples, whose annotations stay as they are written

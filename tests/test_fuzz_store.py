@@ -20,15 +20,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from quick_runs import KINDS, files, result, results_in, segment, tissue, without_work
 
-from sslcst import durable, store
+from sslcst._sdata import durable, store
+from sslcst._sdata.repair import repair
+from sslcst._sdata.scratch import Scratch
 from sslcst.errors import SslcstError
-from sslcst.repair import repair
-from sslcst.scratch import Scratch
 
 STEPS = int(os.environ.get("SSLCST_FUZZ", 200))
 LENGTH = 20  # steps from one new store to the next
 KEYS = ("a", "b")
-OTHERS = {"u": "labels", "v": "points", "A_CELLS": "shapes", "b_outlines": "shapes", "a_transcripts": "points"}
+OTHERS = {"u": "labels", "v": "points", "A_CELLS": "shapes", "b_boundaries": "shapes", "a_transcripts": "points"}
 ERRORS = [OSError, KeyboardInterrupt]
 MAKES = st.fixed_dictionaries({"shapes": st.booleans(), "assign_points": st.booleans()})
 
@@ -73,7 +73,7 @@ class Machine(RuleBasedStateMachine):
 
     def wanted(self, makes: dict) -> dict[str, int]:
         """What the latest run makes."""
-        left_out = {"outlines": not makes["shapes"], "transcripts": not makes["assign_points"]}
+        left_out = {"boundaries": not makes["shapes"], "transcripts": not makes["assign_points"]}
         return {ending: self.seed for ending in KINDS if not left_out.get(ending)}
 
     def found(self, sdata: sd.SpatialData, key: str) -> dict[str, int]:

@@ -132,9 +132,9 @@ def test_what_the_run_before_did_not_write_is_no_result(path, later):
     assert value_of(sd.read_zarr(path), "sslcst_transcripts") == 7
 
 
-@pytest.mark.parametrize("name", ["sslcst_outlines", "sslcst_transcripts"])
+@pytest.mark.parametrize("name", ["sslcst_boundaries", "sslcst_transcripts"])
 def test_without_a_run_before_there_is_nothing_to_overwrite(path, name):
-    """Outlines of the user's own stay, though this run would make some."""
+    """Boundaries of the user's own stay, though this run would make some."""
     sdata = sd.read_zarr(path)
     sdata[name] = result(KINDS[name.removeprefix("sslcst_")], 7)
     sdata.write_element(name)

@@ -143,7 +143,7 @@ def test_adding_transcripts_warns_of_nothing(path, caplog):
 
 
 def test_ctrl_c_says_that_the_same_call_goes_on(path, monkeypatch, caplog):
-    def interrupt(*args):
+    def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""sslcst itself, with its defaults, from the same nuclei."""
+"""sslcst itself by ``method=NAME``, with its defaults, from the same nuclei."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from adapter import Tissue, main
 
 
-def segment(tissue: Tissue) -> np.ndarray:
+def segment(tissue: Tissue, method: str) -> np.ndarray:
     import pandas as pd
     from spatialdata import SpatialData
     from spatialdata.models import Labels2DModel, PointsModel
@@ -20,7 +20,7 @@ def segment(tissue: Tissue) -> np.ndarray:
         labels={"nuclei": Labels2DModel.parse(tissue.nuclei, dims=("y", "x"), transformations={"micron": place})},
         points={"transcripts": PointsModel.parse(spots, feature_key="gene", transformations={"micron": place})},
     )
-    sslcst.tl.segment(sdata, nuclei_key="nuclei", coordinate_system="micron")
+    sslcst.tl.segment(sdata, nuclei_key="nuclei", coordinate_system="micron", method=method)
     return sdata.labels["sslcst_cells"].to_numpy()
 
 

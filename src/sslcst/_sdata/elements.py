@@ -15,7 +15,7 @@ from sslcst._logging import logger
 from sslcst._sdata.labels import GivenLabels, NucleusSource
 from sslcst._sdata.listing import present
 from sslcst._sdata.shapes import DrawnShapes, Outlines
-from sslcst._sdata.source_ids import add_table, check_free, of_labels
+from sslcst._sdata.source_ids import add_table, check_free, of_labels, table_name
 from sslcst.core.counts import owners
 from sslcst.core.threads import check_process
 from sslcst.errors import DataError, KeyMissingError, did_you_mean
@@ -411,6 +411,7 @@ def add_labels(
     element = as_labels(labels, raster)
     if source_ids is not None:
         check_free(sdata, name)
+        check_addable(sdata, "tables", table_name(name))
     add_element(sdata, "labels", name, element)
     add_table(sdata, name, source_ids)
 

@@ -264,7 +264,7 @@ class Method(ABC):
     device
         Where torch computes.
     progress
-        Makes a progress bar, as `sslcst._logging.progress` does, for what takes long within a pass' `fit`.
+        Makes a progress bar, as ``sslcst._logging.progress`` does, for what takes long within a pass' `fit`.
     """
 
     params: Sections

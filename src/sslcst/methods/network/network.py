@@ -72,7 +72,7 @@ class CellNetwork(nn.Module):
 
 
 def score_candidates(outputs: Tensor, exists: Tensor, distance: Tensor, offset: Tensor) -> Tensor:
-    """How much speaks for each candidate: s_k = -a d_k - b |o_k|² + w · o_k, with a, b, w from the outputs of the bin.
+    """Score of each candidate: ``s_k = -a d_k - b |o_k|² + w · o_k``, with a, b, w from the outputs of the bin.
 
     One rule for all candidates, so that the weights need not jump where two nuclei change places as the nearest: w
     points to the cell's middle.
