@@ -77,6 +77,8 @@ OTHERS = {
 intersphinx_mapping = (
     {name: (url, None) for name, url in OTHERS.items()} if os.environ.get("SSLCST_INTERSPHINX") else {}
 )
+# Of inherited fields, whose annotations it reads in the module of the class that inherits them.
+suppress_warnings = ["sphinx_autodoc_typehints.forward_reference"]
 nitpicky = True  # a reference that leads nowhere is a warning, and a warning an error
 nitpick_ignore_regex = [
     (r"py:.*", rf"({'|'.join(OTHERS)})\..*"),
