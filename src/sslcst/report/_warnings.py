@@ -49,7 +49,7 @@ def _of_counts(result: Result) -> Iterator[Warn]:
         yield Warn(
             f"Only {100 * counts.sum() / total:.1f} % of the counts lie in cells.",
             "See whether nuclei were missed, and whether stain and transcripts lie over each other: draw "
-            "sslcst.pl.segmentation with points_key. Else set nuclei.diameters, or a larger prior.radius. Where a "
+            "sslcst.pl.segmentation with points_key. Else set nuclei.diameters, or a larger cells.radius. Where a "
             "tissue has much between its cells, it is no fault.",
         )
     empty = (counts == 0).mean()
@@ -78,8 +78,8 @@ def _of_cells(result: Result) -> Iterator[Warn]:
     if ungrown is not None and ungrown.mean() > MANY_UNGROWN:
         yield Warn(
             f"{100 * ungrown.mean():.1f} % of the cells are no larger than their nucleus.",
-            "What surrounds them was taken to lie outside. Lower flow.threshold, or raise sampling.negative_distance, "
-            "so that no negative samples lie within cells.",
+            "What surrounds them was taken to lie outside. Lower the method's threshold (density.threshold, "
+            "network.threshold, flow.threshold); of ssl-cst, or raise sampling.negative_distance.",
         )
     probability = result.column("mean_prob")
     known = np.array([]) if probability is None else probability[np.isfinite(probability)]
