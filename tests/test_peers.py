@@ -96,7 +96,7 @@ def test_a_row_for_each_method(peers, tissue, tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(peers, "run", quick)
     monkeypatch.setattr(peers, "DISTANCES", ("1", "2.5"))
-    lines = peers.rows(tissue, peers.run_all(tissue, {}, tmp_path))
+    lines = peers.rows(tissue, peers.run_all(tissue, ["density"], {}, tmp_path))
     assert [line.split(" | ")[1] for line in lines] == [
         "the reference itself",
         "its transcripts, drawn as cells",
@@ -105,7 +105,7 @@ def test_a_row_for_each_method(peers, tissue, tmp_path: Path, monkeypatch: pytes
         "watershed on density",
         "ComSeg",
         "pciSeq",
-        "sslcst",
+        "sslcst, density",
     ]
     assert {line.count("|") for line in [*lines, peers.HEADER.splitlines()[0]]} == {10}
     assert "| 4 | 1.000 | 1.000 | 1.000 |" in lines[0]
@@ -118,8 +118,8 @@ def test_pairs_with_sslcst(peers, tissue, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(peers, "MIN_PAIRS", 1)
     right, wrong = tissue.reference, np.roll(tissue.reference, 8, axis=1)
     results = {"wrong": peers.Result(wrong), "none": peers.Result(failure="failed"), "sslcst": peers.Result(right)}
-    [line] = peers.pair_rows(tissue, results)
-    method, n, ours, theirs = line.strip("| ").split(" | ")[1:]
+    [line] = peers.pair_rows(tissue, "sslcst", results)
+    method, n, ours, theirs = line.strip("| ").split(" | ")[2:]
     assert (method, n) == ("wrong", "4")
     assert float(ours) > float(theirs) + 0.3
 

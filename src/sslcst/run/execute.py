@@ -129,7 +129,11 @@ def _on_cluster(client: Any, task: Callable[[Any, T], Any], job: Any, items: Seq
     lost: Exception | None = None
     for _ in range(_TRIES):
         _wait(client, lambda: any(worker["status"] == "running" for worker in _workers(client)))
-        [shared] = client.scatter([job], broadcast=True, hash=False)
+        try:
+            [shared] = client.scatter([job], broadcast=True, hash=False)
+        except ValueError as error:  # dask's word where the last worker was paused just now: wait for one again
+            lost = error
+            continue
         left = [i for i in range(len(items)) if i not in results]
         futures = client.map(_on_worker, [items[i] for i in left], task=task, job=shared, pure=False)
         place = dict(zip(futures, left, strict=True))
