@@ -117,7 +117,11 @@ def test_a_survey_counts_the_spots_of_each_kind() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("far", [1.0, 99.0], ids=["far with little", "the farthest"])
-@given(windows=CUTS, chip=st.sampled_from(CHIPS), most=st.sampled_from([(20, 64), (100_000, 64), (100_000, 3)]))
+@given(
+    windows=CUTS,
+    chip=st.sampled_from(CHIPS),
+    most=st.sampled_from([(20, 64), (100_000, 64), (100_000, 3), (20, 3), (4, 8)]),
+)
 @settings(max_examples=15)
 def test_samples_of_parts_are_those_of_the_whole(
     kind: str, far: float, windows: list[Ranges], chip: Chip, most: tuple[int, int]

@@ -24,6 +24,7 @@ from sslcst.methods.ssl_cst.sampling import (
     choose_samples,
     direction_class,
     direction_vectors,
+    draw,
     hash_uniform,
     set_apart,
     survey,
@@ -141,8 +142,9 @@ class Tissue:
     def sample(self, *, seed: int = 0, square: int = 1, **params) -> Samples:
         settings = {"radius": RADIUS, "params": SamplingParams(**params)}
         surveyed = survey(self.spots, self.relations, **settings)
-        samples = choose_samples(self.spots, self.relations, surveyed, square=square, seed=seed, **settings)
-        return set_apart(samples, params=settings["params"], whole_squares=square > 1, seed=seed)
+        offered = choose_samples(self.spots, self.relations, surveyed, square=square, seed=seed, **settings)
+        how = {"params": settings["params"], "whole_squares": square > 1, "seed": seed}
+        return set_apart(draw([offered], **how), **how)
 
     def spot_of(self, samples: Samples) -> np.ndarray:
         """Index of each sample's spot."""

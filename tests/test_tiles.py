@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import spatialdata as sd
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Affine, Scale, get_transformation, set_transformation
@@ -77,6 +77,7 @@ def in_order(order):
     size=st.sampled_from([32, 64, 96, 512]),
     order=st.none() | st.integers(0, 2**20),
 )
+@example("orphans", 0.7, 0, 96, None)  # tiles of one bin, and more samples and squares than are wanted
 def test_tiles_change_nothing(kind, bin_size, seed, size, order):
     """Whatever their size and order, for all methods and encoders, bins of no whole pixels."""
     sdata = chip(seed)

@@ -175,7 +175,8 @@ def choose_samples(
 
     Returns
     -------
-    At most so many of either kind as `params` say, none of them set apart yet: see `set_apart`.
+    The first of either kind, as many as `params` say, and of each square at least one, for `draw` to choose among; none
+    of them set apart yet: see `set_apart`.
 
     Raises
     ------
@@ -206,7 +207,12 @@ def choose_samples(
         nearest[spot].astype(np.int64),
         np.zeros_like(inside),
     )
-    return draw([found], params=params, whole_squares=square > 1, seed=seed)
+    if square == 1:
+        return draw([found], params=params, whole_squares=False, seed=seed)
+    found = _of_squares(found, params, seed)
+    # A square counts among the first of the chip, even where there are samples enough before it.
+    _, one_each = np.unique(found.square, return_index=True)
+    return found.take(np.union1d(_wanted(found, params, seed), one_each))
 
 
 def draw(parts: Sequence[Samples], *, params: SamplingParams, whole_squares: bool, seed: int) -> Samples:
@@ -215,14 +221,21 @@ def draw(parts: Sequence[Samples], *, params: SamplingParams, whole_squares: boo
     With whole squares they come from a bounded number of them, since what is read with a square is all around it.
     """
     found = Samples(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(Samples)))
-    if whole_squares:
-        squares = np.unique(found.square)
-        found = found.take(
-            np.isin(found.square, squares[np.argsort(hash_uniform(squares, seed), kind="stable")][: params.max_squares])
-        )
+    found = _of_squares(found, params, seed) if whole_squares else found
+    return found.take(_wanted(found, params, seed))
+
+
+def _of_squares(found: Samples, params: SamplingParams, seed: int) -> Samples:
+    """Those of the first squares."""
+    squares = np.unique(found.square)
+    first = squares[np.argsort(hash_uniform(squares, seed), kind="stable")][: params.max_squares]
+    return found.take(np.isin(found.square, first))
+
+
+def _wanted(found: Samples, params: SamplingParams, seed: int) -> np.ndarray:
+    """Indices of the first samples of either kind, square by square."""
     order = np.lexsort((hash_uniform(found.key, seed), hash_uniform(found.square, seed)))
-    kinds = [order[found.positive[order] == kind][: params.max_samples] for kind in (True, False)]
-    return found.take(np.concatenate(kinds))
+    return np.concatenate([order[found.positive[order] == kind][: params.max_samples] for kind in (True, False)])
 
 
 def set_apart(samples: Samples, *, params: SamplingParams, whole_squares: bool, seed: int) -> Samples:
