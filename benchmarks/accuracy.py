@@ -26,7 +26,7 @@ from spatialdata.models import Labels2DModel
 from spatialdata.transformations import Scale, Sequence, Translation
 
 import sslcst
-from sslcst._sdata.elements import raster_of
+from sslcst._sdata.raster import raster_of
 from sslcst._sdata.transcripts import read_transcripts
 from sslcst.core.counts import owners
 from sslcst.metrics import f1, fraction_right, mean_best_iou

@@ -28,10 +28,10 @@ from skimage.segmentation import expand_labels
 from tissues import TISSUES
 
 import sslcst
-from sslcst._sdata.elements import raster_of
+from sslcst._sdata.raster import raster_of
 from sslcst._sdata.transcripts import read_transcripts
 from sslcst.core.cells import fill_holes, keep_attached
-from sslcst.core.density import cell_share, look_around, measure_levels
+from sslcst.core.density import cell_share, local_density, measure_levels
 from sslcst.core.geometry import Regions
 from sslcst.methods.network.cells import decide
 from sslcst.methods.network.inputs import REACH
@@ -149,7 +149,7 @@ class Binned:
         return cls(step, field.nuclei.shape, nuclei, counts, diameter / step)
 
     def levels(self, reach: float):
-        around = look_around(self.counts, self.nuclei, radius=self.radius, reach=reach * self.radius)
+        around = local_density(self.counts, self.nuclei, radius=self.radius, reach=reach * self.radius)
         return measure_levels(around, radius=self.radius, reach=reach * self.radius), around
 
     def to_pixels(self, labels: np.ndarray) -> np.ndarray:

@@ -36,7 +36,8 @@ import spatialdata as sd
 from spatialdata.models import Image2DModel, PointsModel
 
 import sslcst
-from sslcst._sdata.elements import labels_on, raster_of, read_nuclei
+from sslcst._sdata.elements import read_nuclei
+from sslcst._sdata.raster import labels_on, raster_of
 from sslcst._sdata.transcripts import read_transcripts
 from sslcst.core.counts import owners
 from sslcst.metrics import correlation, f1, fraction_right, mean_best_iou, n_cells

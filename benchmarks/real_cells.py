@@ -18,7 +18,7 @@ from skimage.draw import polygon
 from skimage.measure import label
 
 import sslcst
-from sslcst._sdata.elements import raster_of
+from sslcst._sdata.raster import raster_of
 from sslcst._sdata.transcripts import read_transcripts
 
 # Fields of the embryo that nothing was trained on or chosen by; the other 35 are for training.

@@ -23,7 +23,7 @@ from scipy import ndimage
 from skimage.segmentation import expand_labels, watershed
 
 import sslcst
-from sslcst._sdata.elements import raster_of
+from sslcst._sdata.raster import raster_of
 from sslcst._sdata.transcripts import read_transcripts
 from sslcst.core.counts import owners
 from sslcst.metrics import f1, fraction_right, mean_best_iou

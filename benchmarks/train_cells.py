@@ -22,7 +22,7 @@ from real_cells import HELD_OUT, PLANES, Tissue, embryo, embryo_fields, lymph_no
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from sslcst.core.density import look_around, measure_levels
+from sslcst.core.density import local_density, measure_levels
 from sslcst.core.geometry import Regions
 from sslcst.methods.network.inputs import N_CANDIDATES, N_PLANES, REACH, VECTORS, make_inputs
 from sslcst.methods.network.load import FORMAT
@@ -42,7 +42,7 @@ def example(tissue: Tissue) -> tuple[np.ndarray, np.ndarray]:
     """Inputs (27, rows, columns) as half precision, and targets (3, rows, columns): in a cell, whose, which exist."""
     radius = Regions.of(tissue.nuclei).diameter
     counts = tissue.counts
-    around = look_around(counts, tissue.nuclei, radius=radius, reach=REACH * radius)
+    around = local_density(counts, tissue.nuclei, radius=radius, reach=REACH * radius)
     levels = measure_levels(around, radius=radius, reach=REACH * radius)
     cells, counts, nuclei = (np.pad(x, BORDER) for x in (tissue.cells, counts, tissue.nuclei))
     inputs = make_inputs(counts, nuclei, levels, radius=radius)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,12 @@ settings.load_profile("sslcst")
 def _no_figures() -> None:
     """What one test draws is not there in the next, so that a test can tell which figures it left open."""
     plt.close("all")
+
+
+@pytest.fixture
+def path(original: Path, tmp_path: Path) -> Path:
+    """A store to write to, as the `original` of the module."""
+    return shutil.copytree(original, tmp_path / "a.zarr")
 
 
 @pytest.fixture(scope="session")

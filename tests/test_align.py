@@ -12,7 +12,7 @@ from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Affine, Scale, Sequence, get_transformation, set_transformation
 
 import sslcst
-from sslcst._sdata.elements import full_scale
+from sslcst._sdata.raster import full_scale
 from sslcst.errors import DataError, KeyMissingError, ParameterError
 
 AXES = ("y", "x")

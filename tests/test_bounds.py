@@ -15,7 +15,7 @@ from spatialdata.models import Labels2DModel, PointsModel, ShapesModel, TableMod
 from spatialdata.transformations import Affine, Identity, Scale, set_transformation
 
 import sslcst
-from sslcst._sdata.elements import Raster, labels_on, raster_over_points
+from sslcst._sdata.raster import Raster, labels_on, raster_over_points
 from sslcst.core.layout import lay_out
 from sslcst.core.spots import GeneMoments, Grid, bin_transcripts
 from sslcst.errors import DataError, ParameterError

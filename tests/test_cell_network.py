@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sslcst.core.density import Levels, look_around, measure_levels
+from sslcst.core.density import Levels, local_density, measure_levels
 from sslcst.errors import BackendError
 from sslcst.methods.network import load
 from sslcst.methods.network.cells import decide, halo
@@ -38,7 +38,7 @@ def round_cells(size: int = 240, *, spacing: int = 36, seed: int = 0, depth: flo
 
 
 def levels_of(counts: np.ndarray, nuclei: np.ndarray) -> Levels:
-    around = look_around(counts, nuclei, radius=RADIUS, reach=REACH * RADIUS)
+    around = local_density(counts, nuclei, radius=RADIUS, reach=REACH * RADIUS)
     return measure_levels(around, radius=RADIUS, reach=REACH * RADIUS)
 
 

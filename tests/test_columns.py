@@ -14,7 +14,7 @@ from spatialdata.models import PointsModel, TableModel
 from spatialdata.transformations import Identity
 
 from sslcst._sdata.columns import as_counts, as_numbers, gene_codes
-from sslcst._sdata.elements import Raster
+from sslcst._sdata.raster import Raster
 from sslcst._sdata.transcripts import Transcripts, read_transcripts
 from sslcst.errors import DataError
 

@@ -9,7 +9,7 @@ from skimage.segmentation import expand_labels
 
 from sslcst import tl
 from sslcst.core.cells import fill_holes, keep_attached
-from sslcst.core.density import look_around
+from sslcst.core.density import local_density
 from sslcst.core.spots import Grid, Spots, sum_spots
 from sslcst.datasets import simulate
 from sslcst.methods.density import composition
@@ -47,7 +47,7 @@ def tissue(*, seed: int, differ: bool, shape: tuple[int, int] = (60, 120)) -> tu
 
 
 def compared(nuclei: np.ndarray, spots: Spots) -> tuple:
-    around = look_around(spots.totals(), nuclei, radius=RADIUS, reach=REACH)
+    around = local_density(spots.totals(), nuclei, radius=RADIUS, reach=REACH)
     inside = around.nuclei[0] > 0
     total = np.asarray(spots.counts.sum(axis=0)).ravel()
     return around, inside, compare_profiles(around, spots, inside, gene_total=total, radius=RADIUS), total
@@ -122,7 +122,7 @@ def test_parts_with_their_halo_are_as_the_whole() -> None:
         part = spots.within(((0, 60), (wide.start, wide.stop)))
         view = spots.grid.view(((0, 60), (wide.start, wide.stop)))
         seen = Spots(view, spots.index[part], sparse.csr_matrix(spots.counts[part]))
-        there = look_around(seen.totals(), nuclei[:, wide], radius=RADIUS, reach=REACH)
+        there = local_density(seen.totals(), nuclei[:, wide], radius=RADIUS, reach=REACH)
         within = there.nuclei[0] > 0
         found = compare_profiles(there, seen, within, gene_total=total, radius=RADIUS)
         mine = (slice(None), slice(own.start - wide.start, own.stop - wide.start))
@@ -135,7 +135,7 @@ def test_what_is_known_for_certain_is_lossless() -> None:
     """The oracle: told which bins lie in cells and whose they are, at least 0.98 of the cells' overlap comes out."""
     sdata = simulate(n_cells=60, coverage=0.85, seed=3)
     cells, nuclei = (np.asarray(sdata[f"true_{name}"]) for name in ("cells", "nuclei"))
-    around = look_around(np.zeros(cells.shape, np.int64), nuclei, radius=14.0, reach=17.5)
+    around = local_density(np.zeros(cells.shape, np.int64), nuclei, radius=14.0, reach=17.5)
     certain = np.where(around.nuclei == cells, 0.0, -1e3)
     owner = assign_bins(around, certain, 1.0, radius=14.0)
     found = fill_holes(keep_attached(np.where(cells > 0, owner, 0), nuclei))

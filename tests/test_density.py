@@ -19,7 +19,7 @@ from sslcst.core.density import (
     cell_share,
     halo,
     levels_of,
-    look_around,
+    local_density,
     margin,
     measure_levels,
     tally_rings,
@@ -48,7 +48,7 @@ def strewn(cells: np.ndarray, *, cell: float = CELL, background: float = BACKGRO
 
 
 def shares_of(counts: np.ndarray, nuclei: np.ndarray) -> np.ndarray:
-    around = look_around(counts, nuclei, radius=RADIUS, reach=REACH)
+    around = local_density(counts, nuclei, radius=RADIUS, reach=REACH)
     return cell_share(around, measure_levels(around, radius=RADIUS, reach=REACH), radius=RADIUS)
 
 
@@ -80,7 +80,9 @@ def test_nearest_nuclei_are_those_of_a_search_through_all_bins(nuclei: np.ndarra
 def test_levels_are_those_the_tissue_was_made_with() -> None:
     """Density in cells and outside to a few percent, and a share that is 1 within the cells and 0 beyond them."""
     cells, nuclei = discs()
-    levels = measure_levels(look_around(strewn(cells), nuclei, radius=RADIUS, reach=REACH), radius=RADIUS, reach=REACH)
+    levels = measure_levels(
+        local_density(strewn(cells), nuclei, radius=RADIUS, reach=REACH), radius=RADIUS, reach=REACH
+    )
     assert levels.nucleus == pytest.approx(CELL, rel=0.05)
     assert levels.cell == pytest.approx(CELL, rel=0.05)
     assert levels.background == pytest.approx(BACKGROUND, rel=0.1)
@@ -94,7 +96,7 @@ def test_cells_are_found_where_transcripts_lie_densely(background: float) -> Non
     """Nine of ten bins between nucleus and twice the cell's radius are told rightly, whatever the background."""
     cells, nuclei = discs()
     inside = shares_of(strewn(cells, background=background), nuclei) >= 0.5
-    near = look_around(cells, nuclei, radius=RADIUS, reach=REACH).nuclei[0] > 0
+    near = local_density(cells, nuclei, radius=RADIUS, reach=REACH).nuclei[0] > 0
     assert (inside == (cells > 0))[near & (nuclei == 0)].mean() > 0.9
 
 
@@ -102,10 +104,10 @@ def test_cells_are_found_where_transcripts_lie_densely(background: float) -> Non
 def test_cells_whose_nuclei_are_poor_in_transcripts_are_found_whole(in_nucleus: float) -> None:
     """Density that rises from the nucleus outwards, as in real tissue, caps no farther ring: cells keep their rim."""
     cells, nuclei = discs()
-    around = look_around(np.zeros(cells.shape, np.int64), nuclei, radius=RADIUS, reach=REACH)
+    around = local_density(np.zeros(cells.shape, np.int64), nuclei, radius=RADIUS, reach=REACH)
     rise = np.clip(around.distance[0] / 4, 0, 1)
     density = np.where(cells > 0, in_nucleus + (CELL - in_nucleus) * rise, BACKGROUND)
-    around = look_around(np.random.default_rng(0).poisson(density), nuclei, radius=RADIUS, reach=REACH)
+    around = local_density(np.random.default_rng(0).poisson(density), nuclei, radius=RADIUS, reach=REACH)
     levels = measure_levels(around, radius=RADIUS, reach=REACH)
     assert levels.cell == pytest.approx(CELL, rel=0.15)
     inside = cell_share(around, levels, radius=RADIUS) >= 0.5
@@ -143,7 +145,7 @@ def test_density_of_a_cell_with_few_counts_is_that_of_all() -> None:
     """A nucleus without a transcript is not taken for a cell without density."""
     _, nuclei = discs(size=80)
     counts = np.where((nuclei == 1) | (nuclei == 2), 0, 1)
-    around = look_around(counts, nuclei, radius=RADIUS, reach=REACH)
+    around = local_density(counts, nuclei, radius=RADIUS, reach=REACH)
     levels = Levels(1.0, 1.0, 1.0, 0.1, (1.0,) * 16, 2, 12)
     density = cell_densities(around, levels)
     of_first = density[around.nuclei[0] == 1]
@@ -168,7 +170,7 @@ def test_no_transcripts_at_all_are_no_error() -> None:
 def test_where_all_is_cell_the_farthest_bins_tell_the_background() -> None:
     """In dense tissue next to nothing is far from a nucleus: `far` comes nearer, and stays outside the nuclei."""
     cells, nuclei = discs(spacing=16, radius=20)
-    around = look_around(strewn(cells), nuclei, radius=RADIUS, reach=REACH)
+    around = local_density(strewn(cells), nuclei, radius=RADIUS, reach=REACH)
     levels = measure_levels(around, radius=RADIUS, reach=REACH)
     assert 1 <= levels.far < RADIUS
     assert levels.background <= levels.cell / 2
@@ -184,14 +186,14 @@ def test_parts_add_up_to_the_whole_and_tell_the_same(seed: int, row: int, column
     cells, nuclei = discs(size=120)
     nuclei = np.where(np.random.default_rng(seed).random(26)[nuclei] < 0.7, nuclei, 0)
     counts = strewn(cells, seed=seed)
-    whole = look_around(counts, nuclei, radius=RADIUS, reach=REACH)
+    whole = local_density(counts, nuclei, radius=RADIUS, reach=REACH)
     around_ = halo(13, radius=RADIUS, max_distance=REACH) + margin(radius=RADIUS, reach=REACH)
     parts = []
     for rows in (slice(0, row), slice(row, 120)):
         for columns in (slice(0, column), slice(column, 120)):
             wide = tuple(slice(max(0, s.start - around_), min(120, s.stop + around_)) for s in (rows, columns))
             own = tuple(slice(s.start - w.start, s.stop - w.start) for s, w in zip((rows, columns), wide, strict=True))
-            parts.append((look_around(counts[wide], nuclei[wide], radius=RADIUS, reach=REACH), own, (rows, columns)))
+            parts.append((local_density(counts[wide], nuclei[wide], radius=RADIUS, reach=REACH), own, (rows, columns)))
     rings = reduce(add, (tally_rings(around, reach=REACH, owned=own) for around, own, _ in parts))
     levels = levels_of(rings, radius=RADIUS)
     spread = sum(tally_spread(around, levels, radius=RADIUS, owned=own) for around, own, _ in parts)
@@ -205,7 +207,7 @@ def test_parts_add_up_to_the_whole_and_tell_the_same(seed: int, row: int, column
 def test_told_shares_are_right_on_average() -> None:
     """Deep in cells they are 1 and outside them 0 in the mean, with the variance that counting lets expect."""
     cells, nuclei = discs(radius=14)
-    around = look_around(strewn(cells), nuclei, radius=RADIUS, reach=REACH)
+    around = local_density(strewn(cells), nuclei, radius=RADIUS, reach=REACH)
     levels = Levels(CELL, CELL, CELL, BACKGROUND, (1.0,) * 16, 2, 12)
     told, variance = told_shares(around, levels, radius=RADIUS)
     near = np.rint(around.distance[0])

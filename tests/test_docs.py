@@ -32,7 +32,11 @@ from sslcst.methods.ssl_cst.params import TrainingParams
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(path for path in DOCS.rglob("*.md") if "generated" not in path.parts)]
+BUILT = {"generated", "_build", "tutorials"}  # by `make docs`
+PAGES = [
+    ROOT / "README.md",
+    *sorted(path for path in DOCS.rglob("*.md") if BUILT.isdisjoint(path.relative_to(DOCS).parts)),
+]
 ITEM = re.compile(
     r"^```(?P<language>\w*)\n(?P<code>.*?)^```$"
     r"|^<!-- no-run: (?P<reason>[^\n]+) -->$"

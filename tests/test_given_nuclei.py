@@ -16,7 +16,7 @@ from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesM
 from spatialdata.transformations import Affine, Identity, set_transformation
 
 import sslcst
-from sslcst._sdata.elements import full_scale
+from sslcst._sdata.raster import full_scale
 from sslcst._sdata.source_ids import number, of_cells
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.pp import import_cells, import_nuclei, read_owners

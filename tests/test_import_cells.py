@@ -100,7 +100,7 @@ def test_drawn_cells_hold_their_transcripts() -> None:
     del sdata.images["stain"]
     import_cells(sdata, "transcripts", key_added="on_points")
     frame = sdata.points["transcripts"].compute()
-    from sslcst._sdata.elements import raster_of
+    from sslcst._sdata.raster import raster_of
     from sslcst.core.counts import owners
 
     to_system = raster_of(sdata, "on_points", "global").to_system

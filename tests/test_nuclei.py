@@ -18,7 +18,7 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import Scale, get_transformation
 
 import sslcst
-from sslcst._sdata.elements import full_scale
+from sslcst._sdata.raster import full_scale
 from sslcst.core import nuclei as module
 from sslcst.core.nuclei import choose_method, load_backend, segment_nuclei
 from sslcst.core.nuclei.diameter import estimate_diameter

@@ -102,16 +102,16 @@ def test_the_diameter_is_told_by_several_windows() -> None:
     assert typical_diameter(large, small) == typical_diameter(small)
 
 
-def test_a_glance_at_a_large_spoilt_stain(bench, stain, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sample_of_a_large_spoilt_stain(bench, stain, monkeypatch: pytest.MonkeyPatch) -> None:
     """Range and diameter of an image that is cut into tiles are those of its nuclei, too."""
     monkeypatch.setattr(tiles, "_WINDOW", 96)
-    params = Params.of({"nuclei": {"method": "watershed"}})
+    params = Params.of({"nuclei": {"method": "watershed"}}).nuclei
     how = {"pixel_size": 1.0, "params": params, "device": "cpu"}
-    low, high, diameter = tiles.glance(stain, stain.shape, **how)
+    sample = tiles.sample_stain(stain, stain.shape, params)
     spoilt, _ = bench.saturated(stain, 0.05, np.random.default_rng(0))
-    its_low, its_high, its_diameter = tiles.glance(spoilt, stain.shape, **how)
-    assert (its_low, its_high) == pytest.approx((low, high), rel=0.2)
-    assert its_diameter == pytest.approx(diameter, rel=0.2)
+    other = tiles.sample_stain(spoilt, stain.shape, params)
+    assert (other.low, other.high) == pytest.approx((sample.low, sample.high), rel=0.2)
+    assert tiles.nucleus_diameter(other, **how) == pytest.approx(tiles.nucleus_diameter(sample, **how), rel=0.2)
 
 
 def in_units(stain: NDArray[np.float64], pixel_size: float) -> SpatialData:

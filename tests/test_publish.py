@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 import spatialdata as sd
@@ -29,12 +28,6 @@ def original(tmp_path_factory):
     path = tmp_path_factory.mktemp("original") / "a.zarr"
     tissue().write(path)
     return path
-
-
-@pytest.fixture
-def path(original, tmp_path):
-    shutil.copytree(original, tmp_path / "a.zarr")
-    return tmp_path / "a.zarr"
 
 
 def everything(path):

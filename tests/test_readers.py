@@ -19,7 +19,8 @@ from spatialdata.models import Image3DModel, Labels3DModel
 from spatialdata.transformations import Identity
 
 import sslcst
-from sslcst._sdata.elements import NUCLEAR_CHANNELS, STAINS, TRANSCRIPTS, choose_key, full_scale
+from sslcst._sdata.elements import NUCLEAR_CHANNELS, STAINS, TRANSCRIPTS, choose_key
+from sslcst._sdata.raster import full_scale
 from sslcst.errors import DataError, KeyMissingError
 
 TISSUE = vendors.make_tissue()

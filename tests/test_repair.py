@@ -15,8 +15,8 @@ import zarr
 from quick_runs import files, result, results_in, segment, tissue, value_of, without_work
 from spatialdata.models import Labels2DModel, PointsModel
 
+from sslcst._sdata.lock import locked
 from sslcst._sdata.repair import repair
-from sslcst._sdata.store import locked
 from sslcst.errors import StoreError
 
 

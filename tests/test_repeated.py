@@ -17,7 +17,8 @@ from tiny_chips import assert_same_cells, chip, segment, with_transcripts
 from typer.testing import CliRunner
 
 import sslcst
-from sslcst._sdata.elements import choose_points, full_scale
+from sslcst._sdata.elements import choose_points
+from sslcst._sdata.raster import full_scale
 from sslcst.cli import app
 from sslcst.errors import KeyMissingError, StoreError
 from sslcst.run import pipeline
@@ -33,12 +34,6 @@ def original(tmp_path_factory):
     sdata["tx"] = with_transcripts(sdata, sdata["transcripts"].compute(), npartitions=3).points.pop("transcripts")
     sdata.write(path)
     return path
-
-
-@pytest.fixture
-def path(original, tmp_path):
-    shutil.copytree(original, tmp_path / "a.zarr")
-    return tmp_path / "a.zarr"
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ from tiny_chips import assert_same_cells, chip, params_of, segment, with_nuclei,
 
 import sslcst
 from sslcst._sdata import scratch, store
+from sslcst._sdata.lock import locked
 from sslcst.errors import DataError, KeyMissingError, StoreError
 from sslcst.methods.ssl_cst import method
 from sslcst.run import results, workspace
@@ -45,12 +46,6 @@ def original(tmp_path_factory):
     sdata = chip(n_cells=40)
     with_transcripts(sdata, sdata["transcripts"].compute(), npartitions=3).write(path)
     return path
-
-
-@pytest.fixture
-def path(original, tmp_path):
-    shutil.copytree(original, tmp_path / "a.zarr")
-    return tmp_path / "a.zarr"
 
 
 @pytest.fixture(scope="module")
@@ -332,7 +327,7 @@ def test_one_run_at_a_time(path, tmp_path):
         segment(sd.read_zarr(path), PARAMS)
     child.kill()
     child.join()
-    with store.locked(path):
+    with locked(path):
         pass
 
 

@@ -14,7 +14,7 @@ from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesM
 from spatialdata.transformations import Affine, Identity, get_transformation, set_transformation
 
 import sslcst
-from sslcst._sdata.elements import full_scale
+from sslcst._sdata.raster import full_scale
 
 QUICK = {  # of "ssl-cst"
     "encoder": {"width": 16, "depth": 2, "hidden": (16,)},

@@ -25,7 +25,7 @@ from tiny_chips import (
 )
 
 import sslcst
-from sslcst._sdata.elements import full_scale
+from sslcst._sdata.raster import full_scale
 from sslcst.core.nuclei import segment_nuclei
 from sslcst.metrics import average_precision
 from sslcst.params import Params

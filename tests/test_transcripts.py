@@ -18,7 +18,7 @@ from spatialdata.models import PointsModel, TableModel
 from spatialdata.transformations import Affine, Identity
 
 import sslcst._sdata.transcripts
-from sslcst._sdata.elements import Raster
+from sslcst._sdata.raster import Raster
 from sslcst._sdata.transcripts import Transcripts, open_transcripts, read_transcripts
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.params import TranscriptParams

@@ -14,7 +14,7 @@ from skimage.segmentation import expand_labels
 
 from sslcst import datasets, metrics, pl, tl
 from sslcst._logging import progress
-from sslcst._sdata.elements import raster_of
+from sslcst._sdata.raster import raster_of
 from sslcst._sdata.transcripts import read_transcripts
 from sslcst.core.counts import owners
 from sslcst.errors import BackendError

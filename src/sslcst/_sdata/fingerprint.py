@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from sslcst._sdata.elements import full_scale
+from sslcst._sdata.raster import full_scale
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sslcst.errors import StoreError
+from sslcst.errors import KeyMissingError, StoreError
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -68,6 +68,28 @@ def present(sdata: SpatialData) -> set[tuple[str, str]]:
         places = listed(Path(sdata.path)) | on_disk(Path(sdata.path))
         found |= {tuple(place.split("/", 1)) for place in places}
     return found
+
+
+def check_case(kind: str, there: str, name: str) -> None:
+    """See that an element that is there and one to come do not differ in case alone.
+
+    Raises
+    ------
+    KeyMissingError
+        They do.
+    """
+    if there != name and there.lower() == name.lower():
+        raise KeyMissingError(
+            f"{there!r} exists among the {kind}, and {name!r} differs from it in case alone, which spatialdata does "
+            "not allow: choose another key_added."
+        )
+
+
+def check_metadata(store: Path) -> None:
+    """See that the metadata of a store and of its groups can be read; raise a `StoreError` else."""
+    for file in (store / LISTING, *(store / kind / LISTING for kind in KINDS)):
+        if file.exists():
+            read_metadata(file)
 
 
 def gather(store: Path, place: str) -> dict[str, Any]:

@@ -9,13 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sslcst._sdata.lock import CAN_LOCK, held
 from sslcst._sdata.scratch import Scratch, fingerprint_in, is_ours
 from sslcst.errors import StoreError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -66,41 +62,21 @@ def temporary_folder() -> Iterator[Path]:
     for left in parent.glob(f"{_PREFIX}*"):
         _remove_if_dead(left)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    with _held(folder):
+    with held(folder):
         try:
             yield folder
         finally:
             Scratch(folder).remove()
 
 
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Hold a folder for as long as this process lives.
-
-    Raises
-    ------
-    BlockingIOError
-        Another one does.
-    """
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
-
-
 def _remove_if_dead(folder: Path) -> None:
     """Remove the folder of a run in memory whose process is no more; never what is of others."""
-    if fcntl is None:
+    if not CAN_LOCK:
         return
     try:
         # One that tells no run may be about to be held.
         if is_ours(folder) and folder.stat().st_uid == os.getuid() and fingerprint_in(folder):
-            with _held(folder):
+            with held(folder):
                 Scratch(folder).remove()
     except OSError:  # its run is at work, or another one removes it at this moment
         return

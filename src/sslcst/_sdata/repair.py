@@ -12,9 +12,20 @@ from tempfile import TemporaryDirectory
 
 from sslcst._sdata import durable
 from sslcst._sdata.journal import Journal
-from sslcst._sdata.listing import KINDS, LISTING, dump, entries, group_with, listed, on_disk, read_metadata, relist
+from sslcst._sdata.listing import (
+    LISTING,
+    check_metadata,
+    dump,
+    entries,
+    group_with,
+    listed,
+    on_disk,
+    read_metadata,
+    relist,
+)
+from sslcst._sdata.lock import locked
 from sslcst._sdata.scratch import Scratch, is_ours
-from sslcst._sdata.store import UNREADABLE, finish, left_behind, locked, written
+from sslcst._sdata.store import UNREADABLE, finish, left_behind, written
 from sslcst.errors import StoreError
 
 
@@ -45,9 +56,7 @@ def repair(store: Path, *, dry_run: bool = False) -> list[str]:
     """
     if not (store / LISTING).is_file():
         raise StoreError(f"{store} is no SpatialData store of zarr format 3: it has no {LISTING}.")
-    for file in (store / LISTING, *(store / kind / LISTING for kind in KINDS)):
-        if file.exists():
-            read_metadata(file)
+    check_metadata(store)
     try:
         with locked(store):
             done, pending = _settle(store, dry_run)

@@ -32,8 +32,9 @@ from sslcst._sdata.journal import (
 )
 from sslcst._sdata.journal import move as _move
 from sslcst._sdata.listing import (
-    KINDS,
     LISTING,
+    check_case,
+    check_metadata,
     dump,
     entries,
     group_with,
@@ -45,11 +46,6 @@ from sslcst._sdata.listing import (
 from sslcst._sdata.places import real_store
 from sslcst._sdata.scratch import Scratch, fingerprint_in, has_links, is_ours, is_trash, remove_trash
 from sslcst.errors import KeyMissingError, StoreError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -94,11 +90,7 @@ def check_free(
         ours = by_case.get(name.lower())
         if ours is None:
             continue
-        if name != ours:
-            raise KeyMissingError(
-                f"{name!r} exists among the {kind}, and {ours!r} differs from it in case alone, which spatialdata "
-                "does not allow: choose another key_added."
-            )
+        check_case(kind, name, ours)
         if kind != family[name]:
             raise KeyMissingError(f"{name!r} exists among the {kind} and is none of ours: choose another key_added.")
         if not overwrite:
@@ -116,9 +108,7 @@ def _check_writable(path: Path) -> None:
             raise StoreError(
                 f"{folder} cannot be written to, and the results belong there: copy the store, or set its rights."
             )
-    for file in [path / LISTING, *(path / kind / LISTING for kind in KINDS)]:
-        if file.exists():
-            read_metadata(file)
+    check_metadata(path)
 
 
 def _check_ours(sdata: SpatialData, former: Mapping[str, str], names: Mapping[str, str]) -> None:
@@ -153,30 +143,6 @@ def written(store: Path, table: str) -> dict[str, str]:
         return dict(read_elem(zarr.open_group(store / "tables" / table, mode="r")["uns/sslcst/results"]))
     except UNREADABLE:  # it tells nothing, or is damaged
         return {}
-
-
-@contextmanager
-def locked(store: Path) -> Iterator[None]:
-    """Hold a store, so that no second run works on it; the lock goes with the process, however it ends.
-
-    Raises
-    ------
-    StoreError
-        Another run holds it.
-    """
-    if fcntl is None:
-        logger.warning("This system has no file locks: do not start a second run on %s.", store)
-        yield
-        return
-    handle = os.open(store, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreError(f"Another run is at work on {store}: wait for its end, or stop it.") from error
-        yield
-    finally:
-        os.close(handle)
 
 
 def scratch_folder(store: Path, key_added: str) -> Path:

@@ -15,7 +15,8 @@ from scipy import sparse
 
 from sslcst._logging import logger
 from sslcst._sdata.columns import as_counts, as_numbers, gene_codes
-from sslcst._sdata.elements import YX, Raster, affine_matrix, apply_affine, choose_key, invertible
+from sslcst._sdata.elements import choose_key
+from sslcst._sdata.raster import YX, Raster, affine_matrix, apply_affine, invertible
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.params import TranscriptParams
 

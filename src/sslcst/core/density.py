@@ -28,8 +28,8 @@ _MOST, _SCALE = 8.0, 1 << 12  # a share that is told counts as no more, in whole
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """Where the bins of a grid lie, and the counts around them.
+class LocalDensity:
+    """Where the bins of a grid lie, and how densely transcripts do around them.
 
     Parameters
     ----------
@@ -56,9 +56,9 @@ class Surroundings:
         """Labels of the nuclei themselves, 0 outside (rows, columns)."""
         return np.where(self.distance[0] == 0, self.nuclei[0], 0)
 
-    def crop(self, part: tuple[slice, slice]) -> Surroundings:
-        """The surroundings of some rows and columns of the bins."""
-        return Surroundings(**{name: np.ascontiguousarray(values[..., *part]) for name, values in vars(self).items()})
+    def crop(self, part: tuple[slice, slice]) -> LocalDensity:
+        """Nuclei and counts around some rows and columns of the bins."""
+        return LocalDensity(**{name: np.ascontiguousarray(values[..., *part]) for name, values in vars(self).items()})
 
     @property
     def ring(self) -> np.ndarray:
@@ -66,10 +66,10 @@ class Surroundings:
         return np.where(self.nuclei[0] > 0, np.rint(np.minimum(self.distance[0], 1e9)), -1).astype(np.int64)
 
 
-def look_around(
+def local_density(
     counts: np.ndarray, nuclei: np.ndarray, *, radius: float, reach: float, n_nearest: int = 3
-) -> Surroundings:
-    """The surroundings of all bins.
+) -> LocalDensity:
+    """Nuclei and counts around all bins.
 
     Parameters
     ----------
@@ -89,16 +89,16 @@ def look_around(
     window, area = (_squares(_squares(values, side), side) for values in (counts, np.ones_like(counts)))
     wide = _squares(counts, _side(radius / 2))
     labels, distance = nearest_nuclei(nuclei, reach, n_nearest=n_nearest)
-    return Surroundings(labels, distance.astype(np.float32), counts, (window / area).astype(np.float32), wide)
+    return LocalDensity(labels, distance.astype(np.float32), counts, (window / area).astype(np.float32), wide)
 
 
 def margin(*, radius: float, reach: float) -> int:
-    """Bins around a window beyond which nothing bears on the surroundings of the bins in it."""
+    """Bins around a window beyond which nothing bears on what is around the bins in it."""
     return max(int(np.ceil(reach)), _side(radius / 2), 2 * _side(_WINDOW * radius)) + 1
 
 
 def halo(extent: int, *, radius: float, max_distance: float) -> int:
-    """Bins around a window whose surroundings bear on what is told of the bins in it.
+    """Bins around a window whose local density bears on what is told of the bins in it.
 
     Their nearest nucleus reaches `extent` beyond `max_distance`, and the bins that tell its density some more.
     """
@@ -180,15 +180,15 @@ class Rings:
         return Rings(self.n_bins + other.n_bins, self.total + other.total, wide)
 
 
-def tally_rings(around: Surroundings, *, reach: float, owned: tuple[slice, slice] = _ALL) -> Rings:
+def tally_rings(around: LocalDensity, *, reach: float, owned: tuple[slice, slice] = _ALL) -> Rings:
     """Tally the bins of a grid, or those of it that are owned.
 
     Parameters
     ----------
     around
-        The surroundings of all bins.
+        Nuclei and counts around all bins.
     reach
-        As in `look_around`.
+        As in `local_density`.
     owned
         Rows and columns of the bins that count.
     """
@@ -264,7 +264,7 @@ def _median(histogram: np.ndarray) -> float:
 
 
 def tally_spread(
-    around: Surroundings, levels: Levels, *, radius: float, owned: tuple[slice, slice] = _ALL
+    around: LocalDensity, levels: Levels, *, radius: float, owned: tuple[slice, slice] = _ALL
 ) -> np.ndarray:
     """What the shares that densities tell add up to, close to nuclei and far from them; of parts of a chip it adds up.
 
@@ -291,13 +291,13 @@ def with_spread(levels: Levels, tally: np.ndarray) -> Levels:
     return replace(levels, spread=tuple(spread))
 
 
-def measure_levels(around: Surroundings, *, radius: float, reach: float) -> Levels:
+def measure_levels(around: LocalDensity, *, radius: float, reach: float) -> Levels:
     """The levels of a tissue that is seen as a whole."""
     levels = levels_of(tally_rings(around, reach=reach), radius=radius)
     return with_spread(levels, tally_spread(around, levels, radius=radius))
 
 
-def cell_densities(around: Surroundings, levels: Levels) -> np.ndarray:
+def cell_densities(around: LocalDensity, levels: Levels) -> np.ndarray:
     """Counts a bin in the cell of each bin's nearest nucleus, (rows, columns); that of all cells where there is none.
 
     Told from the nucleus and the bins close to it, and drawn to the tissue's mean where they hold few counts.
@@ -316,7 +316,7 @@ def cell_densities(around: Surroundings, levels: Levels) -> np.ndarray:
     return levels.cell * np.where(label > 0, np.append(relative, 1.0)[np.searchsorted(ids, label)], 1.0)
 
 
-def told_shares(around: Surroundings, levels: Levels, *, radius: float) -> tuple[np.ndarray, np.ndarray]:
+def told_shares(around: LocalDensity, levels: Levels, *, radius: float) -> tuple[np.ndarray, np.ndarray]:
     """What share of each bin's window is cell, by the density there alone.
 
     Parameters
@@ -342,7 +342,7 @@ def told_shares(around: Surroundings, levels: Levels, *, radius: float) -> tuple
     return told, np.maximum(around.density, cell / 4) / n_bins / (cell - levels.background) ** 2
 
 
-def cell_share(around: Surroundings, levels: Levels, *, radius: float) -> np.ndarray:
+def cell_share(around: LocalDensity, levels: Levels, *, radius: float) -> np.ndarray:
     """Probability of each bin to lie in the cell of its nearest nucleus, (rows, columns).
 
     The linear Bayes estimate: the share f(d) that is usual at the bin's distance d, moved towards what the density

@@ -11,6 +11,20 @@ from sslcst.errors import DataError
 
 GENE_BLOCK = 16  # bins along each axis over which counts are summed to tell which genes vary
 
+Ranges = tuple[tuple[int, int], tuple[int, int]]  # rows and columns (start, stop)
+
+
+def within(ranges: Ranges, frame: Ranges) -> tuple[slice, slice]:
+    """Where rows and columns lie in an array of those of the frame, which holds them."""
+    rows, columns = (slice(a - start, b - start) for (a, b), (start, _) in zip(ranges, frame, strict=True))
+    return rows, columns
+
+
+def overlap(one: Ranges, other: Ranges) -> Ranges:
+    """The rows and columns that both have, where they meet."""
+    rows, columns = ((max(a, c), min(b, d)) for (a, b), (c, d) in zip(one, other, strict=True))
+    return rows, columns
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -32,7 +46,7 @@ class Grid:
     raster_shape: tuple[int, int]
     step: tuple[float, float]
     bin_size: float
-    window: tuple[tuple[int, int], tuple[int, int]] | None = None
+    window: Ranges | None = None
 
     @property
     def whole_shape(self) -> tuple[int, int]:
@@ -41,7 +55,7 @@ class Grid:
         return height, width
 
     @property
-    def ranges(self) -> tuple[tuple[int, int], tuple[int, int]]:
+    def ranges(self) -> Ranges:
         """Rows and columns (start, stop) in view."""
         height, width = self.whole_shape
         return self.window or ((0, height), (0, width))
@@ -57,11 +71,11 @@ class Grid:
         """Row and column of the first bin in view."""
         return np.array([start for start, _ in self.ranges])
 
-    def view(self, window: tuple[tuple[int, int], tuple[int, int]]) -> Grid:
+    def view(self, window: Ranges) -> Grid:
         """The same grid seen through a window of rows and columns (start, stop)."""
         return replace(self, window=window)
 
-    def pixels(self, ranges: tuple[tuple[int, int], tuple[int, int]] | None = None) -> tuple[slice, slice]:
+    def pixels(self, ranges: Ranges | None = None) -> tuple[slice, slice]:
         """Pixels (rows, columns) of the whole raster that any of the bins in view, or in these ranges, touches."""
         low, high = zip(*(ranges or self.ranges), strict=True)
         starts = (int(np.floor(start * step)) for start, step in zip(low, self.step, strict=True))
@@ -171,7 +185,7 @@ class Spots:
         """Transcripts in each bin, int64 (rows, columns)."""
         return self.on_grid(np.asarray(self.counts.sum(axis=1), np.int64).ravel(), 0)
 
-    def within(self, ranges: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:
+    def within(self, ranges: Ranges) -> np.ndarray:
         """Which spots lie in these rows and columns (start, stop): bool (n,)."""
         low, high = np.array(ranges).T
         return ((self.index >= low) & (self.index < high)).all(axis=1)

@@ -14,14 +14,8 @@ import pandas as pd
 
 from sslcst._arguments import checked
 from sslcst._logging import logger, progress
-from sslcst._sdata.elements import (
-    affine_matrix,
-    apply_affine,
-    choose_coordinate_system,
-    choose_image,
-    choose_key,
-    full_scale,
-)
+from sslcst._sdata.elements import choose_coordinate_system, choose_image, choose_key
+from sslcst._sdata.raster import affine_matrix, apply_affine, full_scale
 from sslcst.core.polygons import polygons
 from sslcst.errors import KeyMissingError, StoreError
 

@@ -17,13 +17,12 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from sslcst.core.density import Surroundings
+from sslcst.core.density import LocalDensity
 from sslcst.core.geometry import Regions
-from sslcst.core.spots import Grid, Spots
+from sslcst.core.spots import Grid, Ranges, Spots, within
 from sslcst.errors import DataError
 from sslcst.params import Sections
 
-Ranges = tuple[tuple[int, int], tuple[int, int]]
 Fit = Any  # what a method learns of the whole tissue; its own matter
 
 
@@ -91,8 +90,8 @@ class Source(Protocol):
     def spots(self, ranges: Ranges, *, counts: bool) -> Spots:
         """The occupied bins, with or without their counts of genes."""
 
-    def surroundings(self, ranges: Ranges) -> Surroundings:
-        """The surroundings of all bins."""
+    def local_density(self, ranges: Ranges) -> LocalDensity:
+        """Nuclei and counts around all bins."""
 
     def of_spots(self, name: str, ranges: Ranges) -> np.ndarray:
         """Values of the occupied bins (n, ...) that an earlier pass gave."""
@@ -139,8 +138,7 @@ class Window:
     @property
     def own_bins(self) -> tuple[slice, slice]:
         """Where its own bins lie among those in view."""
-        rows, columns = (slice(a - start, b - start) for (a, b), (start, _) in zip(self.own, self.ranges, strict=True))
-        return rows, columns
+        return within(self.own, self.ranges)
 
     @cached_property
     def spots(self) -> Spots:
@@ -158,14 +156,14 @@ class Window:
         return self.places.within(self.own)
 
     @cached_property
-    def surroundings(self) -> Surroundings:
-        """The surroundings of the bins in view."""
-        return self.source.surroundings(self.ranges)
+    def local_density(self) -> LocalDensity:
+        """Nuclei and counts around the bins in view."""
+        return self.source.local_density(self.ranges)
 
     @cached_property
     def nuclei(self) -> np.ndarray:
         """Nucleus labels of the bins in view, uint32 (rows, columns)."""
-        return self.surroundings.in_nucleus
+        return self.local_density.in_nucleus
 
     @cached_property
     def probability(self) -> np.ndarray:

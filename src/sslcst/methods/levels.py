@@ -39,22 +39,22 @@ def level_passes(kind: type[LevelsFit]) -> list[Pass]:
         return kind(tissue.grid.bin_size, levels_of(rings, radius=tissue.radius))
 
     return [
-        Pass("density", _tally_rings, fit=found, reads=("surroundings",)),
-        Pass("overdispersion", _tally_spread, density_halo, _with_spread, ("surroundings",)),
+        Pass("density", _tally_rings, fit=found, reads=("local_density",)),
+        Pass("overdispersion", _tally_spread, density_halo, _with_spread, ("local_density",)),
     ]
 
 
 def density_halo(tissue: Tissue, fit: LevelsFit) -> int:
-    """Bins beyond a window whose surroundings bear on the density of its cells."""
+    """Bins beyond a window whose local density bears on the density of its cells."""
     return halo(tissue.extent, radius=tissue.radius, max_distance=tissue.max_distance)
 
 
 def _tally_rings(window: Window, fit: None) -> Part:
-    return Part(vars(tally_rings(window.surroundings, reach=window.tissue.max_distance, owned=window.own_bins)))
+    return Part(vars(tally_rings(window.local_density, reach=window.tissue.max_distance, owned=window.own_bins)))
 
 
 def _tally_spread(window: Window, fit: LevelsFit) -> Part:
-    tally = tally_spread(window.surroundings, fit.levels, radius=window.tissue.radius, owned=window.own_bins)
+    tally = tally_spread(window.local_density, fit.levels, radius=window.tissue.radius, owned=window.own_bins)
     return Part({"tally": tally})
 
 

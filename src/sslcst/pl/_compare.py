@@ -12,8 +12,8 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
 
 from sslcst._arguments import checked
-from sslcst._sdata.elements import Raster as Grid
-from sslcst._sdata.elements import labels_on
+from sslcst._sdata.raster import Raster as Grid
+from sslcst._sdata.raster import labels_on
 from sslcst.errors import KeyMissingError, ParameterError
 from sslcst.metrics import match
 from sslcst.pl._canvas import (

@@ -12,18 +12,8 @@ from skimage.filters import threshold_otsu
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
-from sslcst._sdata.elements import (
-    YX,
-    Raster,
-    affine_matrix,
-    channel_of,
-    choose_coordinate_system,
-    choose_image,
-    choose_key,
-    choose_points,
-    full_scale,
-    raster_of,
-)
+from sslcst._sdata.elements import channel_of, choose_coordinate_system, choose_image, choose_key, choose_points
+from sslcst._sdata.raster import YX, Raster, affine_matrix, full_scale, raster_of
 from sslcst._sdata.transcripts import open_transcripts
 from sslcst.core.alignment import Alignment, coarse_counts, coarse_mean, coarse_step, coarse_sum, find_alignment
 from sslcst.core.geometry import centroids

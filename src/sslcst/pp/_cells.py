@@ -11,19 +11,8 @@ from scipy.spatial import cKDTree
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
-from sslcst._sdata.elements import (
-    YX,
-    Raster,
-    add_labels,
-    affine_matrix,
-    apply_affine,
-    check_addable,
-    choose_coordinate_system,
-    choose_image,
-    choose_key,
-    raster_of,
-    raster_over_points,
-)
+from sslcst._sdata.elements import add_labels, check_addable, choose_coordinate_system, choose_image, choose_key
+from sslcst._sdata.raster import YX, Raster, affine_matrix, apply_affine, raster_of, raster_over_points
 from sslcst._sdata.source_ids import by_number
 from sslcst.errors import DataError, ParameterError
 from sslcst.pp._nuclei import import_nuclei

@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
-from sslcst._sdata.elements import (
-    add_labels,
-    check_addable,
-    choose_image,
-    choose_key,
-    raster_of,
-    read_channel,
-    read_nuclei,
-)
+from sslcst._sdata.elements import add_labels, check_addable, choose_image, choose_key, read_channel, read_nuclei
+from sslcst._sdata.raster import raster_of
 from sslcst._section import check_seed
 from sslcst.methods import choose_method
 from sslcst.methods.ssl_cst.erosion import ErosionReport, erode_and_report

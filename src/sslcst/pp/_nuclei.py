@@ -11,21 +11,17 @@ import numpy as np
 from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst._sdata.elements import (
-    Raster,
     add_labels,
-    affine_matrix,
     channel_in_words,
     check_addable,
     choose_coordinate_system,
     choose_image,
     choose_key,
     choose_points,
-    invertible,
-    raster_of,
-    raster_over_points,
     read_channel,
     read_with_ids,
 )
+from sslcst._sdata.raster import Raster, affine_matrix, invertible, raster_of, raster_over_points
 from sslcst._sdata.shapes import Outlines
 from sslcst.core.nuclei import choose_method, none_found
 from sslcst.core.nuclei import segment_nuclei as segment_array
@@ -33,7 +29,7 @@ from sslcst.core.nuclei.intensity import merge_channels
 from sslcst.device import choose_device
 from sslcst.methods import shared_params
 from sslcst.params import Params
-from sslcst.run.stages.nuclei import doubt_of_size
+from sslcst.run.stages.nuclei import doubt_of_size, sample_stain
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -109,10 +105,11 @@ def segment_nuclei(
     labels = segment_array(image, pixel_size=raster.pixel_size, params=params, device=device)
     if not labels.any():
         raise none_found(name, params.method)
-    if warning := doubt_of_size(
-        image, image.shape, pixel_size=raster.pixel_size, params=params, device=device, name=name
-    ):
-        logger.warning("%s", warning)
+    if params.diameters:
+        sample = sample_stain(image, image.shape, params)
+        how = {"pixel_size": raster.pixel_size, "params": params, "device": device, "name": name}
+        if warning := doubt_of_size(sample, **how):
+            logger.warning("%s", warning)
     if (covered := (labels > 0).mean()) < _FEW:
         logger.warning(
             "The nuclei cover only %.2g%% of %s. If there are more, see whether it is the right channel (channel=), "

@@ -12,14 +12,13 @@ from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst._sdata.elements import (
     add_element,
-    apply_affine,
     check_addable,
     choose_coordinate_system,
     choose_key,
     choose_points,
-    raster_of,
     read_nuclei,
 )
+from sslcst._sdata.raster import apply_affine, raster_of
 from sslcst._sdata.transcripts import check_on_image, is_of_gem, read_transcripts
 from sslcst.core.geometry import Regions
 from sslcst.core.layout import Layout, lay_out

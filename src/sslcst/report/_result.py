@@ -9,11 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sslcst._sdata.elements import (
-    choose_coordinate_system,
-    choose_image,
-    choose_key,
-)
+from sslcst._sdata.elements import choose_coordinate_system, choose_image, choose_key
 from sslcst.errors import DataError, KeyMissingError
 
 if TYPE_CHECKING:

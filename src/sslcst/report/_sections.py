@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sslcst._sdata.elements import full_scale
+from sslcst._sdata.raster import full_scale
 from sslcst.methods import DEFAULT, choose_method
 from sslcst.report._page import Block, Folded, Row, Section, Table, Text
 from sslcst.report._pictures import histogram, segmentation_pictures, training_chart

@@ -131,8 +131,10 @@ def _on_cluster(client: Any, task: Callable[[Any, T], Any], job: Any, items: Seq
         _wait(client, lambda: any(worker["status"] == "running" for worker in _workers(client)))
         try:
             [shared] = client.scatter([job], broadcast=True, hash=False)
-        except ValueError as error:  # dask's word where the last worker was paused just now: wait for one again
-            lost = error
+        except ValueError as error:
+            if "replicate" not in str(error):
+                raise
+            lost = error  # that is how dask says that the last worker was paused since: wait for one again
             continue
         left = [i for i in range(len(items)) if i not in results]
         futures = client.map(_on_worker, [items[i] for i in left], task=task, job=shared, pure=False)

@@ -8,10 +8,10 @@ from functools import cached_property
 import numpy as np
 
 from sslcst.core.cells import Occupancy
-from sslcst.core.density import Surroundings, look_around
+from sslcst.core.density import LocalDensity, local_density
 from sslcst.core.geometry import Regions
-from sslcst.core.spots import Spots
-from sslcst.methods.base import Fit, Method, Part, Ranges, Tissue, Window
+from sslcst.core.spots import Ranges, Spots
+from sslcst.methods.base import Fit, Method, Part, Tissue, Window
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,16 @@ class InMemory:
     by_bin: dict[str, np.ndarray] = field(default_factory=dict)
 
     @cached_property
-    def _around(self) -> Surroundings:
+    def _around(self) -> LocalDensity:
         nuclei = self.spots_.grid.from_raster(self.labels)
         scale = {"radius": self.radius, "reach": self.max_distance}
-        return look_around(self.spots_.totals(), nuclei, n_nearest=self.n_nearest, **scale)
+        return local_density(self.spots_.totals(), nuclei, n_nearest=self.n_nearest, **scale)
 
     def spots(self, ranges: Ranges, *, counts: bool) -> Spots:
         """See `Source`."""
         return self.spots_
 
-    def surroundings(self, ranges: Ranges) -> Surroundings:
+    def local_density(self, ranges: Ranges) -> LocalDensity:
         """See `Source`."""
         return self._around
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from sslcst._logging import logger, progress
-from sslcst._sdata.elements import Raster
 from sslcst._sdata.labels import NucleusSource
+from sslcst._sdata.raster import Raster
 from sslcst._sdata.scratch import Scratch
 from sslcst._sdata.transcripts import TranscriptSource
 from sslcst.core.geometry import Regions

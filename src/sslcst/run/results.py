@@ -11,7 +11,7 @@ import pandas as pd
 import zarr
 
 from sslcst._logging import progress
-from sslcst._sdata.elements import Raster, apply_affine, as_labels
+from sslcst._sdata.raster import Raster, apply_affine, as_labels
 from sslcst._sdata.scratch import Scratch
 from sslcst._sdata.source_ids import of_cells
 from sslcst.core.measure import Cells

@@ -8,8 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from sslcst.core.spots import Grid
-from sslcst.methods.base import Ranges
+from sslcst.core.spots import Grid, Ranges
 from sslcst.params import TileParams
 
 

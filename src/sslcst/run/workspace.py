@@ -12,9 +12,9 @@ from scipy import sparse
 
 from sslcst._sdata.labels import read_part
 from sslcst._sdata.scratch import DAMAGED, Scratch
-from sslcst.core.density import Surroundings
-from sslcst.core.spots import Grid, Spots
-from sslcst.methods.base import Part, Ranges
+from sslcst.core.density import LocalDensity
+from sslcst.core.spots import Grid, Ranges, Spots, overlap, within
+from sslcst.methods.base import Part
 from sslcst.run.execute import run
 from sslcst.run.tiling import Tile, blocks
 
@@ -77,25 +77,21 @@ class Workspace:
                 shape = tuple(stop - start for start, stop in ranges)
                 out = np.full((*values.shape[:-2], *shape), fill, values.dtype)
             out, values = _wider(out, values)
-            seen = [(max(a, c), min(b, d)) for (a, b), (c, d) in zip(ranges, inner, strict=True)]
-            target, source = (
-                tuple(slice(a - start, b - start) for (a, b), (start, _) in zip(seen, frame, strict=True))
-                for frame in (ranges, inner)
-            )
-            out[..., *target] = values[..., *source]
+            seen = overlap(ranges, inner)
+            out[..., *within(seen, ranges)] = values[..., *within(seen, inner)]
         return out
 
     def has_of_bins(self, name: str) -> bool:
         """Whether a stage gave such values of the bins."""
         return self.scratch.has(f"of_bins.{name}")
 
-    def surroundings(self, ranges: Ranges) -> Surroundings:
-        """The surroundings of all bins."""
+    def local_density(self, ranges: Ranges) -> LocalDensity:
+        """Nuclei and counts around all bins."""
         nuclei, distance, counts, density, wide = (
             self.of_bins(name, ranges, fill)
             for name, fill in (("nuclei", 0), ("distance", np.inf), ("counts", 0), ("density", 0), ("wide", 0))
         )
-        return Surroundings(nuclei.astype(np.uint32), distance, counts.astype(np.int64), density, wide.astype(np.int64))
+        return LocalDensity(nuclei.astype(np.uint32), distance, counts.astype(np.int64), density, wide.astype(np.int64))
 
     def nuclei(self, pixels: tuple[slice, slice]) -> np.ndarray:
         """The nucleus labels of some pixels, uint32, once they are there."""
@@ -130,7 +126,7 @@ class Workspace:
                 for key, values in of_spots.items():
                     files.append(f"{key}/{block}.npz")
                     self.scratch.save(files[-1], {"values": values[chosen]})
-            inner = tuple(slice(a - start, b - start) for (a, b), (start, _) in zip(ranges, tile.ranges, strict=True))
+            inner = within(ranges, tile.ranges)
             for key, values in part.of_bins.items():
                 files.append(f"of_bins.{key}/{block}.npz")
                 self.scratch.save(files[-1], {"values": _narrow(values[..., *inner])})

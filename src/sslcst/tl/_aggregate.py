@@ -16,9 +16,9 @@ from sslcst._sdata.elements import (
     choose_coordinate_system,
     choose_key,
     choose_points,
-    raster_of,
     read_with_ids,
 )
+from sslcst._sdata.raster import raster_of
 from sslcst._sdata.transcripts import read_transcripts
 from sslcst.core.measure import measure
 from sslcst.methods import shared_params

@@ -9,15 +9,8 @@ import numpy as np
 import pandas as pd
 
 from sslcst._arguments import checked
-from sslcst._sdata.elements import (
-    apply_affine,
-    choose_coordinate_system,
-    choose_key,
-    choose_points,
-    labels_on,
-    raster_of,
-    read_nuclei,
-)
+from sslcst._sdata.elements import choose_coordinate_system, choose_key, choose_points, read_nuclei
+from sslcst._sdata.raster import apply_affine, labels_on, raster_of
 from sslcst._sdata.transcripts import read_transcripts
 from sslcst.core.counts import owners
 from sslcst.errors import DataError

@@ -17,7 +17,7 @@ from sslcst.device import choose_device
 from sslcst.methods import DEFAULT, choose_method
 from sslcst.params import Params
 from sslcst.run.estimate import bins_seen, occupied, tile_bytes
-from sslcst.run.stages.nuclei import glance
+from sslcst.run.stages.nuclei import nucleus_diameter, sample_stain
 from sslcst.run.tiling import cut, squares
 from sslcst.tl._sources import Sources, choose_sources
 
@@ -153,8 +153,9 @@ def _diameter(sources: Sources, params: Params) -> float:
     """Diameter of the nuclei in pixels."""
     shape = sources.raster.shape
     if sources.nuclei is None:
-        pixel_size = sources.raster.pixel_size
-        return glance(sources.image, shape, pixel_size=pixel_size, params=params, device=choose_device(None))[2]
+        sample = sample_stain(sources.image, shape, params.nuclei)
+        how = {"pixel_size": sources.raster.pixel_size, "params": params.nuclei, "device": choose_device(None)}
+        return nucleus_diameter(sample, **how)
     parts = [
         Regions.of(sources.nuclei.read(*(slice(*r) for r in ranges)), tuple(start for start, _ in ranges))
         for _, _, ranges in squares(shape, params.tiles.image_size)

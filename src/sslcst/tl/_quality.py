@@ -5,15 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sslcst._arguments import checked
-from sslcst._sdata.elements import (
-    choose_coordinate_system,
-    choose_key,
-    choose_points,
-    labels_on,
-    raster_of,
-    read_nuclei,
-    read_with_ids,
-)
+from sslcst._sdata.elements import choose_coordinate_system, choose_key, choose_points, read_nuclei, read_with_ids
+from sslcst._sdata.raster import labels_on, raster_of
 from sslcst._sdata.source_ids import of_cells
 from sslcst._sdata.transcripts import read_transcripts
 from sslcst.metrics import quality as quality_of_arrays

@@ -13,6 +13,7 @@ from sslcst import __version__
 from sslcst._arguments import checked
 from sslcst._logging import collect_stages, logger, progress
 from sslcst._sdata.fingerprint import fingerprint, recorded
+from sslcst._sdata.lock import locked
 from sslcst._sdata.places import real_store, temporary_folder
 from sslcst._sdata.scratch import Scratch
 from sslcst._sdata.store import (
@@ -20,7 +21,6 @@ from sslcst._sdata.store import (
     check_free,
     commit,
     finish,
-    locked,
     read_back,
     scratch_folder,
 )
@@ -68,8 +68,9 @@ def segment(
 
     Nuclei are segmented in the stain, or given; from them and the transcripts a method makes cells. ``"density"`` needs
     no training: how the density of transcripts falls around the nuclei tells how far cells reach, and a bin in a cell
-    goes to the nearest nucleus. ``"ssl-cst"`` is the method of the paper: a transformer learns from the cores of the
-    nuclei whether a spot lies in a cell and in which direction its nucleus lies, and the directions are followed.
+    goes to the nearest nucleus. ``"network"`` asks a network that comes with the package, trained on real cells.
+    ``"ssl-cst"`` is the method of the paper: a transformer learns from the cores of the nuclei whether a spot lies in a
+    cell and in which direction its nucleus lies, and the directions are followed.
 
     The tissue is cut into tiles, on which memory depends, and which change nothing of the result. They are the tasks of
     the active `dask.distributed` client, or of threads. A run that was stopped, by anything, goes on where it was when
@@ -101,7 +102,8 @@ def segment(
         Where stain and transcripts meet, and whose units (micron or pixel) lengths are in; by default "global" or the
         only one they share.
     method
-        How cells come about: ``"density"`` or ``"ssl-cst"``; or a class of your own (`sslcst.methods.base.Method`).
+        How cells come about: ``"density"``, ``"network"`` or ``"ssl-cst"``; or a class of your own
+        (`sslcst.methods.base.Method`).
     params
         Nested mappings of what differs from the defaults, ``{"cells": {"radius": 6.0}}``: sections that all methods
         share (`sslcst.params.Params`), and the method's own (`sslcst.methods.ssl_cst.params.SslCstParams`, ...).
@@ -121,7 +123,7 @@ def segment(
         (0: in no cell) and ``probability`` (of lying in a cell).
     overwrite
         Whether the results of an earlier run of this `key_added` may be replaced; those that this run does not make, as
-        outlines without `shapes`, are removed.
+        boundaries without `shapes`, are removed.
 
     Raises
     ------
@@ -199,7 +201,8 @@ def segment(
                 former = family if run_id in finished else ()
                 _take_over(sdata, store, {name: kind for name, kind in results.items() if name not in held}, former)
                 return
-        former = check_free(sdata, results, overwrite=overwrite, family=family)
+        if done is not None:  # by a call with other arguments
+            former = check_free(sdata, results, overwrite=overwrite, family=family)
         scratch = Scratch(folder)
         stages = stack.enter_context(collect_stages())
         with _kept(scratch, in_memory=store is None):

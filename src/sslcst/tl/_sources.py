@@ -16,9 +16,9 @@ from sslcst._sdata.elements import (
     choose_key,
     choose_points,
     open_nuclei,
-    raster_of,
 )
 from sslcst._sdata.places import check_there
+from sslcst._sdata.raster import raster_of
 from sslcst._sdata.transcripts import open_transcripts
 from sslcst.core.nuclei import choose_method
 from sslcst.params import Params

@@ -6,14 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sslcst._sdata.elements import (
-    Raster,
-    choose_image,
-    choose_key,
-    raster_of,
-    read_channel,
-    read_nuclei,
-)
+from sslcst._sdata.elements import choose_image, choose_key, read_channel, read_nuclei
+from sslcst._sdata.raster import Raster, raster_of
 from sslcst.methods.base import Method, Window
 from sslcst.params import Params
 from sslcst.pp._spots import as_spots

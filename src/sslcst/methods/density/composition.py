@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from sslcst.core import density
-from sslcst.core.density import Surroundings
+from sslcst.core.density import LocalDensity
 from sslcst.core.spots import Spots
 from sslcst.core.threads import parallel
 
@@ -26,7 +26,7 @@ _TRUST = np.linspace(0, 1.5, 151)
 
 
 def compare_profiles(
-    around: Surroundings, spots: Spots, inside: np.ndarray, *, gene_total: np.ndarray, radius: float
+    around: LocalDensity, spots: Spots, inside: np.ndarray, *, gene_total: np.ndarray, radius: float
 ) -> np.ndarray:
     """Log-likelihood of the transcripts around each bin under the profile of each cell near, relative to the tissue's.
 
@@ -36,7 +36,7 @@ def compare_profiles(
     Parameters
     ----------
     around
-        The surroundings of all bins.
+        Nuclei and counts around all bins.
     spots
         The occupied ones, with the counts of the genes that are compared.
     inside
@@ -114,7 +114,7 @@ def _compare(places, owner, nuclei, spot_at, counts, profile, total, mix, half):
 
 
 def tally_ratios(
-    around: Surroundings,
+    around: LocalDensity,
     likelihood: np.ndarray,
     inside: np.ndarray,
     *,
@@ -149,7 +149,7 @@ def trust_of(ratios: np.ndarray) -> float:
     return float(_TRUST[np.argmin([ratios @ np.logaddexp(0, -trust * ratio) for trust in _TRUST])])
 
 
-def assign_bins(around: Surroundings, likelihood: np.ndarray, trust: float, *, radius: float) -> np.ndarray:
+def assign_bins(around: LocalDensity, likelihood: np.ndarray, trust: float, *, radius: float) -> np.ndarray:
     """The nucleus that each bin most likely belongs to if it lies in a cell, (rows, columns); 0 beyond reach."""
     score = np.where(around.nuclei > 0, trust * likelihood - around.distance / (_SOFTNESS * radius), -np.inf)
     return np.take_along_axis(around.nuclei, score.argmax(axis=0)[None], axis=0)[0]

@@ -58,14 +58,14 @@ class Density(Method):
         if self.params.density.expression:
             passes += [
                 Pass("variable genes", self._gene_moments, fit=self._variable_genes, reads=("spots",)),
-                Pass("expression", self._ratios, self._expression_halo, self._trust, ("spots", "surroundings")),
+                Pass("expression", self._ratios, self._expression_halo, self._trust, ("spots", "local_density")),
             ]
         return passes
 
     @property
     def prediction(self) -> Pass:
         """The probability of each bin."""
-        return Pass("cell probability", self._probability, density_halo, reads=("surroundings",))
+        return Pass("cell probability", self._probability, density_halo, reads=("local_density",))
 
     def halo(self, tissue: Tissue, fit: DensityFit) -> int:
         """A cell spans its nucleus, and the largest distance on either side."""
@@ -74,7 +74,7 @@ class Density(Method):
 
     def decide(self, window: Window, fit: DensityFit) -> np.ndarray:
         """Each bin that is likely in a cell goes to its nearest nucleus, or the one that its transcripts speak for."""
-        around = window.surroundings
+        around = window.local_density
         inside = self._inside(window)
         owner = around.nuclei[0]
         if self.params.density.expression:
@@ -92,7 +92,7 @@ class Density(Method):
         return {"levels": asdict(model.levels)} | ({"trust": model.trust} if self.params.density.expression else {})
 
     def _probability(self, window: Window, fit: DensityFit) -> Part:
-        share = cell_share(window.surroundings, fit.levels, radius=window.tissue.radius)
+        share = cell_share(window.local_density, fit.levels, radius=window.tissue.radius)
         return Part(of_bins={"probability": share[window.own_bins].astype(np.float32)})
 
     def _gene_moments(self, window: Window, fit: DensityFit) -> Part:
@@ -104,10 +104,12 @@ class Density(Method):
 
     def _ratios(self, window: Window, fit: DensityFit) -> Part:
         radius = window.tissue.radius
-        share = cell_share(window.surroundings, fit.levels, radius=radius)
+        share = cell_share(window.local_density, fit.levels, radius=radius)
         inside = (share >= self.params.density.threshold) | (window.nuclei > 0)
         likelihood = self._compare(window, fit, inside)
-        ratios = composition.tally_ratios(window.surroundings, likelihood, inside, radius=radius, owned=window.own_bins)
+        ratios = composition.tally_ratios(
+            window.local_density, likelihood, inside, radius=radius, owned=window.own_bins
+        )
         return Part({"ratios": ratios})
 
     def _trust(self, parts: Sequence[dict], tissue: Tissue, fit: DensityFit) -> DensityFit:
@@ -121,7 +123,7 @@ class Density(Method):
         chosen = Spots(spots.grid, spots.index, take_genes(spots.counts, fit.genes))
         total = window.tissue.gene_total[fit.genes]
         return composition.compare_profiles(
-            window.surroundings, chosen, inside, gene_total=total, radius=window.tissue.radius
+            window.local_density, chosen, inside, gene_total=total, radius=window.tissue.radius
         )
 
     def _expression_halo(self, tissue: Tissue, fit: DensityFit) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import uniform_filter
 
-from sslcst.core.density import Levels, cell_share, look_around
+from sslcst.core.density import Levels, cell_share, local_density
 
 REACH = 2.0  # in r: a bin farther from every nucleus is in no cell
 N_CANDIDATES = 3  # nearest nuclei to one of which a bin may belong
@@ -59,7 +59,7 @@ def make_inputs(counts: np.ndarray, nuclei: np.ndarray, levels: Levels, *, radiu
     radius
         Expected cell radius r in bins.
     """
-    around = look_around(counts, nuclei, radius=radius, reach=REACH * radius)
+    around = local_density(counts, nuclei, radius=radius, reach=REACH * radius)
     labels = around.nuclei
     distance = (np.minimum(around.distance, REACH * radius) / radius).astype(np.float32)
     offset, size = _offsets(nuclei, labels, radius)

@@ -41,7 +41,7 @@ class Network(Method):
     @property
     def prediction(self) -> Pass:
         """The probability of each bin, and whose it would be."""
-        return Pass("cell probability", self._predict, lambda *_: HALO, reads=("surroundings",))
+        return Pass("cell probability", self._predict, lambda *_: HALO, reads=("local_density",))
 
     def halo(self, tissue: Tissue, fit: NetworkFit) -> int:
         """A cell spans its nucleus, and the largest distance on either side."""
@@ -68,7 +68,7 @@ class Network(Method):
         return None if model is None else Path(model)
 
     def _predict(self, window: Window, fit: NetworkFit) -> Part:
-        around, tissue = window.surroundings, window.tissue
+        around, tissue = window.local_density, window.tissue
         probability, owner = predict_cells(
             load_network(self.device, self._weights),
             around.counts,

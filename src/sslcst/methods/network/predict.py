@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from sslcst.core.density import Levels
+from sslcst.core.spots import Ranges, overlap, within
 from sslcst.core.threads import settle
 from sslcst.methods.network.inputs import make_inputs
 from sslcst.methods.network.network import CellNetwork, score_candidates
@@ -19,8 +20,6 @@ from sslcst.methods.network.network import CellNetwork, score_candidates
 BLOCK = 256  # bins, side of a block; a multiple of what the network halves
 MARGIN = 48  # bins around it, about three expected cell radii, likewise
 HALO = BLOCK - 1 + MARGIN  # bins around any window that hold all blocks which reach into it
-
-Ranges = tuple[tuple[int, int], tuple[int, int]]
 
 
 def predict_cells(
@@ -69,11 +68,8 @@ def predict_cells(
         found = predict_block(
             network, *(cut_block(values, block, corner) for values in (counts, nuclei)), levels, radius=radius
         )
-        both = [(max(a, c), min(b, d)) for (a, b), (c, d) in zip(own, block, strict=True)]
-        to, out_of = (
-            tuple(slice(a - start, b - start) for (a, b), (start, _) in zip(both, ranges, strict=True))
-            for ranges in (own, block)
-        )
+        both = overlap(own, block)
+        to, out_of = within(both, own), within(both, block)
         probability[to], owner[to] = (values[out_of] for values in found)
     return probability, owner
 

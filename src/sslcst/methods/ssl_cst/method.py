@@ -70,8 +70,8 @@ class SslCst(Method):
         """Cores and a survey, the samples, and what is around them to learn from."""
         window = self.params.inputs.window
         return [
-            Pass("cores", self._survey, lambda *_: MARGIN, self._surveyed, ("spots", "surroundings")),
-            Pass("samples", self._offer, lambda *_: MARGIN, self._draw, ("spots", "surroundings")),
+            Pass("cores", self._survey, lambda *_: MARGIN, self._surveyed, ("spots", "local_density")),
+            Pass("samples", self._offer, lambda *_: MARGIN, self._draw, ("spots", "local_density")),
             Pass("training batches", self._gather, lambda *_: window, self._train, ("spots",)),
         ]
 

@@ -33,7 +33,7 @@ def check(workspace: Workspace, regions: Regions, *, pixel_size: float, pair: st
     pixel_size
         Side of a pixel in units of the coordinate system.
     pair
-        Names of what is compared (`sslcst._sdata.elements.Raster.pair`).
+        Names of what is compared (`sslcst._sdata.raster.Raster.pair`).
     """
     shape = workspace.grid.raster_shape
     across = regions.diameter

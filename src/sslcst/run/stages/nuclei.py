@@ -17,9 +17,10 @@ from sslcst.core.nuclei import Segmenter, load_backend, segment_nuclei
 from sslcst.core.nuclei.diameter import estimate_diameter
 from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_intensity
 from sslcst.core.nuclei.sslcst import DIAMETER, some_of, typical_diameter
+from sslcst.core.spots import Ranges
 from sslcst.params import NucleiParams, Params
 from sslcst.run.execute import computing, run
-from sslcst.run.tiling import Ranges, squares
+from sslcst.run.tiling import squares
 from sslcst.run.warnings import warn
 from sslcst.run.workspace import NUCLEI
 
@@ -86,50 +87,84 @@ def segment(
 ) -> Regions:
     """Find the nuclei in a stain, which warnings call by its name, and where they lie.
 
-    An image of one tile is segmented as one. Of a larger one, intensities and the diameter are told by a glance at it;
+    An image of one tile is segmented as one. Of a larger one, intensities and the diameter are told by a sample of it;
     each tile then sees some nuclei beyond its border, and gives those whose centroid it holds. Of two that overlap by
     half, the later one is dropped.
     """
     out = _create(scratch, shape)
     side = params.tiles.image_size
+    how = {"pixel_size": pixel_size, "params": params.nuclei, "device": device}
+
+    def check_size(sample: StainSample) -> None:
+        if warning := doubt_of_size(sample, name=name, **how):
+            warn(scratch, warning)
+
     if max(shape) <= side:
         with progress("nuclei"):
             whole = read_part(image, slice(0, shape[0]), slice(0, shape[1]))
-            labels = segment_nuclei(whole, pixel_size=pixel_size, params=params.nuclei, device=device)
-        if warning := doubt_of_size(
-            image, shape, pixel_size=pixel_size, params=params.nuclei, device=device, name=name
-        ):
-            warn(scratch, warning)
+            labels = segment_nuclei(whole, **how)
+        if params.nuclei.diameters:
+            check_size(sample_stain(image, shape, params.nuclei))
         _write(out, tuple((0, size) for size in shape), labels)
         return _finish(scratch, [Regions.of(labels)])
 
-    low, high, diameter = glance(image, shape, pixel_size=pixel_size, params=params, device=device)
-    if warning := doubt_of_size(image, shape, pixel_size=pixel_size, params=params.nuclei, device=device, name=name):
-        warn(scratch, warning)
-    stain = Stain(image, scratch, low, high, diameter, params, device)
+    sample = sample_stain(image, shape, params.nuclei)
+    diameter = nucleus_diameter(sample, **how)
+    check_size(sample)
+    stain = Stain(image, scratch, sample.low, sample.high, diameter, params, device)
     tiles = [(f"nuclei/{row:03}-{column:03}.npz", ranges) for row, column, ranges in squares(shape, side)]
     run("nuclei", _segment_tile, stain, [tile for tile in tiles if not scratch.is_finished(_mark(tile[0]))])
     return _merge(stain, tiles, out)
 
 
-def glance(
-    image: Any, shape: tuple[int, int], *, pixel_size: float, params: Params, device: str
-) -> tuple[float, float, float]:
-    """The intensities that become 0 and 1, and the diameter of nuclei in pixels.
+@dataclass(frozen=True)
+class StainSample:
+    """What stands for a large stain.
 
-    The diameter is, of those that the parameters give, the one with which nuclei cover most of some windows, or else
-    that of the nuclei found there.
+    Parameters
+    ----------
+    low, high
+        The intensities that become 0 and 1.
+    windows
+        Some parts of it, so scaled.
     """
-    low, high, windows = _look(image, shape, params.nuclei)
-    segment = load_backend(params.nuclei, device=device)
+
+    low: float
+    high: float
+    windows: list[np.ndarray]
+
+
+def sample_stain(image: Any, shape: tuple[int, int], params: NucleiParams) -> StainSample:
+    """Intensities by pixels on a regular grid over all of the image, and some windows that show much."""
+    step = int(np.ceil(np.sqrt(np.prod(shape) / _LOOK)))
+    coarse = check_image(np.asarray(image[step // 2 :: step, step // 2 :: step]))
+    low, high = intensity_range(coarse, params.percentiles)
+    coarse = np.clip(scale_intensity(coarse, low, high), 0, 1)
+
+    def contrast(ranges: Ranges) -> float:
+        return float(coarse[tuple(slice(start // step, -(-stop // step)) for start, stop in ranges)].std())
+
+    tiles = [ranges for _, _, ranges in squares(shape, _WINDOW)]
+    shown = some_of(tiles, [contrast(ranges) for ranges in tiles])
+    windows = [scale_intensity(read_part(image, *(slice(*r) for r in ranges)), low, high) for ranges in shown]
+    return StainSample(low, high, windows)
+
+
+def nucleus_diameter(sample: StainSample, *, pixel_size: float, params: NucleiParams, device: str) -> float:
+    """The diameter of nuclei in pixels.
+
+    Of those that the parameters give, the one with which nuclei cover most of the windows, or else that of the nuclei
+    found there.
+    """
+    segment = load_backend(params, device=device)
     with computing:
-        tried = {d: _try(segment, windows, d) for d in [d / pixel_size for d in params.nuclei.diameters] or [None]}
+        tried = {d: _try(segment, sample.windows, d) for d in [d / pixel_size for d in params.diameters] or [None]}
     diameter = max(tried, key=lambda d: sum(map(np.count_nonzero, tried[d])))
-    return low, high, diameter or typical_diameter(*tried[None]) or DIAMETER
+    return diameter or typical_diameter(*tried[None]) or DIAMETER
 
 
 def doubt_of_size(
-    image: Any, shape: tuple[int, int], *, pixel_size: float, params: NucleiParams, device: str, name: str
+    sample: StainSample, *, pixel_size: float, params: NucleiParams, device: str, name: str
 ) -> str | None:
     """A warning where each of the diameters that were told is less than half or more than twice what a stain shows."""
 
@@ -139,12 +174,11 @@ def doubt_of_size(
     told = params.diameters
     if not told:
         return None
-    windows = _look(image, shape, params)[2]
-    if not any(is_off(estimate_diameter(window)) for window in windows):
+    if not any(is_off(estimate_diameter(window)) for window in sample.windows):
         return None
     segment = load_backend(params, device=device)
     with computing:
-        measured = typical_diameter(*_try(segment, windows, None))
+        measured = typical_diameter(*_try(segment, sample.windows, None))
     if not is_off(measured):
         return None
     return (
@@ -157,21 +191,6 @@ def doubt_of_size(
 
 def _try(segment: Segmenter, windows: list[np.ndarray], diameter: float | None) -> list[np.ndarray]:
     return [relabel_sequential(segment(window, diameter))[0] for window in windows]
-
-
-def _look(image: Any, shape: tuple[int, int], params: NucleiParams) -> tuple[float, float, list[np.ndarray]]:
-    """The intensities that become 0 and 1, told by pixels on a regular grid over all of the image; and some windows."""
-    step = int(np.ceil(np.sqrt(np.prod(shape) / _LOOK)))
-    coarse = check_image(np.asarray(image[step // 2 :: step, step // 2 :: step]))
-    low, high = intensity_range(coarse, params.percentiles)
-    coarse = np.clip(scale_intensity(coarse, low, high), 0, 1)
-
-    def contrast(ranges: Ranges) -> float:
-        return float(coarse[tuple(slice(start // step, -(-stop // step)) for start, stop in ranges)].std())
-
-    tiles = [ranges for _, _, ranges in squares(shape, _WINDOW)]
-    shown = some_of(tiles, [contrast(ranges) for ranges in tiles])
-    return low, high, [scale_intensity(read_part(image, *(slice(*r) for r in ranges)), low, high) for ranges in shown]
 
 
 def _segment_tile(stain: Stain, tile: tuple[str, Ranges]) -> None:

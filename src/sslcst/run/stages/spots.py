@@ -1,4 +1,4 @@
-"""Spots and surroundings of each tile, and what they add up to, before a method looks at the tissue."""
+"""Spots and local density of each tile, and what they add up to, before a method looks at the tissue."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from sslcst.core.cells import Occupancy
 from sslcst.core.counts import narrow
-from sslcst.core.density import look_around, margin
+from sslcst.core.density import local_density, margin
 from sslcst.core.geometry import Regions
-from sslcst.core.spots import Spots, sum_spots
+from sslcst.core.spots import Spots, sum_spots, within
 from sslcst.methods.base import Part, Tissue
 from sslcst.run.execute import computing
 from sslcst.run.stages.transcripts import transcripts_in
@@ -81,13 +81,13 @@ def _of_tile(job: _Job, tile: Tile) -> tuple[Part, Spots]:
     seen = transcripts_in(ranges, workspace.grid, workspace.scratch, workspace.block)
     nuclei = grid.from_raster(workspace.nuclei(grid.pixels()))
     own_view = workspace.grid.view(tile.ranges)
-    own_bins = tuple(slice(*r) for r in np.array(tile.ranges) - grid.corner[:, None])
+    own_bins = within(tile.ranges, ranges)
     with computing:
         own = tile.holds(seen.bins)
         spots = sum_spots(seen.bins[own], seen.gene[own], seen.count[own], n_genes=workspace.n_genes, grid=own_view)
         in_bin = np.zeros(grid.shape, np.int64)
         np.add.at(in_bin, tuple((seen.bins - grid.corner).T), seen.count.astype(np.int64))
-        around = look_around(in_bin, nuclei, n_nearest=job.n_nearest, **scale).crop(own_bins)
+        around = local_density(in_bin, nuclei, n_nearest=job.n_nearest, **scale).crop(own_bins)
     occupancy = Occupancy.of(nuclei[own_bins], around.in_nucleus[spots.place])
     totals = {
         "gene_total": np.asarray(spots.counts.sum(axis=0), np.int64).ravel(),

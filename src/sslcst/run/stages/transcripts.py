@@ -11,10 +11,10 @@ import numpy as np
 from sslcst._logging import progress
 from sslcst._sdata.scratch import Scratch
 from sslcst._sdata.transcripts import Transcripts, TranscriptSource, check_on_image
-from sslcst.core.spots import Grid, inside_raster
+from sslcst.core.spots import Grid, Ranges, inside_raster
 from sslcst.errors import DataError
 from sslcst.params import TileParams
-from sslcst.run.tiling import Ranges, blocks
+from sslcst.run.tiling import blocks
 from sslcst.run.warnings import warn
 
 _RECORD = np.dtype(

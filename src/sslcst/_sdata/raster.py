@@ -1,0 +1,197 @@
+"""The pixels of a raster element: where they lie in a coordinate system, and those of another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sslcst.core.counts import owners
+from sslcst.errors import DataError
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+    from xarray import DataArray
+
+YX = ("y", "x")
+_SCALES, _FLATTENED = (1e-9, 1e9), 1e4  # of a transformation: bounds, and the most that its axes may differ
+# A grid without an image may have so many squares of pixels; more where this share of them holds points; never more.
+_SQUARE, _SQUARES, _HELD, _MOST_SQUARES = 256, 1000, 0.01, 8_000_000
+
+
+@dataclass(frozen=True)
+class Raster:
+    """The pixel grid that labels lie on.
+
+    Parameters
+    ----------
+    shape
+        Pixels (height, width).
+    to_system
+        Affine matrix (3, 3) from pixels (y, x) to the coordinate system.
+    coordinate_system
+        Its name.
+    transformations
+        Of the element the raster was taken from, to all its coordinate systems.
+    scale_factors
+        Of the scales of that element, from one to the next; empty where there is one alone.
+    """
+
+    shape: tuple[int, int]
+    to_system: np.ndarray
+    coordinate_system: str
+    transformations: dict[str, Any]
+    scale_factors: tuple[int, ...] = ()
+
+    @property
+    def pixel_sides(self) -> np.ndarray:
+        """Length of a pixel along its y and its x axis, in units of the coordinate system, (2,)."""
+        return np.linalg.norm(self.to_system[:2, :2], axis=0)
+
+    @property
+    def pixel_size(self) -> float:
+        """Side of a square of a pixel's area, in units of the coordinate system."""
+        return float(np.sqrt(abs(np.linalg.det(self.to_system[:2, :2]))))
+
+    def pair(self, key: str, points_key: str) -> str:
+        """What must lie on one another, in words: an image or nuclei on this raster, and points."""
+        side = f"a pixel measures {self.pixel_size:.4g} there"
+        return f"{key!r} and the points {points_key!r} in coordinate system {self.coordinate_system!r} ({side})"
+
+
+def apply_affine(matrix: np.ndarray, yx: np.ndarray) -> np.ndarray:
+    """Positions (n, 2) under an affine matrix (3, 3)."""
+    return yx @ matrix[:2, :2].T + matrix[:2, 2]
+
+
+def affine_matrix(element: Any, coordinate_system: str) -> np.ndarray:
+    """Affine matrix (3, 3) on (y, x) from an element's own coordinates to the coordinate system."""
+    from spatialdata.transformations import get_transformation
+
+    return get_transformation(element, to_coordinate_system=coordinate_system).to_affine_matrix(YX, YX)
+
+
+def invertible(matrix: np.ndarray, key: str, coordinate_system: str) -> np.ndarray:
+    """An element's affine matrix, if it is finite, flattens nothing and has a sane scale; else a `DataError`."""
+    sides = np.linalg.svd(matrix[:2, :2], compute_uv=False) if np.isfinite(matrix).all() else np.zeros(2)
+    if not _SCALES[0] <= sides[1] <= sides[0] <= min(_SCALES[1], _FLATTENED * sides[1]):
+        raise DataError(
+            f"The transformation of {key!r} to {coordinate_system!r} cannot be inverted, or can hardly be meant: "
+            f"{matrix.tolist()}."
+        )
+    return matrix
+
+
+def full_scale(element: Any) -> DataArray:
+    """A raster element itself, or the finest scale of a multiscale one."""
+    from xarray import DataTree
+
+    if isinstance(element, DataTree):
+        return next(iter(next(iter(element.children.values())).data_vars.values()))
+    return element
+
+
+def plane(sdata: SpatialData, key: str) -> DataArray:
+    """An image or labels element at its finest scale, which must not be three-dimensional."""
+    element = full_scale(sdata[key])
+    if "z" in element.dims:
+        raise DataError(
+            f"{key!r} is three-dimensional, with {element.sizes['z']} planes: add one of them, or what is brightest in "
+            "all, to the object as an element of its own, and name that."
+        )
+    return element
+
+
+def raster_of(sdata: SpatialData, key: str, coordinate_system: str) -> Raster:
+    """The pixel grid of an image or labels element.
+
+    Raises
+    ------
+    DataError
+        It is three-dimensional, or its transformation flattens it to a line or a point.
+    """
+    from spatialdata.transformations import get_transformation
+
+    element = plane(sdata, key)
+    matrix = invertible(affine_matrix(element, coordinate_system), key, coordinate_system)
+    sizes = element.sizes
+    transformations = get_transformation(element, get_all=True)
+    return Raster((sizes["y"], sizes["x"]), matrix, coordinate_system, transformations, _scale_factors(sdata[key]))
+
+
+def _scale_factors(element: Any) -> tuple[int, ...]:
+    """From each scale of a multiscale raster to the next, by how much it is coarser."""
+    heights = [next(iter(scale.data_vars.values())).sizes["y"] for scale in getattr(element, "children", {}).values()]
+    return tuple(max(1, round(fine / coarse)) for fine, coarse in pairwise(heights))
+
+
+@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused
+def raster_over_points(sdata: SpatialData, points_key: str, coordinate_system: str, pixel_size: float) -> Raster:
+    """A pixel grid that just holds the points, where there is no image.
+
+    Raises
+    ------
+    DataError
+        There are no points, some are not finite, or some lie so far off that nearly all of the grid would be empty.
+    """
+    from spatialdata.transformations import Affine
+
+    points = sdata.points[points_key]
+    matrix = invertible(affine_matrix(points, coordinate_system), points_key, coordinate_system)
+    low, high, held = np.full(2, np.inf), np.full(2, -np.inf), pd.DataFrame(columns=YX, dtype=float)
+    for partition in points[list(YX)].partitions:
+        yx = apply_affine(matrix, partition.compute().to_numpy(np.float64))
+        if not np.isfinite(yx).all():
+            raise DataError(f"Points {points_key!r} have coordinates that are not finite.")
+        low, high = np.minimum(low, yx.min(axis=0, initial=np.inf)), np.maximum(high, yx.max(axis=0, initial=-np.inf))
+        squares = pd.DataFrame(np.floor(yx / (_SQUARE * pixel_size)), columns=YX).drop_duplicates()
+        if len(held) < _MOST_SQUARES:
+            held = squares if held.empty else pd.concat([held, squares]).drop_duplicates()
+    if not np.isfinite(low).all():
+        raise DataError(f"Points {points_key!r} are empty: there is no transcript.")
+    origin = np.floor(low / pixel_size) * pixel_size
+    sides = np.floor((high - origin) / pixel_size) + 1
+    if not np.prod(np.ceil(sides / _SQUARE)) <= min(max(_SQUARES, len(held) / _HELD), _MOST_SQUARES):
+        (top, left), (bottom, right) = low, high
+        raise DataError(
+            f"Points {points_key!r} reach from x={left:.6g}, y={top:.6g} to x={right:.6g}, y={bottom:.6g} in "
+            f"coordinate system {coordinate_system!r}: {sides[1]:.6g} x {sides[0]:.6g} pixels of {pixel_size:.3g}, "
+            "nearly all of them empty. Leave out the points that lie far off, check the units of points and shapes, "
+            "or give the image or labels whose pixels count."
+        )
+    height, width = map(int, sides)
+    matrix = np.array([[pixel_size, 0, origin[0]], [0, pixel_size, origin[1]], [0, 0, 1.0]])
+    return Raster((height, width), matrix, coordinate_system, {coordinate_system: Affine(matrix, YX, YX)})
+
+
+def as_labels(labels: Any, raster: Raster) -> Any:
+    """Labels (y, x) on a raster as an element, of as many scales as the raster's own."""
+    from spatialdata.models import Labels2DModel
+
+    # A copy, since parsing keeps the dict it is given.
+    return Labels2DModel.parse(
+        labels,
+        dims=YX,
+        transformations=dict(raster.transformations),
+        scale_factors=list(raster.scale_factors) or None,
+    )
+
+
+def labels_on(labels: np.ndarray, own: Raster, other: Raster) -> np.ndarray:
+    """Labels on another raster of the same coordinate system: at each pixel's centre the label there, 0 off the labels.
+
+    Rows go through in blocks, so that positions need little memory beside the labels.
+    """
+    to_own = np.linalg.inv(own.to_system) @ other.to_system
+    if own.shape == other.shape and np.allclose(to_own, np.eye(3), rtol=0, atol=1e-6):  # in pixels, whatever the unit
+        return labels
+    height, width = other.shape
+    out = np.zeros(other.shape, labels.dtype)
+    for start in range(0, height, 256):
+        rows, columns = np.mgrid[start : min(start + 256, height), 0:width].reshape(2, -1)
+        yx = apply_affine(to_own, np.column_stack([rows, columns]) + 0.5)
+        out[rows, columns] = owners(yx, labels)
+    return out
