@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import re
@@ -18,6 +19,7 @@ from typer.testing import CliRunner, Result
 import sslcst
 from sslcst.cli import app
 from sslcst.errors import DataError
+from sslcst.methods import METHODS
 
 
 def run(*arguments: object) -> Result:
@@ -68,7 +70,8 @@ def test_defaults_are_those_of_tl_segment(store: Path, segmented_with: dict[str,
     assert result.exit_code == 0, result.output
     assert "3 cells in sslcst_cells" in result.stdout
     keys = ("image_key", "channel", "points_key", "gene_key", "count_key", "nuclei_key", "coordinate_system", "device")
-    given = {"method": "density", "params": {}, "seed": 0, "key_added": "sslcst", "overwrite": False}
+    given = {"method": "density", "params": {}, "model": None, "seed": 0, "key_added": "sslcst", "overwrite": False}
+    given |= {"shapes": False, "assign_points": False}
     assert segmented_with == {**dict.fromkeys(keys), **given}
 
 
@@ -85,9 +88,23 @@ def test_every_option_reaches_tl_segment(store: Path, segmented_with: dict[str, 
         **{"coordinate_system": "micron", "method": "ssl-cst", "device": "cpu", "seed": 7, "key_added": "mine"},
     }
     arguments = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
-    result = run("segment", store, *arguments, "--overwrite")
+    result = run("segment", store, *arguments, "--shapes", "--assign-points", "--overwrite")
     assert result.exit_code == 0, result.output
-    assert segmented_with == {**options, "overwrite": True, "params": {}}
+    flags = {"shapes": True, "assign_points": True, "overwrite": True}
+    assert segmented_with == {**options, **flags, "params": {}, "model": None}
+
+
+def test_segment_has_every_argument_of_the_function() -> None:
+    """What Python can ask for, a shell can too."""
+    arguments = set(inspect.signature(sslcst.tl.segment).parameters) - {"sdata"}
+    options = {option.name for option in typer.main.get_command(app).commands["segment"].params}
+    assert arguments <= options
+
+
+def test_methods_are_named_by_the_help() -> None:
+    for command in ("segment", "plan"):
+        shown = run(command, "--help").stdout
+        assert all(name in shown for name in METHODS)
 
 
 @pytest.mark.parametrize("suffix", ["toml", "json"])
@@ -218,6 +235,25 @@ def test_log_goes_to_stderr_and_the_logger_is_left_as_it_was(store: Path, monkey
     assert "looking for nuclei" in result.stderr
     assert "looking for nuclei" not in result.stdout
     assert (logger.level, logger.handlers) == before
+
+
+def test_the_log_names_options_too(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def segment(sdata: sd.SpatialData, **_: Any) -> None:
+        logging.getLogger("sslcst").info("The channel of image 'a' is %r, unless channel= says otherwise.", "DAPI")
+        sdata.tables["sslcst_table"] = AnnData(np.zeros((1, 1), np.float32))
+
+    monkeypatch.setattr(sslcst.tl, "segment", segment)
+    assert "The channel of image 'a' is 'DAPI', unless --channel says otherwise." in run("segment", store).stderr
+
+
+def test_ctrl_c_ends_with_the_code_of_shells(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def segment(sdata: sd.SpatialData, **_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sslcst.tl, "segment", segment)
+    result = run("segment", store)
+    assert result.exit_code == 130
+    assert "Traceback" not in result.output and result.stdout == ""
 
 
 def test_every_option_reaches_the_report(store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

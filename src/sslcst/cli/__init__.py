@@ -1,0 +1,37 @@
+"""The command line: what the functions do, on a store, by the same names."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import sslcst
+from sslcst.cli import _demo, _segment, _store
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,
+    epilog="Exit codes: 0 done, 1 the data or a parameter do not allow it (stderr says why), 2 wrong usage, 130 stopped.",
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(sslcst.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version and leave.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Find the cells of subcellular spatial transcriptomics from a stain and the transcripts."""
+
+
+for command in (_segment.segment, _segment.plan, _store.report, _store.repair, _demo.demo):
+    app.command()(command)

@@ -1,0 +1,60 @@
+"""Arguments and options that several commands take."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sslcst.methods import METHODS
+
+Store = Annotated[
+    Path, typer.Argument(help="A SpatialData zarr store.", exists=True, file_okay=False, show_default=False)
+]
+ImageKey = Annotated[str | None, typer.Option(help="The stain image.")]
+Channel = Annotated[str | None, typer.Option(help="The channel of the image that shows nuclei.")]
+PointsKey = Annotated[str | None, typer.Option(help="The transcripts.")]
+GeneKey = Annotated[str | None, typer.Option(help="The column of the transcripts that names the gene.")]
+CountKey = Annotated[str | None, typer.Option(help="The column that holds counts; else each row is one.")]
+NucleiKey = Annotated[
+    str | None, typer.Option(help="Labels or shapes to take as the nuclei, instead of finding them in an image.")
+]
+CoordinateSystem = Annotated[str | None, typer.Option(help="Where image and transcripts meet.")]
+MethodName = Annotated[
+    str, typer.Option("--method", help=f"How cells come about: {', '.join(METHODS)}.", metavar="NAME")
+]
+Params = Annotated[Path | None, typer.Option(help="TOML or JSON file of parameters.", exists=True, dir_okay=False)]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="One parameter; wins over the file. Repeatable."),
+]
+Key = Annotated[str, typer.Option(help="Prefix of the results' names: the --key-added of `segment`.")]
+
+
+def read_params(file: Path | None, settings: list[str] | None) -> dict[str, dict[str, Any]]:
+    """Merge the sections of a TOML or JSON file with ``section.field=value`` settings, which win."""
+    try:
+        text = file.read_text(encoding="utf-8") if file else "{}"
+        params = tomllib.loads(text) if file and file.suffix == ".toml" else json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error}", param_hint="--params") from error
+    if not isinstance(params, dict) or not all(isinstance(section, dict) for section in params.values()):
+        raise typer.BadParameter(f"{file} must map sections to parameters and their values", param_hint="--params")
+    for setting in settings or []:
+        name, equals, value = setting.partition("=")
+        section, _, field = name.partition(".")
+        if not (equals and section and field):
+            raise typer.BadParameter(f"{setting!r} is not section.field=value", param_hint="--set")
+        params.setdefault(section, {})[field] = _parse_value(value)
+    return params
+
+
+def _parse_value(text: str) -> Any:
+    """Read a number, list, true, false or null as in JSON; anything else is a plain word."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

@@ -1,0 +1,122 @@
+"""`sslcst segment` and `plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import sslcst
+from sslcst.cli._console import console, read_store
+from sslcst.cli._options import (
+    Channel,
+    CoordinateSystem,
+    CountKey,
+    GeneKey,
+    ImageKey,
+    MethodName,
+    NucleiKey,
+    Params,
+    PointsKey,
+    Settings,
+    Store,
+    read_params,
+)
+from sslcst.methods import DEFAULT
+
+
+def segment(
+    store: Store,
+    image_key: ImageKey = None,
+    channel: Channel = None,
+    points_key: PointsKey = None,
+    gene_key: GeneKey = None,
+    count_key: CountKey = None,
+    nuclei_key: NucleiKey = None,
+    coordinate_system: CoordinateSystem = None,
+    method: MethodName = DEFAULT,
+    params: Params = None,
+    set_: Settings = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="File of a model to take as it is, instead of learning one.", exists=True, dir_okay=False),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU where there is one.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same cells.")] = 0,
+    key_added: Annotated[str, typer.Option(help="Prefix of the results' names.")] = "sslcst",
+    shapes: Annotated[bool, typer.Option("--shapes", help="Add the cells' boundaries as KEY_boundaries.")] = False,
+    assign_points: Annotated[
+        bool, typer.Option("--assign-points", help="Add the transcripts with the cell of each as KEY_transcripts.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of that name.")] = False,
+) -> None:
+    """Segment the cells of a SpatialData store, and write them into it.
+
+    Adds KEY_nuclei and KEY_cells (labels) and KEY_table (cells x genes), KEY being --key-added. Nothing that was in the
+    store changes. Names may be left out where the store leaves no doubt; where it does, the candidates are listed.
+    What Ctrl-C or anything else stops goes on where it was with the same command.
+
+    ```
+    sslcst segment run.zarr --image-key morphology_focus --set cells.radius=6
+    ```
+    """
+    chosen = read_params(params, set_)
+    with console():
+        sdata = read_store(store)
+        sslcst.tl.segment(
+            sdata,
+            image_key=image_key,
+            channel=channel,
+            points_key=points_key,
+            gene_key=gene_key,
+            count_key=count_key,
+            nuclei_key=nuclei_key,
+            coordinate_system=coordinate_system,
+            method=method,
+            params=chosen,
+            model=None if model is None else sslcst.io.read_model(model),
+            device=device,
+            seed=seed,
+            key_added=key_added,
+            shapes=shapes,
+            assign_points=assign_points,
+            overwrite=overwrite,
+        )
+    typer.echo(f"{store}: {sdata.tables[f'{key_added}_table'].n_obs} cells in {key_added}_cells and {key_added}_table.")
+
+
+def plan(
+    store: Store,
+    image_key: ImageKey = None,
+    channel: Channel = None,
+    points_key: PointsKey = None,
+    nuclei_key: NucleiKey = None,
+    coordinate_system: CoordinateSystem = None,
+    method: MethodName = DEFAULT,
+    params: Params = None,
+    set_: Settings = None,
+) -> None:
+    """Say what `segment` will take: tiles, memory and disk.
+
+    The transcripts are read, and a part of the stain; nothing is written.
+
+    ```
+    sslcst plan run.zarr --image-key dapi
+    ```
+    """
+    chosen = read_params(params, set_)
+    with console():
+        result = sslcst.tl.plan(
+            read_store(store),
+            image_key=image_key,
+            channel=channel,
+            points_key=points_key,
+            nuclei_key=nuclei_key,
+            coordinate_system=coordinate_system,
+            method=method,
+            params=chosen,
+        )
+    typer.echo(result)
