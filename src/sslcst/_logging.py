@@ -1,4 +1,4 @@
-"""The one logger and the one progress bar."""
+"""The one logger, seen without being set up, and the one progress bar."""
 
 from __future__ import annotations
 
@@ -19,11 +19,40 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 logger = logging.getLogger("sslcst")
+_LEVEL = logging.INFO - 1  # not INFO itself, which someone may have set
+
+
+def _others_listen() -> bool:
+    """Whether someone has set up logging: then nothing but that is heard."""
+    return any(not isinstance(each, _Shown) for each in (*logger.handlers, *logging.getLogger().handlers))
+
+
+class _Shown(logging.Handler):
+    """Lines on stderr, above the progress bars, for whoever has not set up logging."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not _others_listen():
+            from tqdm import tqdm
+
+            level = "" if record.levelno < logging.WARNING else f"{record.levelname}: "
+            tqdm.write(level + self.format(record), file=sys.stderr)
+
+
+def _is_asked_for(record: logging.LogRecord) -> bool:
+    """Where logging was set up and nothing said of this logger, it is the root's level that counts."""
+    of_root = logger.level == _LEVEL and _others_listen()
+    return not of_root or record.levelno >= logging.getLogger().level
+
+
+if logger.level == logging.NOTSET:
+    logger.setLevel(_LEVEL)
+logger.addHandler(_Shown())
+logger.addFilter(_is_asked_for)
 
 
 @contextmanager
 def progress(stage: str, total: int = 1, *, unit: str = "step") -> Iterator[tqdm]:
-    """A progress bar for one stage; a stage of a single step is done when the block ends.
+    """A progress bar for one stage, which goes when it ends; a stage of a single step is done when the block ends.
 
     Parameters
     ----------
@@ -37,7 +66,7 @@ def progress(stage: str, total: int = 1, *, unit: str = "step") -> Iterator[tqdm
     from tqdm.auto import tqdm
 
     start, stages = perf_counter(), _stages.get()
-    with tqdm(total=total, desc=stage, unit=unit) as bar:
+    with tqdm(total=total, desc=stage, unit=unit, leave=False) as bar:
         yield bar
         if total == 1 and not bar.n:
             bar.update()
@@ -46,25 +75,25 @@ def progress(stage: str, total: int = 1, *, unit: str = "step") -> Iterator[tqdm
 
 
 class Stages:
-    """Seconds of each stage of a run, and the most memory that this process had taken by its end.
+    """Seconds of each stage of a run.
 
     Attributes
     ----------
     rows
-        Stage, seconds and peak memory in GiB, of those that have ended.
+        Stage and seconds, of those that have ended.
     """
 
     def __init__(self) -> None:
-        self.rows: list[tuple[str, float, float]] = []
+        self.rows: list[tuple[str, float]] = []
 
     def note(self, stage: str, seconds: float) -> None:
         """Note a stage that has ended."""
-        self.rows.append((stage, seconds, peak_memory()))
+        self.rows.append((stage, seconds))
 
     def __str__(self) -> str:
-        total = sum(seconds for _, seconds, _ in self.rows)
-        rows = [f"{stage} {seconds:.1f} s ({peak:.2f} GiB)" for stage, seconds, peak in self.rows]
-        return f"Done in {total:.1f} s; seconds of each stage, and peak memory by its end: {', '.join(rows)}."
+        total = sum(seconds for _, seconds in self.rows)
+        rows = [f"{stage} {seconds:.1f} s" for stage, seconds in self.rows]
+        return f"Done in {total:.1f} s, with at most {peak_memory():.2f} GiB of memory: {', '.join(rows)}."
 
 
 _stages: ContextVar[Stages | None] = ContextVar("stages", default=None)

@@ -14,7 +14,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_show_locals=False,
-    epilog="Exit codes: 0 done, 1 the data or a parameter do not allow it (stderr says why), 2 wrong usage, 130 stopped.",
+    epilog="Exit codes: 0 done, 1 data or parameters do not allow it (stderr says why), 2 wrong usage, 130 stopped.",
 )
 
 

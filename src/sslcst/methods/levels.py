@@ -39,8 +39,8 @@ def level_passes(kind: type[LevelsFit]) -> list[Pass]:
         return kind(tissue.grid.bin_size, levels_of(rings, radius=tissue.radius))
 
     return [
-        Pass("density", _tally_rings, fit=found, reads=("local_density",)),
-        Pass("overdispersion", _tally_spread, density_halo, _with_spread, ("local_density",)),
+        Pass("density of transcripts", _tally_rings, fit=found, reads=("local_density",)),
+        Pass("spread of density", _tally_spread, density_halo, _with_spread, ("local_density",)),
     ]
 
 

@@ -118,7 +118,7 @@ def run(
     seen = bins_seen(params.tiles.size, layout.grid.whole_shape)
     share = min(seen / np.prod(layout.grid.whole_shape), 1)
     check_workers(tile_bytes(seen, count(scratch) * share))
-    with progress("alignment"):
+    with progress("check alignment"):
         alignment.check(workspace, regions, pixel_size=raster.pixel_size, pair=given.pair)
     tiles = _tiles(workspace, regions, reach, params)
     tissue = find_spots(
@@ -225,11 +225,8 @@ def _tiles(workspace: Workspace, regions: Regions, reach: float, params: Params)
     every = cut(workspace.grid, params.tiles)
     tiles = [tile for tile in every if not is_empty(tile)]
     empty = [tile.name for tile in every if tile not in tiles]
-    logger.info(
-        "%d tiles of %d bins%s; %d were done before.",
-        len(tiles),
-        params.tiles.size,
-        f"; {len(empty)} more are empty and skipped: {', '.join(empty)}" if empty else "",
-        sum(is_done(workspace.scratch, "cells", tile) for tile in tiles),
-    )
+    done = sum(is_done(workspace.scratch, "cells", tile) for tile in tiles)
+    if len(every) > 1 or done:
+        skipped = f"; {len(empty)} more are empty and skipped: {', '.join(empty)}" if empty else ""
+        logger.info("%d tiles of %d bins%s; %d were done before.", len(tiles), params.tiles.size, skipped, done)
     return tiles

@@ -36,7 +36,7 @@ def join_labels(workspace: Workspace, tiles: list[Tile]) -> None:
     out = zarr.create_array(
         scratch.path(CELLS), shape=shape, chunks=chunks, dtype=np.uint32, fill_value=0, overwrite=True
     )
-    with progress("join", len(tiles), unit="tile") as bar:
+    with progress("join tiles", len(tiles), unit="tile") as bar:
         for tile in tiles:
             out[grid.view(tile.ranges).owned_pixels()] = statistics(scratch, STAGE, tile, "labels")["labels"]
             bar.update()

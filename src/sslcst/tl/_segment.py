@@ -210,7 +210,7 @@ def segment(
                 logger.info("Going on with a run that was stopped, from what lies in %s.", folder)
             about = {"run": run_id, "results": results, "seed": seed}
             made = _run(sources, params, chosen, model, scratch, results, about, in_memory=store is None)
-            with progress("write"):
+            with progress("write results"):
                 commit(sdata, made, results, former=former, folder=folder)
         logger.info("%s", stages)
 
