@@ -19,8 +19,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -41,6 +41,10 @@ from sslcst.methods.ssl_cst.params import EncoderParams, SslCstParams
 from sslcst.methods.ssl_cst.training import _one_epoch, forward
 
 NAMES = ("spot, plain", "spot", "field")
+HEADER = (
+    "| encoder | MFLOP a spot | kB a spot | inferred/s | of matrix rate | trained/s | of matrix rate | peak GiB |\n"
+    "|---|---|---|---|---|---|---|---|"
+)
 
 
 class PlainDropout(nn.Dropout):
@@ -107,12 +111,14 @@ def seconds(run: Callable[[], object], device: str, least: float = 4.0) -> float
     return min(taken)
 
 
-def matrix_rate(device: str, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of the fastest of some large matrix products."""
+def matrix_rate(device: str, name: str, sizes: tuple[int, ...] = (), least: float = 1.0) -> float:
+    """Floating-point operations a second of the fastest of some large matrix products, in a precision."""
     rates = []
-    for size in (1024, 2048, 4096) if device == "cpu" else (4096, 8192, 16384):
+    dtype = torch.float32 if name == "tf32" else getattr(torch, name)
+    for size in sizes or ((1024, 2048, 4096) if device == "cpu" else (4096, 8192, 16384)):
         a, b, out = (torch.randn(size, size, device=device).to(dtype) for _ in range(3))
-        rates.append(2 * size**3 / seconds(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), device, 1.0))
+        with precision(device, name):
+            rates.append(2 * size**3 / seconds(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), device, least))
     return max(rates)
 
 
@@ -142,12 +148,14 @@ def measure(args: argparse.Namespace, name: str) -> dict[str, float]:
     encoder = make(args.genes, params, torch.Generator().manual_seed(0)).to(args.device)
     noise = torch.Generator(args.device).manual_seed(1)
     flop, moved = counted(inputs, encoder.eval(), params)
+    if args.device != "cpu":  # what counting took is not the network's
+        torch.cuda.reset_peak_memory_stats()
     encoder = torch.compile(encoder) if args.compile else encoder
     optimizer = torch.optim.Adam(encoder.parameters(), lr=1e-4)
 
     @torch.inference_mode()
     def infer() -> None:
-        with precision(args):
+        with precision(args.device, args.precision):
             if name == "spot, plain":
                 for spots in torch.arange(len(inputs), device=args.device).split(512):
                     forward(encoder, inputs.counts, inputs.tokens(spots))
@@ -155,7 +163,7 @@ def measure(args: argparse.Namespace, name: str) -> dict[str, float]:
                 predict_spots(encoder, inputs, block=args.block)
 
     def train() -> None:
-        with precision(args):
+        with precision(args.device, args.precision):
             encoder.train()
             _one_epoch(encoder, optimizer, inputs, targets, settings, epoch=1, noise=noise)
 
@@ -164,18 +172,29 @@ def measure(args: argparse.Namespace, name: str) -> dict[str, float]:
         with profile() as profiler:
             infer()
         print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=12), file=sys.stderr)
-    inferred = len(inputs) / seconds(infer, args.device)
-    trained = (len(inputs) if params.kind == "field" else len(targets.spot)) / seconds(train, args.device)
+    inferred = len(inputs) / seconds(infer, args.device, args.least)
+    read = len(inputs) if params.kind == "field" else len(targets.spot)
+    trained = read / seconds(train, args.device, args.least)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if args.device != "cpu":
         memory = torch.cuda.max_memory_allocated() / 2**30
     return {"flop": flop, "bytes": moved, "inferred": inferred, "trained": trained, "memory": memory}
 
 
-def precision(args: argparse.Namespace) -> AbstractContextManager:
-    if args.precision == "float32":
-        return nullcontext()
-    return torch.autocast(args.device.split(":")[0], getattr(torch, args.precision))
+@contextmanager
+def precision(device: str, name: str) -> Iterator[None]:
+    """Compute as torch does in half precision, in float32, or in what GPUs make of it: tf32, with rounded factors."""
+    half = name not in ("float32", "tf32")
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+    try:
+        with (
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=name == "tf32"),
+            torch.autocast(device.split(":")[0], getattr(torch, name) if half else None, enabled=half),
+        ):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def row(name: str, figures: dict[str, float], rate: float) -> str:
@@ -195,12 +214,13 @@ def row(name: str, figures: dict[str, float], rate: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--precision", default="float32", choices=["float32", "tf32", "bfloat16"])
     parser.add_argument("--compile", action="store_true", help="pass the networks through torch.compile")
     parser.add_argument("--side", type=int, default=400, help="bins; a quarter of it for the spot encoder")
     parser.add_argument("--occupancy", type=float, default=0.4, help="share of bins that hold a spot")
     parser.add_argument("--genes", type=int, default=2000)
     parser.add_argument("--share", type=float, default=0.3, help="of spots that are samples")
+    parser.add_argument("--least", type=float, default=4.0, help="seconds that each measurement takes")
     parser.add_argument("--block", type=int, default=BLOCK, help="bins; side of the squares predicted at once")
     parser.add_argument("--only", nargs="*", default=NAMES, choices=NAMES)
     parser.add_argument("--profile", action="store_true", help="show on stderr where the time of inference goes")
@@ -210,16 +230,12 @@ def main() -> None:
         print(json.dumps(measure(args, args.one)))
         return
 
-    dtype = getattr(torch, args.precision)
-    rate = matrix_rate(args.device, dtype)
+    rate = matrix_rate(args.device, args.precision)
     where = f"{torch.get_num_threads()} threads" if args.device == "cpu" else torch.cuda.get_device_name()
     print(
         f"torch {torch.__version__}, {where}, {args.precision}: {rate / 1e9:,.0f} GFLOP/s in large matrix products.\n"
     )
-    print(
-        "| encoder | MFLOP a spot | kB a spot | inferred/s | of matrix rate | trained/s | of matrix rate | peak GiB |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    print(HEADER)
     for name in args.only:
         command = [sys.executable, *sys.argv, "--one", name]
         result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

@@ -192,7 +192,7 @@ def predict(network: NucleusNetwork, image: NDArray[np.float32]) -> NDArray[np.f
         # Tiles begin at multiples of 16, so that the network halves them along the same lines as the whole.
         rows, columns = _around(top, whole.shape[2]), _around(left, whole.shape[3])
         tile = whole[:, :, rows, columns].to(device, memory_format=torch.channels_last)
-        result = network(tile)[0].cpu().numpy()
+        result = network(tile)[0].float().cpu().numpy()  # also where it computes in half precision
         outputs[:, top : top + _TILE, left : left + _TILE] = result[:, top - rows.start :, left - columns.start :][
             :, :_TILE, :_TILE
         ]

@@ -104,7 +104,7 @@ def predict_block(
     inputs = make_inputs(counts, nuclei, levels, radius=radius)
     device = network.mean.device
     planes = torch.from_numpy(inputs.planes)[None].to(device, memory_format=torch.channels_last)
-    outputs = network(planes)[inner]
+    outputs = network(planes)[inner].float()  # the scores are sums, which half precision would round
     exists, distance, offset = (
         torch.from_numpy(np.ascontiguousarray(values[inner]))[None].to(device)
         for values in (inputs.labels > 0, inputs.distance, inputs.offset)

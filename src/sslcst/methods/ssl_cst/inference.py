@@ -60,8 +60,8 @@ def predict_spots(
         try:
             for batch, places in inputs.cover(spots[todo], block):
                 of_direction, of_inside = encoder(batch, expression[batch.spot])
-                direction[todo[places]] = of_direction.softmax(dim=1)
-                inside[todo[places]] = of_inside.sigmoid()
+                direction[todo[places]] = of_direction.float().softmax(dim=1)
+                inside[todo[places]] = of_inside.float().sigmoid()
                 left[places] = False
                 on_batch(len(places))
         except torch.OutOfMemoryError:

@@ -196,7 +196,7 @@ class FieldInputs(Inputs):
     def _field(self, spot, neighbors, wanted, turn: torch.Tensor | None = None) -> Field:
         offset = self.offsets(spot)
         if turn is not None:
-            offset = torch.einsum("mij,mkj->mki", turn, offset)
+            offset = (turn[:, None] * offset[..., None, :]).sum(dim=-1)  # as a product, autocast would round places
         offset = offset * _NEAR
         place = torch.cat([offset, (offset**2).sum(-1, keepdim=True)], dim=-1)
         return Field(spot, self.distance[spot], Neighborhood(neighbors.int(), place), wanted)
