@@ -413,6 +413,18 @@ def test_tiled_outputs_are_the_whole_ones(monkeypatch: pytest.MonkeyPatch) -> No
 # --- real images
 
 
+def test_half_precision_finds_the_same_nuclei(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which processors take it must not matter to anyone but their owners."""
+    image = stain(scatter((300, 300), step=30, radius=9))
+    found = {}
+    for kind in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr(backend, "inference_dtype", lambda _, kind=kind: kind)
+        found[kind] = backend.load(NucleiParams(), device="cpu")(image)
+    one, other = found.values()
+    assert count(one) == count(other) > 50
+    assert best_iou(one, other).min() > 0.9
+
+
 def held_out(shared: Path, n: int) -> list[tuple[NDArray[np.float32], NDArray[np.int32]]]:
     folder = shared / "data" / "dsb2018_fluo"
     if not folder.is_dir():

@@ -11,8 +11,10 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.measure import label
 from skimage.segmentation import watershed
 
+from sslcst.core.cells import fill_holes
 from sslcst.core.threads import parallel
 
 CORE = 3.0  # pixels
@@ -188,12 +190,11 @@ def _measure(labels, logit, flow, sinks):  # pragma: no cover (compiled)
 
 def _make_whole(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     """Keep the largest piece of each nucleus, and fill its holes."""
-    whole = np.zeros_like(labels)
-    for number, box in enumerate(ndimage.find_objects(labels), 1):
-        if box is not None:
-            pieces, count = ndimage.label(labels[box] == number)
-            if count > 1:
-                pieces = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
-            mask = ndimage.binary_fill_holes(pieces) & ((labels[box] == 0) | (labels[box] == number))
-            whole[box][mask] = number
-    return whole
+    piece = label(labels, connectivity=1)
+    area = np.bincount(piece.ravel())
+    of_piece = np.zeros(len(area), labels.dtype)
+    of_piece[piece] = labels
+    order = np.lexsort([-area, of_piece])  # of each nucleus the largest piece first
+    largest = np.zeros(len(area), bool)
+    largest[order[np.unique(of_piece[order], return_index=True)[1]]] = True
+    return fill_holes(np.where(largest[piece], labels, 0))

@@ -101,7 +101,7 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, before, h, w) to (n, after, h / stride, w / stride)."""
         x = self.norm(self.conv(x))
-        return x.relu() if self.rectify else x
+        return x.relu_() if self.rectify else x
 
 
 class Residual(nn.Module):
@@ -116,4 +116,4 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, before, h, w) to (n, after, h / stride, w / stride)."""
-        return (self.second(self.first(x)) + self.shortcut(x)).relu()
+        return self.second(self.first(x)).add_(self.shortcut(x)).relu_()

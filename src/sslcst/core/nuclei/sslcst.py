@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate, pad
 from sslcst.core.nuclei.diameter import estimate_diameter
 from sslcst.core.nuclei.flows import decode
 from sslcst.core.nuclei.network import MULTIPLE, OUTPUTS, NucleusNetwork
+from sslcst.core.precision import inference_dtype
 from sslcst.core.threads import settle
 from sslcst.errors import BackendError
 from sslcst.params import NucleiParams
@@ -28,7 +29,7 @@ DIAMETER = 20.0  # pixels, of nuclei as the network sees them
 _GLANCE = 14.0  # pixels, of nuclei in the first look that measures them; at fewer, neighbours run together
 _WINDOW = 768  # pixels, side of what is looked at then
 _MAX_ZOOM = 2.0  # more adds nothing that the image does not hold, and time
-_TILE, _HALO = 1280, 128  # pixels of the network's input, multiples of 16; no output depends on what is beyond the halo
+_TILE, _HALO = 2048, 128  # pixels of the network's input, multiples of 16; no output depends on what is beyond the halo
 _WEIGHTS = "weights/nuclei.safetensors"
 
 
@@ -58,7 +59,7 @@ def load(params: NucleiParams, *, device: str) -> Segmenter:
             network = read_network(path)
     else:
         network = read_network(Path(params.model).expanduser())
-    network = network.fold().to(device, memory_format=torch.channels_last)
+    network = network.fold().to(device, inference_dtype(device), memory_format=torch.channels_last)
 
     def segment(image: NDArray[np.float32], diameter: float | None = None) -> NDArray[np.integer]:
         diameter = diameter or measure_diameter(network, image)
@@ -184,14 +185,14 @@ def predict(network: NucleusNetwork, image: NDArray[np.float32]) -> NDArray[np.f
     """
     settle()
     height, width = image.shape
-    device = next(network.parameters()).device
+    weights = next(network.parameters())
     whole = torch.from_numpy(image)[None, None]
     whole = pad(whole, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
     outputs = np.empty((OUTPUTS, *whole.shape[2:]), np.float32)
     for top, left in product(*(range(0, side, _TILE) for side in whole.shape[2:])):
         # Tiles begin at multiples of 16, so that the network halves them along the same lines as the whole.
         rows, columns = _around(top, whole.shape[2]), _around(left, whole.shape[3])
-        tile = whole[:, :, rows, columns].to(device, memory_format=torch.channels_last)
+        tile = whole[:, :, rows, columns].to(weights, memory_format=torch.channels_last)
         result = network(tile)[0].float().cpu().numpy()  # also where it computes in half precision
         outputs[:, top : top + _TILE, left : left + _TILE] = result[:, top - rows.start :, left - columns.start :][
             :, :_TILE, :_TILE
