@@ -120,6 +120,8 @@ BROKEN = [
     ("training", "patience", 0),
     ("cells", "radius", -1.0),
     ("cells", "max_distance", 0.5),
+    ("cells", "min_counts", -1),
+    ("cells", "min_area", -0.5),
     ("density", "threshold", 1.1),
     ("density", "expression", 1),
     ("network", "threshold", -0.1),

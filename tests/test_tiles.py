@@ -89,6 +89,29 @@ def test_tiles_change_nothing(kind, bin_size, seed, size, order):
     assert_whole(sdata, *whole(kind, bin_size, seed))
 
 
+@pytest.mark.parametrize("kind", ["density", "orphans"])
+def test_cells_that_are_too_small_are_dropped_everywhere(kind, tmp_path):
+    """From labels, table, boundaries and transcripts, with their nuclei, by tiles and by steps."""
+    sdata, other, all_of_them = chip(), chip(), chip()
+    method, params = quick(kind)
+    segment(all_of_them, params, method=method)
+    every = all_of_them["sslcst_table"].obs
+    counts, area = int(every["n_counts"].quantile(0.3)), float(every["area"].quantile(0.3))
+    params["cells"] = params.get("cells", {}) | {"min_counts": counts, "min_area": area}
+    sdata.write(tmp_path / "a.zarr")
+    sdata = sd.read_zarr(tmp_path / "a.zarr")
+    segment(sdata, params, method=method)
+    assert_whole(sdata, other, segment_whole(other, params, method))
+    obs, many, large = sdata["sslcst_table"].obs, every["n_counts"] >= counts, every["area"] >= area
+    kept = every[many & large]
+    assert 0 < len(kept) < min(many.sum(), large.sum()) < len(every), "each drops some"
+    pd.testing.assert_frame_equal(obs, kept, check_categorical=False)
+    assert set(np.unique(sdata["sslcst_nuclei"].to_numpy())) - {0} == set(kept["cell_id"][kept["nucleus_area"] > 0])
+    assert sdata["sslcst_table"].uns["sslcst"]["n_dropped"] == len(every) - len(kept)
+    cells = all_of_them["sslcst_cells"].to_numpy()
+    np.testing.assert_array_equal(sdata["sslcst_cells"], np.where(np.isin(cells, kept["cell_id"]), cells, 0))
+
+
 def odd_nuclei() -> dict[str, np.ndarray]:
     """Nuclei that meet the borders of tiles, whose sides are 32 pixels, in every way."""
     known = chip()["true_nuclei"].to_numpy()

@@ -69,7 +69,7 @@ def segment_whole(sdata: sd.SpatialData, params: dict = QUICK, method="ssl-cst",
     model = sslcst.tl.train(sdata, method=method, params=params, **kwargs)
     sslcst.tl.predict(sdata, model, params=params)
     sslcst.tl.track(sdata, model, params=params)
-    sslcst.tl.aggregate(sdata)
+    sslcst.tl.aggregate(sdata, params=params)
     return model
 
 

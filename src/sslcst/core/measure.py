@@ -9,6 +9,7 @@ from scipy import sparse
 
 from sslcst.core.counts import count_matrix, owners
 from sslcst.core.geometry import Regions
+from sslcst.params import CellParams
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,18 @@ class Cells:
         columns = {each.name: [getattr(part, each.name) for part in parts] for each in fields(cls)}
         parts.clear()
         return cls(**{name: _put(column, place) for name, column in columns.items()})
+
+    def without_small(self, params: CellParams, pixel_size: float) -> tuple[Cells, np.ndarray]:
+        """The cells that are kept, and the ids of those that are too small; `pixel_size` is in units of `params`."""
+        molecules = np.asarray(self.counts.sum(axis=1)).ravel()
+        large = (molecules >= params.min_counts) & (self.area * pixel_size**2 >= params.min_area)
+        kept = {name: values[large] for name, values in vars(self).items()}
+        return Cells(**kept), self.id[~large]
+
+
+def without(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Labels of which some are background."""
+    return np.where(np.isin(labels, ids), labels.dtype.type(0), labels) if len(ids) else labels
 
 
 def measure(

@@ -18,14 +18,21 @@ class CellParams(Section):
     max_distance
         How far from its nucleus a cell may reach, in units of r. ``None``: as the method has it, 1.25 with
         ``"density"`` and ``"ssl-cst"`` (paper: r + sigma, with a sigma of r / 4), and 2 with ``"network"``.
+    min_counts, min_area
+        Cells of fewer molecules, or of a smaller area in square units of the coordinate system, are left out of all
+        results, with their nuclei. 0: none is.
     """
 
     radius: float | None = None
     max_distance: float | None = None
+    min_counts: int = 0
+    min_area: float = 0.0
 
     def _check_bounds(self) -> None:
         check_positive(self, "radius")
-        check_most(self, radius=10**6, max_distance=10)
+        check_most(self, radius=10**6, max_distance=10, min_counts=2**32, min_area=10**12)
+        for name in ("min_counts", "min_area"):
+            check(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative")
         far = self.max_distance
         check(far is None or far >= 1, "max_distance", far, "must be at least 1")
 

@@ -70,7 +70,17 @@ def _overview(result: Result) -> Iterable[Block]:
         ["Model (SHA-256)", model.get("sha256", "unknown")],
         ["Seed of the model", number(model.get("seed"))],
     ]
-    shown = ("coordinate_system", "bin_size", "radius", "seed", "n_nuclei", "n_cores", "total_counts", "warnings")
+    shown = (
+        "coordinate_system",
+        "bin_size",
+        "radius",
+        "seed",
+        "n_nuclei",
+        "n_dropped",
+        "n_cores",
+        "total_counts",
+        "warnings",
+    )
     rows += [[name, str(value)] for name, value in about.items() if name not in shown and np.isscalar(value)]
     yield Table("The segmentation", ("What", "Value"), rows)
     versions = sorted(about.get("versions", {}).items(), key=lambda item: (item[0] != "sslcst", item[0]))

@@ -70,6 +70,7 @@ class Outcome:
     tiles: list[Tile]
     tissue: Tissue
     fit: Fit
+    dropped: np.ndarray  # ids of the cells that are in no result
 
 
 def run(
@@ -140,9 +141,19 @@ def run(
     )
     fit = learn(workspace, tiles, tissue, method) if model is None else method.fit_of(model, tissue)
     predict(workspace, tiles, tissue, method, fit)
-    find_cells(workspace, tiles, tissue, method, fit, boundaries=boundaries, transcripts=transcripts)
+    dropped = find_cells(
+        workspace,
+        tiles,
+        tissue,
+        method,
+        fit,
+        params=params.cells,
+        pixel_size=raster.pixel_size,
+        boundaries=boundaries,
+        transcripts=transcripts,
+    )
     results.join_labels(workspace, tiles)
-    return Outcome(workspace, tiles, tissue, fit)
+    return Outcome(workspace, tiles, tissue, fit, dropped)
 
 
 def elements(
@@ -162,6 +173,10 @@ def elements(
         Whether the elements are to hold their data, rather than read what lies in the scratch folder.
     """
     scratch, tiles, raster, tissue = outcome.workspace.scratch, outcome.tiles, given.raster, outcome.tissue
+    dropped = outcome.dropped
+
+    def labels(path: str) -> Any:
+        return results.labels_element(scratch, path, raster, dropped, in_memory=in_memory)
 
     def table() -> Any:
         cells = results.join_cells(scratch, tiles)
@@ -175,16 +190,17 @@ def elements(
             "bin_size": tissue.grid.bin_size,
             "radius": tissue.radius * tissue.grid.bin_size,
             "n_nuclei": len(tissue.regions),
+            "n_dropped": len(dropped),
             "total_counts": int(tissue.gene_total.sum()),
             "warnings": "\n".join(warnings_of(scratch)),  # lists of text in uns crash copies under some numpy
         }
         return table
 
     made = {
-        "nuclei": lambda: results.labels_element(scratch, NUCLEI, raster, in_memory=in_memory),
-        "cells": lambda: results.labels_element(scratch, results.CELLS, raster, in_memory=in_memory),
+        "nuclei": lambda: labels(NUCLEI),
+        "cells": lambda: labels(results.CELLS),
         "boundaries": lambda: results.boundaries_element(scratch, tiles, raster),
-        "transcripts": lambda: results.transcripts_element(scratch, tiles, given.points, in_memory=in_memory),
+        "transcripts": lambda: results.transcripts_element(scratch, tiles, given.points, dropped, in_memory=in_memory),
         "table": table,
     }
     return {name: made[kind]() for kind, name in names.items()}

@@ -14,7 +14,7 @@ from sslcst._logging import progress
 from sslcst._sdata.raster import Raster, apply_affine, as_labels
 from sslcst._sdata.scratch import Scratch
 from sslcst._sdata.source_ids import of_cells
-from sslcst.core.measure import Cells
+from sslcst.core.measure import Cells, without
 from sslcst.run.stages.cells import STAGE
 from sslcst.run.tiling import Tile
 from sslcst.run.workspace import Workspace, statistics
@@ -77,10 +77,13 @@ def as_table(
     return table
 
 
-def labels_element(scratch: Scratch, name: str, raster: Raster, *, in_memory: bool) -> Any:
-    """Labels on a raster: as they lie on disk, chunk by chunk, or read."""
+def labels_element(scratch: Scratch, name: str, raster: Raster, dropped: np.ndarray, *, in_memory: bool) -> Any:
+    """Labels on a raster, but for those that are dropped: chunk by chunk as they lie on disk, or read."""
     path = scratch.folder / name
-    return as_labels(zarr.open_array(path, mode="r")[:] if in_memory else da.from_zarr(path), raster)
+    if in_memory:
+        return as_labels(without(zarr.open_array(path, mode="r")[:], dropped), raster)
+    labels = da.from_zarr(path)
+    return as_labels(labels.map_blocks(without, ids=dropped, meta=labels._meta) if len(dropped) else labels, raster)
 
 
 def boundaries_element(scratch: Scratch, tiles: list[Tile], raster: Raster) -> Any:
@@ -101,13 +104,15 @@ def boundaries_element(scratch: Scratch, tiles: list[Tile], raster: Raster) -> A
     return ShapesModel.parse(frame, transformations=dict(raster.transformations))
 
 
-def transcripts_element(scratch: Scratch, tiles: list[Tile], points: Any, *, in_memory: bool) -> Any:
+def transcripts_element(
+    scratch: Scratch, tiles: list[Tile], points: Any, dropped: np.ndarray, *, in_memory: bool
+) -> Any:
     """The points with two more columns: ``cell_id``, 0 for none, and ``probability`` of lying in a cell."""
     from spatialdata.models import PointsModel
     from spatialdata.transformations import get_transformation
 
     ends = np.cumsum(points.map_partitions(len).compute(scheduler="synchronous")).tolist()
-    _lay_out_owners(scratch, tiles, ends[-1])
+    _lay_out_owners(scratch, tiles, ends[-1], dropped)
     meta = points._meta.assign(cell_id=np.zeros(0, np.uint32), probability=np.zeros(0, np.float32))
     frame = dd.from_map(
         _with_owners,
@@ -134,7 +139,7 @@ def transcripts_element(scratch: Scratch, tiles: list[Tile], points: Any, *, in_
     )
 
 
-def _lay_out_owners(scratch: Scratch, tiles: list[Tile], n_rows: int) -> None:
+def _lay_out_owners(scratch: Scratch, tiles: list[Tile], n_rows: int, dropped: np.ndarray) -> None:
     out = {}
     for name, kind in _OWNERS.items():
         with scratch.path(name).open("wb") as file:
@@ -143,6 +148,7 @@ def _lay_out_owners(scratch: Scratch, tiles: list[Tile], n_rows: int) -> None:
         out[name] = np.memmap(scratch.path(name), kind, "r+")
     for tile in tiles:
         part = statistics(scratch, STAGE, tile, "row", *_OWNERS)
+        part["owner"] = without(part["owner"], dropped)
         for name, values in out.items():
             values[part["row"]] = part[name]
     for values in out.values():

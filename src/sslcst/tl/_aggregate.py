@@ -18,13 +18,14 @@ from sslcst._sdata.elements import (
     choose_points,
     read_with_ids,
 )
-from sslcst._sdata.raster import raster_of
+from sslcst._sdata.raster import as_labels, plane, raster_of
 from sslcst._sdata.transcripts import read_transcripts
 from sslcst.core.measure import measure
 from sslcst.methods import shared_params
 from sslcst.params import Params
 from sslcst.pp._spots import as_spots
 from sslcst.run.results import as_table
+from sslcst.run.stages.cells import tell_dropped
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -59,7 +60,8 @@ def aggregate(
     coordinate_system
         Where points and cells meet, and whose units count; by default "global" or the only one.
     params
-        Section ``transcripts``.
+        Section ``transcripts``; and ``cells``, whose ``min_counts`` and ``min_area`` say which cells are dropped: from
+        the table, and with their nuclei from the labels in the object.
     key_added
         Name of the table of cells x genes, which annotates the cell labels by ``obs["cell_id"]``. ``X`` holds counts
         (integer csr), ``layers["nuclear"]`` those within the nucleus. ``obs``: ``area`` and ``nucleus_area`` (square
@@ -71,7 +73,7 @@ def aggregate(
     Raises
     ------
     KeyMissingError, DataError
-        As in `sslcst.pp.bin_spots`.
+        As in `sslcst.pp.bin_spots`; all cells are dropped.
     """
     check_addable(sdata, "tables", key_added)
     params = shared_params(params)
@@ -101,12 +103,24 @@ def aggregate(
         spot=spots.grid.centers(spots.index),
         inside=of_spots.obs["probability"].to_numpy(),
     )
+    n_cells = len(measured)
+    measured, dropped = measured.without_small(params.cells, raster.pixel_size)
+    tell_dropped(len(dropped), n_cells, params.cells)
     source_ids = nucleus_ids if cell_ids is None else cell_ids
     table = as_table(measured, raster, transcripts.genes, cells_key, source_ids)
     total = of_spots.X.sum()
     held = 100 * measured.counts.sum() / max(1, total)
     logger.info("%d cells hold %.1f%% of the transcripts on the raster.", len(measured), held)
+    if len(dropped):
+        for key, labels in ((cells_key, cells), (nuclei_key, nuclei)):
+            _blank(sdata, key, np.isin(labels, dropped), coordinate_system)
     add_element(sdata, "tables", key_added, table)
+
+
+def _blank(sdata: SpatialData, key: str, where: np.ndarray, coordinate_system: str) -> None:
+    """Make some pixels of labels, in the object, background."""
+    labels = np.where(where, 0, plane(sdata, key).to_numpy())
+    add_element(sdata, "labels", key, as_labels(labels, raster_of(sdata, key, coordinate_system)))
 
 
 def _numbered_as_cells(nuclei: np.ndarray, nucleus_ids: pd.Series, cell_ids: pd.Series) -> np.ndarray:

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sslcst._logging import logger
 from sslcst.core.cells import to_pixels
 from sslcst.core.measure import measure
 from sslcst.core.polygons import polygons
+from sslcst.errors import DataError
 from sslcst.methods.base import Fit, Method, Part, Tissue, Window
+from sslcst.params import CellParams
 from sslcst.run.execute import computing
 from sslcst.run.stages.transcripts import transcripts_in
 from sslcst.run.tiling import Tile
-from sslcst.run.workspace import Workspace, map_tiles
+from sslcst.run.workspace import Workspace, map_tiles, statistics
 
 STAGE = "cells"
 
@@ -24,6 +27,8 @@ class _Job:
     tissue: Tissue
     method: Method
     fit: Fit
+    params: CellParams
+    pixel_size: float
     boundaries: bool
     transcripts: bool
 
@@ -35,10 +40,15 @@ def find_cells(
     method: Method,
     fit: Fit,
     *,
+    params: CellParams,
+    pixel_size: float,
     boundaries: bool,
     transcripts: bool,
-) -> None:
+) -> np.ndarray:
     """Decide, measure and count all tiles that are not done yet.
+
+    A cell that is too small is dropped by the tile that measures it. It stays in the labels, and among the owners, of
+    the tiles that it reaches into: these are rid of it once it is known by all.
 
     Parameters
     ----------
@@ -46,10 +56,40 @@ def find_cells(
         Holds what the method's passes gave.
     tiles, tissue, method, fit
         Of the run.
+    params, pixel_size
+        Which cells are dropped, and the side of a pixel in the units of that.
     boundaries, transcripts
         Whether the cells' boundaries, and the cell of each transcript, are kept.
+
+    Returns
+    -------
+    Ids of the cells that are dropped.
+
+    Raises
+    ------
+    DataError
+        All are.
     """
-    map_tiles(STAGE, _of_tile, _Job(workspace, tissue, method, fit, boundaries, transcripts), tiles)
+    map_tiles(STAGE, _of_tile, _Job(workspace, tissue, method, fit, params, pixel_size, boundaries, transcripts), tiles)
+    parts = [statistics(workspace.scratch, STAGE, tile, "id", "dropped") for tile in tiles]
+    dropped = np.concatenate([part["dropped"] for part in parts])
+    tell_dropped(len(dropped), len(dropped) + sum(len(part["id"]) for part in parts), params)
+    return dropped
+
+
+def tell_dropped(n: int, n_cells: int, params: CellParams) -> None:
+    """Say how many of the cells are too small.
+
+    Raises
+    ------
+    DataError
+        All are.
+    """
+    if n:
+        least = f"cells.min_counts={params.min_counts} and cells.min_area={params.min_area:g}"
+        if n == n_cells:
+            raise DataError(f"All of the {n} cells are below {least}: set these lower.")
+        logger.info("%d of %d cells are below %s, and are dropped with their nuclei.", n, n_cells, least)
 
 
 def _of_tile(job: _Job, tile: Tile) -> tuple[Part, None]:
@@ -76,11 +116,12 @@ def _of_tile(job: _Job, tile: Tile) -> tuple[Part, None]:
             inside=probability,
             wanted=_own_ids(tissue, tile, labels),
         )
+    cells, small = cells.without_small(job.params, job.pixel_size)
     own = tuple(
         slice(part.start - start, part.stop - start)
         for part, start in zip(grid.view(tile.ranges).owned_pixels(), corner, strict=True)
     )
-    found = {"labels": labels[own]} | vars(cells)
+    found = {"labels": labels[own], "dropped": small} | vars(cells)
     if job.boundaries:
         found |= _boundaries(labels, cells.id, corner)
     if job.transcripts:
