@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shutil
+from dataclasses import fields
 from datetime import datetime
 from importlib.metadata import metadata
 from pathlib import Path
@@ -15,6 +17,8 @@ from sphinx.ext.napoleon import NumpyDocstring
 from sphinx.util.docutils import SphinxRole
 
 from sslcst import errors
+from sslcst.methods import METHODS, method_class
+from sslcst.params import Params
 
 project = "sslcst"
 author = metadata(project)["Author"]
@@ -121,10 +125,27 @@ def _links_to_code(app: Any, docname: str, source: list[str]) -> None:
         source[0] = re.sub(names, r"{py:obj}`\1 <sslcst.\1>`", source[0])
 
 
+def _parameter_table(app: Any, docname: str, source: list[str]) -> None:
+    """All parameters of all sections, as their classes have them."""
+    if docname != "parameter_table":
+        return
+    rows = ["| parameter | default | methods | what it is |", "| --- | --- | --- | --- |"]
+    for methods, sections in {"all": Params, **{f'`"{name}"`': method_class(name).Params for name in METHODS}}.items():
+        for section in fields(sections):
+            kind = section.default_factory
+            told = dict(re.findall(r"^(\w+)\n((?:    .*\n?|\n)+)", inspect.getdoc(kind).split("-\n", 1)[1], re.M))
+            for each in fields(kind):
+                text = " ".join(told[each.name].split()).replace("``", "`").replace("|", r"\|")
+                default = str(each.default).replace("|", r"\|")
+                rows.append(f"| `{section.name}.{each.name}` | `{default}` | {methods} | {text} |")
+    source[0] = source[0].replace("(the table)", "\n".join(rows))
+
+
 def setup(app: Any) -> None:
     """Connect what is above; docstrings are read here before napoleon reads them (at 500)."""
     app.connect("autodoc-process-docstring", _names_of_errors, priority=100)
     NumpyDocstring._parse_returns_section = _returns
     NumpyDocstring._parse_attribute_docstring = NumpyDocstring._consume_to_end  # what precedes a colon is no type
     app.connect("source-read", _links_to_code)
+    app.connect("source-read", _parameter_table)
     app.add_role("code-or-link", CodeOrLink())
