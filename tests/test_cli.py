@@ -71,7 +71,7 @@ def test_defaults_are_those_of_tl_segment(store: Path, segmented_with: dict[str,
     assert "3 cells in sslcst_cells" in result.stdout
     keys = ("image_key", "channel", "points_key", "gene_key", "count_key", "nuclei_key", "coordinate_system", "device")
     given = {"method": "density", "params": {}, "model": None, "seed": 0, "key_added": "sslcst", "overwrite": False}
-    given |= {"shapes": False, "assign_points": False}
+    given |= {"unit": None, "pixel_size": None, "shapes": False, "assign_points": False}
     assert segmented_with == {**dict.fromkeys(keys), **given}
 
 
@@ -87,6 +87,7 @@ def test_every_option_reaches_tl_segment(store: Path, segmented_with: dict[str, 
         },
         **{"coordinate_system": "micron", "method": "ssl-cst", "device": "cpu", "seed": 7, "key_added": "mine"},
     }
+    options |= {"unit": "micron", "pixel_size": 0.5}
     arguments = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
     result = run("segment", store, *arguments, "--shapes", "--assign-points", "--overwrite")
     assert result.exit_code == 0, result.output

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,11 @@ class Raster:
         """Side of a square of a pixel's area, in units of the coordinate system."""
         return float(np.sqrt(abs(np.linalg.det(self.to_system[:2, :2]))))
 
+    def lying_in(self, system: str, step: np.ndarray) -> Raster:
+        """The same raster in one more system, if it does not lie there yet, by an affine matrix (3, 3) from its own."""
+        own = self.transformations
+        return replace(self, transformations={system: followed(own[self.coordinate_system], step)} | own)
+
     def pair(self, key: str, points_key: str) -> str:
         """What must lie on one another, in words: an image or nuclei on this raster, and points."""
         side = f"a pixel measures {self.pixel_size:.4g} there"
@@ -83,6 +88,22 @@ def invertible(matrix: np.ndarray, key: str, coordinate_system: str) -> np.ndarr
             f"{matrix.tolist()}."
         )
     return matrix
+
+
+def followed(first: Any, step: np.ndarray) -> Any:
+    """A transformation, and then an affine matrix (3, 3) on (y, x); as simple as it comes."""
+    from spatialdata.transformations import Affine, Identity, Scale, Sequence
+
+    def is_none(matrix: np.ndarray) -> bool:
+        return np.allclose(matrix, np.eye(3), rtol=0, atol=1e-9)
+
+    if is_none(step):
+        return first
+    if is_none(step @ first.to_affine_matrix(YX, YX)):
+        return Identity()
+    only_scales = np.array_equal(step, np.diag(np.diag(step)))
+    second = Scale(np.diag(step)[:2], axes=YX) if only_scales else Affine(step, YX, YX)
+    return second if isinstance(first, Identity) else Sequence([first, second])
 
 
 def full_scale(element: Any) -> DataArray:

@@ -23,6 +23,10 @@ NucleiKey = Annotated[
     str | None, typer.Option(help="Labels or shapes to take as the nuclei, instead of finding them in an image.")
 ]
 CoordinateSystem = Annotated[str | None, typer.Option(help="Where image and transcripts meet.")]
+Unit = Annotated[str | None, typer.Option(help='"micron": lengths are microns, and results lie in such a system too.')]
+PixelSize = Annotated[
+    float | None, typer.Option(help="Microns along a pixel, with --unit micron, where the store does not tell.")
+]
 MethodName = Annotated[
     str, typer.Option("--method", help=f"How cells come about: {', '.join(METHODS)}.", metavar="NAME")
 ]

@@ -189,8 +189,7 @@ def raster_of_nuclei(
     if nuclei_key in sdata.labels:
         coordinate_system = choose_coordinate_system(sdata, [nuclei_key], coordinate_system)
         return raster_of(sdata, nuclei_key, coordinate_system)
-    if image_key is not None or len(sdata.images) == 1:
-        image_key = choose_image(sdata, image_key)
+    if (image_key := grid_of_nuclei(sdata, nuclei_key, image_key)) is not None:
         coordinate_system = choose_coordinate_system(sdata, [nuclei_key, image_key], coordinate_system)
         return raster_of(sdata, image_key, coordinate_system)
     points_key = choose_points(sdata, points_key)
@@ -199,3 +198,10 @@ def raster_of_nuclei(
     matrix = invertible(affine_matrix(shapes, coordinate_system), nuclei_key, coordinate_system)
     diameter = Outlines.of(shapes, nuclei_key).diameter() * np.sqrt(abs(np.linalg.det(matrix)))
     return raster_over_points(sdata, points_key, coordinate_system, diameter / _PIXELS_ACROSS)
+
+
+def grid_of_nuclei(sdata: SpatialData, nuclei_key: str, image_key: str | None) -> str | None:
+    """The element whose pixels are those of nuclei that are there already; None for shapes without an image."""
+    if nuclei_key in sdata.labels:
+        return nuclei_key
+    return choose_image(sdata, image_key) if image_key is not None or len(sdata.images) == 1 else None

@@ -88,6 +88,8 @@ def plan(
     count_key: str | None = None,
     nuclei_key: str | None = None,
     coordinate_system: str | None = None,
+    unit: str | None = None,
+    pixel_size: float | None = None,
     method: str | type[Method] = DEFAULT,
     params: Params | Mapping[str, Any] | None = None,
 ) -> Plan:
@@ -97,7 +99,9 @@ def plan(
 
     Parameters
     ----------
-    sdata, image_key, channel, points_key, gene_key, count_key, nuclei_key, coordinate_system, method, params
+    sdata, image_key, channel, points_key, gene_key, count_key, nuclei_key, coordinate_system, unit, pixel_size
+        As in `sslcst.tl.segment`.
+    method, params
         As in `sslcst.tl.segment`.
 
     Returns
@@ -118,6 +122,8 @@ def plan(
         count_key=count_key,
         nuclei_key=nuclei_key,
         coordinate_system=coordinate_system,
+        unit=unit,
+        pixel_size=pixel_size,
         params=choose_method(method, params)[0],
     )
     raster = sources.raster

@@ -14,6 +14,7 @@ from sslcst._arguments import checked
 from sslcst._logging import collect_stages, logger, progress
 from sslcst._sdata.fingerprint import fingerprint, recorded
 from sslcst._sdata.lock import locked
+from sslcst._sdata.microns import check_unit
 from sslcst._sdata.places import real_store, temporary_folder
 from sslcst._sdata.scratch import Scratch
 from sslcst._sdata.store import (
@@ -54,6 +55,8 @@ def segment(
     count_key: str | None = None,
     nuclei_key: str | None = None,
     coordinate_system: str | None = None,
+    unit: str | None = None,
+    pixel_size: float | None = None,
     method: str | type[Method] = DEFAULT,
     params: Params | Mapping[str, Any] | None = None,
     model: Model | None = None,
@@ -101,6 +104,14 @@ def segment(
     coordinate_system
         Where stain and transcripts meet, and whose units (micron or pixel) lengths are in; by default "global" or the
         only one they share.
+    unit
+        ``"micron"``: the lengths of `params` and of the results are microns. The results lie in a coordinate system in
+        microns beside their others: in one of the elements' own that is named so ("micron", "um", ...), else in one
+        that is built for them, ``"micron"``, from `pixel_size` or from what the readers of spatialdata-io leave
+        (Xenium, MERSCOPE, CosMx, Stereo-seq, seqFISH). What is there stays as it is: `sslcst.pp.add_microns` adds the
+        system to it. By default the units of `coordinate_system`.
+    pixel_size
+        Microns along the side of a pixel of the stain (of labels of nuclei where these are given); with `unit` alone.
     method
         How cells come about: ``"density"``, ``"network"`` or ``"ssl-cst"``; or a class of your own
         (`sslcst.methods.base.Method`).
@@ -149,6 +160,7 @@ def segment(
     """
     check_name(key_added, results=tuple(_KINDS))
     check_seed(seed)
+    check_unit(unit, pixel_size)
     seed = int(seed)  # those of numpy are written in another way
     device = choose_device(device)
     params, chosen = choose_method(method, params, seed=seed, device=device, progress=progress)
@@ -166,6 +178,8 @@ def segment(
         "count_key": count_key,
         "nuclei_key": nuclei_key,
         "coordinate_system": coordinate_system,
+        "unit": unit,
+        "pixel_size": pixel_size,
     }
     about = {
         "method": chosen.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from sslcst._sdata.elements import (
@@ -17,12 +18,13 @@ from sslcst._sdata.elements import (
     choose_points,
     open_nuclei,
 )
+from sslcst._sdata.microns import check_unit, find_microns, in_system
 from sslcst._sdata.places import check_there
 from sslcst._sdata.raster import raster_of
 from sslcst._sdata.transcripts import open_transcripts
 from sslcst.core.nuclei import choose_method
 from sslcst.params import Params
-from sslcst.pp._nuclei import raster_of_nuclei
+from sslcst.pp._nuclei import grid_of_nuclei, raster_of_nuclei
 from sslcst.run.execute import with_real_paths
 from sslcst.run.pipeline import Input
 
@@ -69,6 +71,8 @@ def choose_sources(
     count_key: str | None,
     nuclei_key: str | None,
     coordinate_system: str | None,
+    unit: str | None = None,
+    pixel_size: float | None = None,
     params: Params,
 ) -> tuple[Sources, Params]:
     """Choose what a run reads; the parameters come back with the method of the nuclei named.
@@ -78,21 +82,33 @@ def choose_sources(
     KeyMissingError, DataError, ParameterError, StoreError
         As `sslcst.tl.segment`.
     """
+    check_unit(unit, pixel_size)
     points_key = choose_points(sdata, points_key)
     if nuclei_key is None:
         params = replace(params, nuclei=choose_method(params.nuclei))
-        image_key = choose_image(sdata, image_key)
+        image_key = pixels_of = choose_image(sdata, image_key)
+    else:
+        choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
+        pixels_of = grid_of_nuclei(sdata, nuclei_key, image_key)
+    if unit is not None:
+        read = dict.fromkeys(key for key in (nuclei_key, pixels_of, points_key) if key is not None)
+        microns = find_microns(
+            sdata, list(read), raster_key=pixels_of, pixel_size=pixel_size, coordinate_system=coordinate_system
+        )
+        sdata, coordinate_system = in_system(sdata, microns), microns.name
+    if nuclei_key is None:
         coordinate_system = choose_coordinate_system(sdata, [image_key, points_key], coordinate_system)
         raster = raster_of(sdata, image_key, coordinate_system)
         channel = choose_channel(sdata, image_key, channel)
         image, keys = with_real_paths(channel_of(sdata, image_key, channel).data), (image_key,)
     else:
-        choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
         coordinate_system = choose_coordinate_system(sdata, [nuclei_key, points_key], coordinate_system)
         raster = raster_of_nuclei(
             sdata, nuclei_key, image_key=image_key, points_key=points_key, coordinate_system=coordinate_system
         )
         image, channel, keys = None, None, (nuclei_key,)
+    if unit is not None:
+        raster = raster.lying_in(microns.base, np.linalg.inv(microns.step))
     check_there(sdata, [*keys, points_key])
     nuclei = None if nuclei_key is None else open_nuclei(sdata, nuclei_key, raster)
     transcripts = open_transcripts(

@@ -1,0 +1,84 @@
+"""A coordinate system in microns for elements that are there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sslcst._arguments import checked
+from sslcst._logging import logger
+from sslcst._sdata.elements import STAINS, choose_key
+from sslcst._sdata.microns import NAME, add_system, check_unit, find_microns, is_in_microns, pixel_side, systems_of
+from sslcst._sdata.store import write_transformations
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+
+@checked
+def add_microns(
+    sdata: SpatialData,
+    *,
+    pixel_size: float | None = None,
+    image_key: str | None = None,
+    coordinate_system: str | None = None,
+) -> str:
+    """Have the elements lie in a coordinate system in microns too.
+
+    No pixel, point or polygon changes: each element of `coordinate_system` gets one more transformation, exact, to
+    ``"micron"`` (or to the system named so in which some of them lie already). Where the object is backed by a store,
+    the transformations of these elements are written there as they are in the object, and nothing else; one that was
+    stopped leaves a store that opens, and the same call goes on.
+
+    Parameters
+    ----------
+    sdata
+        The object.
+    pixel_size
+        Microns along the side of a pixel. May be left out where an element lies in microns already, or where the reader
+        of spatialdata-io tells: points of Xenium, MERSCOPE and seqFISH are in microns, spots of Stereo-seq are 0.5
+        apart (or as its files say), a pixel of CosMx measures what Area and Area.um2 of its cells say, else 0.120280945
+        (0.18 in fields of 5472 x 3648 pixels).
+    image_key
+        The image or labels whose pixels `pixel_size` is of; may be left out where all have the same, or one is named as
+        the readers name the stain.
+    coordinate_system
+        The system to build on; by default "global" or the only one. Elements that do not lie in it are left alone.
+
+    Returns
+    -------
+    The name of the system in microns.
+
+    Raises
+    ------
+    ParameterError
+        Nothing tells the size of a pixel, or `pixel_size` is not what is there says.
+    KeyMissingError
+        No such image or coordinate system, or several that could be meant.
+    StoreError
+        The store cannot be written; object and store are as they were.
+
+    See Also
+    --------
+    sslcst.tl.segment : ``unit="micron"`` needs no such system in the store.
+    """
+    check_unit(NAME, pixel_size)
+    systems = {key: systems_of(element) for kind, key, element in sdata.gen_elements() if kind != "tables"}
+    others = sorted({system for has in systems.values() for system in has if not is_in_microns(system)})
+    if others:
+        asked = {"kind": "coordinate system", "argument": "coordinate_system", "usual": ("global",)}
+        base = choose_key(others, coordinate_system, **asked)
+        systems = {key: has for key, has in systems.items() if base in has}
+    rasters = [key for key in systems if key in sdata.images or key in sdata.labels]
+    if image_key is not None or (pixel_size is not None and len({pixel_side(sdata, key, base) for key in rasters}) > 1):
+        image_key = choose_key(rasters, image_key, kind="image", argument="image_key", usual=STAINS)
+    found = find_microns(
+        sdata,
+        list(systems),
+        raster_key=image_key or next(iter(rasters), None),
+        pixel_size=pixel_size,
+        coordinate_system=coordinate_system,
+    )
+    added = add_system(sdata, found)
+    write_transformations(sdata, added, found.name)
+    logger.info("Added coordinate system %r to %s.", found.name, ", ".join(map(repr, added)) or "none: all lie in it")
+    return found.name
