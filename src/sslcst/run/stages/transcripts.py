@@ -74,6 +74,11 @@ def fill(source: TranscriptSource, grid: Grid, scratch: Scratch, params: TilePar
 
 
 def _append(part: Transcripts, grid: Grid, scratch: Scratch, side: int) -> int:
+    """Add transcripts to the files of their blocks; how many lie on the raster.
+
+    By hand: pyarrow's dataset writer is faster, but cannot append, and points in no order of place would leave a file
+    for each block of each partition.
+    """
     on = inside_raster(part.yx, grid.raster_shape)
     if not on.any():
         return 0
