@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,9 +54,9 @@ class Field:
     nuclei: np.ndarray
     yx: np.ndarray
     pixel_size: float  # micron
+    gene: np.ndarray
     cells: np.ndarray | None = None
     owner: np.ndarray | None = None
-    gene: np.ndarray | None = None
 
     def at(self, labels: np.ndarray) -> np.ndarray:
         """The label under each transcript."""
@@ -66,31 +66,53 @@ class Field:
 # --- tissues
 
 
-def fields(data: Path) -> Iterator[Field]:
+def fields(data: Path, only: Sequence[str] = ()) -> Iterator[Field]:
+    """All, or those whose names begin so; few others are made on the way."""
+    beginnings = tuple(only)
+
+    def wanted(group: str) -> bool:
+        return not beginnings or group.startswith(beginnings) or any(name.startswith(group) for name in beginnings)
+
+    return (field for field in _made(data, wanted) if not beginnings or field.name.startswith(beginnings))
+
+
+def _made(data: Path, wanted: Callable[[str], bool]) -> Iterator[Field]:
     rng = np.random.default_rng(0)
     for name in HELD_OUT:
+        if not wanted(f"embryo {name}") and not wanted("embryo, other nuclei"):  # of these each draws for the next
+            continue
         whole = embryo(data, name, 2)
         points = make_stores(data).embryo(data / "data" / "seqfish_embryo", name, 2).points["transcripts"].compute()
         known = {"cells": whole.cells, "owner": points["cell"].to_numpy().astype(np.int64)}
+        known["gene"] = points["gene"].cat.codes.to_numpy()
         yield Field(f"embryo {name}", whole.nuclei, whole.yx, 0.412, **known)
-        yield Field(
-            f"embryo, other nuclei {name}", drawn_nuclei(whole.cells, rng, follow=False), whole.yx, 0.412, **known
-        )
-    yield from halves(from_store(make_stores(data).prostate(data / "data" / "xenium_prime_prostate"), "prostate", 0.5))
-    cosmx = make_stores(data).cosmx(data / "data" / "cosmx_lung12_fov2")
-    yield from_store(with_nuclei(cosmx), "cosmx fov 2", 0.18)
+        others = drawn_nuclei(whole.cells, rng, follow=False)
+        yield Field(f"embryo, other nuclei {name}", others, whole.yx, 0.412, **known)
+    if wanted("prostate"):
+        prostate = make_stores(data).prostate(data / "data" / "xenium_prime_prostate")
+        yield from halves(from_store(prostate, "prostate", 0.5))
+    if wanted("cosmx"):
+        cosmx = make_stores(data).cosmx(data / "data" / "cosmx_lung12_fov2")
+        yield from_store(with_nuclei(cosmx), "cosmx fov 2", 0.18)
     for name, settings in TISSUES.items():
-        sdata = sslcst.datasets.simulate(n_cells=200, **settings)
-        labels = {"nuclei": np.asarray(sdata["true_nuclei"]), "cells": np.asarray(sdata["true_cells"])}
-        owner = sdata.points["transcripts"]["cell_id"].compute().to_numpy()
-        yield Field(f"simulated {name}", yx=yx_of(sdata, "true_cells"), pixel_size=0.5, owner=owner, **labels)
-    breast = make_stores(data).breast(data / "data" / "xenium_breast")
-    yield from_store(with_nuclei(breast), "breast", 0.2125)
+        if wanted(f"simulated {name}"):
+            yield simulated(f"simulated {name}", n_cells=200, **settings)
+    if wanted("breast"):
+        breast = make_stores(data).breast(data / "data" / "xenium_breast")
+        yield from_store(with_nuclei(breast), "breast", 0.2125)
 
 
-def yx_of(sdata: sd.SpatialData, labels_key: str) -> np.ndarray:
+def simulated(name: str, **settings: float) -> Field:
+    sdata = sslcst.datasets.simulate(**settings)
+    labels = {key: np.asarray(sdata[f"true_{key}"]) for key in ("nuclei", "cells")}
+    owner = sdata.points["transcripts"]["cell_id"].compute().to_numpy()
+    return Field(name, pixel_size=0.5, owner=owner, **labels, **transcripts_of(sdata, "true_cells"))
+
+
+def transcripts_of(sdata: sd.SpatialData, labels_key: str) -> dict[str, np.ndarray]:
     raster = raster_of(sdata, labels_key, "global")
-    return read_transcripts(sdata, "transcripts", gene_key=None, count_key=None, raster=raster).yx
+    transcripts = read_transcripts(sdata, "transcripts", gene_key=None, count_key=None, raster=raster)
+    return {"yx": transcripts.yx, "gene": transcripts.gene}
 
 
 def with_nuclei(sdata: sd.SpatialData) -> sd.SpatialData:
@@ -101,12 +123,12 @@ def with_nuclei(sdata: sd.SpatialData) -> sd.SpatialData:
 
 
 def from_store(sdata: sd.SpatialData, name: str, pixel_size: float) -> Field:
-    yx = yx_of(sdata, "reference_nuclei")
-    nuclei, points = np.asarray(sdata["reference_nuclei"]).astype(np.int32), sdata["transcripts"].compute()
+    nuclei = np.asarray(sdata["reference_nuclei"]).astype(np.int32)
+    field = Field(name, nuclei, pixel_size=pixel_size, **transcripts_of(sdata, "reference_nuclei"))
     if "reference_cells" not in sdata.labels:
-        return Field(name, nuclei, yx, pixel_size, gene=points["gene"].cat.codes.to_numpy())
-    field = Field(name, nuclei, yx, pixel_size, np.asarray(sdata["reference_cells"]).astype(np.int32))
-    return Field(name, nuclei, yx, pixel_size, field.cells, field.at(field.cells).astype(np.int64))
+        return field
+    cells = np.asarray(sdata["reference_cells"]).astype(np.int32)
+    return replace(field, cells=cells, owner=field.at(cells).astype(np.int64))
 
 
 def halves(field: Field) -> Iterator[Field]:
@@ -115,9 +137,9 @@ def halves(field: Field) -> Iterator[Field]:
     for name, columns in (("left", slice(0, middle)), ("right", slice(middle, None))):
         start, stop, _ = columns.indices(field.nuclei.shape[1])
         inside = (field.yx[:, 1] >= start) & (field.yx[:, 1] < stop)
-        labels = {"nuclei": field.nuclei[:, columns], "cells": field.cells[:, columns]}
-        yx = field.yx[inside] - (0, start)
-        yield Field(f"{field.name} {name}", yx=yx, pixel_size=field.pixel_size, owner=field.owner[inside], **labels)
+        parts = {"nuclei": field.nuclei[:, columns], "cells": field.cells[:, columns]}
+        parts |= {"owner": field.owner[inside], "gene": field.gene[inside]}
+        yield replace(field, name=f"{field.name} {name}", yx=field.yx[inside] - (0, start), **parts)
 
 
 # --- methods: labels, and the owner that each pixel would have
@@ -214,25 +236,24 @@ def scores(field: Field, network: CellNetwork) -> dict[str, np.ndarray]:
     }
 
 
-def meetings(field: Field, labels: np.ndarray, pairs: np.ndarray) -> tuple[float, float]:
+def meetings(gene: np.ndarray, owner: np.ndarray, pairs: np.ndarray) -> tuple[float, float]:
     """Share of the transcripts kept, and how often both genes of a pair are in a cell that has either."""
-    present = counts_of(field, labels) > 0
+    present = counts_of(gene, owner) > 0
     both = either = 0
     for g, h in pairs:
         one, other = present[:, [g]].toarray().ravel(), present[:, [h]].toarray().ravel()
         both, either = both + np.sum(one & other), either + np.sum(one | other)
-    return float((field.at(labels) > 0).mean()), both / max(1, either)
+    return float((owner > 0).mean()), both / max(1, either)
 
 
-def counts_of(field: Field, labels: np.ndarray) -> sparse.csc_array:
-    owner = field.at(labels)
+def counts_of(gene: np.ndarray, owner: np.ndarray) -> sparse.csc_array:
     ids, row = np.unique(owner[owner > 0], return_inverse=True)
-    entries = (np.ones(len(row), np.int64), (row, field.gene[owner > 0]))
-    return sparse.csc_array(entries, shape=(len(ids), field.gene.max() + 1))
+    entries = (np.ones(len(row), np.int64), (row, gene[owner > 0]))
+    return sparse.csc_array(entries, shape=(len(ids), gene.max() + 1))
 
 
 def exclusive_rows(field: Field, network: CellNetwork) -> Iterator[str]:
-    pairs = exclusive_pairs(sparse.csr_array(counts_of(field, field.nuclei)))
+    pairs = exclusive_pairs(sparse.csr_array(counts_of(field.gene, field.at(field.nuclei))))
     yield f"{len(pairs)} pairs of genes that exclude each other in the nuclei\n"
     yield "| cells | share kept | exclusive genes meet |\n|---|---|---|"
     diameter = Regions.of(field.nuclei).diameter
@@ -240,7 +261,7 @@ def exclusive_rows(field: Field, network: CellNetwork) -> Iterator[str]:
     ways |= {"density": by_density(field)}
     ways |= {f"network, threshold {t}": by_network(field, network, t) for t in (0.4, 0.5, 0.6, 0.7)}
     for name, (labels, _) in ways.items():
-        kept, meet = meetings(field, labels, pairs)
+        kept, meet = meetings(field.gene, field.at(labels), pairs)
         yield f"| {name} | {kept:.3f} | {meet:.4f} |"
 
 
@@ -253,9 +274,7 @@ def main() -> None:
     network = load_network(path=args.weights)
     found: dict[str, list[dict[str, np.ndarray]]] = {}
     breast, start = [], time.perf_counter()
-    for field in fields(args.data):
-        if args.only and not field.name.startswith(tuple(args.only)):
-            continue
+    for field in fields(args.data, args.only or ()):
         if field.cells is None:
             breast = list(exclusive_rows(field, network))
             continue

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +19,9 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks are not part of this copy")
 
 
-@pytest.fixture(scope="module")
-def peers():
+@pytest.fixture
+def peers(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))  # where it finds what it shares with other benchmarks
     spec = importlib.util.spec_from_file_location("peers", BENCHMARKS / "peers.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where its dataclasses look their types up
@@ -49,13 +53,14 @@ def test_labels_are_scored_as_they_are(peers, tissue, tmp_path: Path) -> None:
     found = peers.run(adapter(tmp_path, "return tissue.nuclei"), sys.executable, tissue, (), tmp_path)
     assert (found.cells == tissue.nuclei).all()
     assert found.cpu_seconds > 0
+    assert 0 <= found.seconds < 60
     assert 0.01 < found.peak_gib < 1
-    score = peers.score(tissue, found.cells)
+    score = peers.score(tissue, found)
     owner = owners(tissue.yx, tissue.nuclei)
     assert score.n_cells == 4
     assert score.iou == pytest.approx(49 / 289)
     assert score.f1 == 0
-    assert score.right == metrics.fraction_right(tissue.reference_owner, owner)
+    assert score.right == score.right_by_place == metrics.fraction_right(tissue.reference_owner, owner)
     assert score.n_correlated == 0  # nuclei add nothing to nuclei
 
 
@@ -64,12 +69,31 @@ def test_owners_are_scored_by_transcript_and_drawn_for_their_area(peers, tissue,
     np.save(tmp_path / "owner.npy", tissue.reference_owner)
     body = "import numpy; return numpy.load(settings['file'])"
     found = peers.run(adapter(tmp_path, body), sys.executable, tissue, (f"file={tmp_path / 'owner.npy'}",), tmp_path)
-    score = peers.score(tissue, found.cells)
+    score = peers.score(tissue, found)
     assert score.right == 1
     assert score.f1 == 1
     assert score.iou > 0.9
     assert score.n_correlated == 4
     assert score.correlation > 0.7  # cytoplasm and nucleus of a cell are of one kind
+
+
+def test_labels_and_owners_of_one_peer_count_each_for_itself(peers, tissue, tmp_path: Path) -> None:
+    """As proseg gives them: outlines are scored by the labels, transcripts by the owners and by place."""
+    np.save(tmp_path / "owner.npy", tissue.reference_owner)
+    body = "import numpy; return tissue.nuclei, numpy.load(settings['file'])"
+    found = peers.run(adapter(tmp_path, body), sys.executable, tissue, (f"file={tmp_path / 'owner.npy'}",), tmp_path)
+    score = peers.score(tissue, found)
+    assert score.iou == pytest.approx(49 / 289)
+    assert score.right == 1 > score.right_by_place
+
+
+def test_exclusive_genes_where_no_cells_are_known(peers, tissue) -> None:
+    """The nuclei's own genes meet in cells that mix two; by place is a row of its own where owners differ."""
+    blind = replace(tissue, reference=None, reference_owner=None)
+    mixed = peers.Result(np.minimum(tissue.reference, 1), owner=tissue.reference_owner)
+    lines = peers.exclusive_rows(blind, {"a": mixed, "b": peers.Result(failure="failed: no peer")})
+    assert [line.split(" | ")[1] for line in lines] == ["a", "a, by place", "b"]
+    assert {line.count("|") for line in [*lines, peers.EXCLUSIVE_HEADER.splitlines()[0]]} == {9}
 
 
 def test_a_result_that_is_there_is_not_computed_again(peers, tissue, tmp_path: Path) -> None:
@@ -105,11 +129,13 @@ def test_a_row_for_each_method(peers, tissue, tmp_path: Path, monkeypatch: pytes
         "watershed on density",
         "ComSeg",
         "pciSeq",
+        "proseg",
         "sslcst, density",
     ]
-    assert {line.count("|") for line in [*lines, peers.HEADER.splitlines()[0]]} == {10}
-    assert "| 4 | 1.000 | 1.000 | 1.000 |" in lines[0]
+    assert {line.count("|") for line in [*lines, peers.HEADER.splitlines()[0]]} == {12}
+    assert "| 4 | 1.000 | 1.000 | 1.000 | 1.000 |" in lines[0]
     assert "not installed here: give --peer comseg=PYTHON" in lines[5]
+    assert "not installed here: give --proseg BINARY" in lines[7]
     assert "2.5 um" in lines[3]  # of five pixels that a square's border is away from its nucleus
 
 
@@ -132,3 +158,56 @@ def test_adapters_load_where_their_peer_is_not_installed(path: Path, monkeypatch
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert callable(module.segment)
+
+
+@pytest.fixture
+def run_proseg(monkeypatch: pytest.MonkeyPatch):
+    if sys.platform == "win32":
+        pytest.skip("proseg's stand-in is a shell script")
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "peers"))
+    return importlib.import_module("run_proseg")
+
+
+def given(run_proseg, tissue):
+    return run_proseg.Tissue(tissue.nuclei, tissue.yx, tissue.gene, tissue.pixel_size)
+
+
+def test_what_proseg_writes_is_read(run_proseg, tissue, tmp_path: Path) -> None:
+    """A stand-in that writes two squares, the small one drawn into a hole that the format leaves out of the large one.
+
+    Its cells are numbered by itself, and named by the nuclei; what it takes for background is in no cell.
+    """
+
+    def square(low: float, high: float) -> list:
+        return [[[[low, low], [high, low], [high, high], [low, high], [low, low]]]]
+
+    parts = [(0, square(4, 6)), (1, square(1, 10))]
+    features = [{"properties": {"cell": n}, "geometry": {"coordinates": polygons}} for n, polygons in parts]
+    with gzip.open(tmp_path / "cells.geojson.gz", "wt", encoding="utf-8") as file:
+        json.dump({"features": features}, file)
+    (tmp_path / "cells.csv").write_text("cell,original_cell_id\n0,2\n1,1\n")
+    (tmp_path / "owners.csv").write_text(
+        "transcript_id,assignment,background\n3,0,false\n1,1,false\n2,1,true\n0,,true\n"
+    )
+    (tmp_path / "proseg").write_text(
+        f"#!/bin/sh\ncp transcripts.csv {tmp_path}/given.csv; cp {tmp_path}/*.gz {tmp_path}/*s.csv .\n"
+    )
+    (tmp_path / "proseg").chmod(0o755)
+    labels, owner = run_proseg.segment(given(run_proseg, tissue), str(tmp_path / "proseg"))
+
+    assert owner[:5].tolist() == [0, 1, 0, 2, 0]
+    assert (labels[8:12, 8:12] == 2).all()  # 4 to 6 micron
+    assert np.count_nonzero(labels == 2) == 16
+    assert np.count_nonzero(labels == 1) == 18**2 - 16
+    lines = (tmp_path / "given.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(tissue.yx)
+    y, x = tissue.yx[0] * 0.5
+    nucleus = owners(tissue.yx[:1], tissue.nuclei)[0]
+    assert lines[1] == f"0,{x:.4f},{y:.4f},0,g{tissue.gene[0]},{nucleus},{int(nucleus > 0)}"
+
+
+def test_a_proseg_that_ends_with_an_error_says_so(run_proseg, tissue, tmp_path: Path) -> None:
+    (tmp_path / "proseg").write_text("#!/bin/sh\necho no cells >&2; exit 3\n")
+    (tmp_path / "proseg").chmod(0o755)
+    with pytest.raises(RuntimeError, match="proseg ended with 3: no cells"):
+        run_proseg.segment(given(run_proseg, tissue), str(tmp_path / "proseg"))
