@@ -72,6 +72,11 @@ def apply_affine(matrix: np.ndarray, yx: np.ndarray) -> np.ndarray:
     return yx @ matrix[:2, :2].T + matrix[:2, 2]
 
 
+def is_identity(matrix: np.ndarray) -> bool:
+    """Whether an affine matrix (3, 3), from pixels to pixels, moves nothing."""
+    return np.allclose(matrix, np.eye(3), rtol=0, atol=1e-6)
+
+
 def affine_matrix(element: Any, coordinate_system: str) -> np.ndarray:
     """Affine matrix (3, 3) on (y, x) from an element's own coordinates to the coordinate system."""
     from spatialdata.transformations import get_transformation
@@ -207,7 +212,7 @@ def labels_on(labels: np.ndarray, own: Raster, other: Raster) -> np.ndarray:
     Rows go through in blocks, so that positions need little memory beside the labels.
     """
     to_own = np.linalg.inv(own.to_system) @ other.to_system
-    if own.shape == other.shape and np.allclose(to_own, np.eye(3), rtol=0, atol=1e-6):  # in pixels, whatever the unit
+    if own.shape == other.shape and is_identity(to_own):
         return labels
     height, width = other.shape
     out = np.zeros(other.shape, labels.dtype)

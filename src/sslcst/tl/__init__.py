@@ -2,6 +2,7 @@
 
 from sslcst.tl._aggregate import aggregate
 from sslcst.tl._compare import Comparison, compare
+from sslcst.tl._intensities import intensities
 from sslcst.tl._plan import Plan, plan
 from sslcst.tl._predict import predict
 from sslcst.tl._quality import quality
@@ -9,4 +10,16 @@ from sslcst.tl._segment import segment
 from sslcst.tl._track import track
 from sslcst.tl._train import train
 
-__all__ = ["Comparison", "Plan", "aggregate", "compare", "plan", "predict", "quality", "segment", "track", "train"]
+__all__ = [
+    "Comparison",
+    "Plan",
+    "aggregate",
+    "compare",
+    "intensities",
+    "plan",
+    "predict",
+    "quality",
+    "segment",
+    "track",
+    "train",
+]
