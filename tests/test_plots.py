@@ -262,9 +262,9 @@ def test_cells_without_a_value_are_clear(sdata: SpatialData) -> None:
 
 
 def test_channel(sdata: SpatialData) -> None:
-    """By name; without one, the first."""
+    """By name or place; without one, what a stain of nuclei is named, else the first, which is said."""
     stain = sdata.images["stain"].to_numpy()
-    for channel, expected in ((None, stain[0]), ("DAPI", stain[1])):
+    for channel, expected in ((None, stain[1]), ("DAPI", stain[1]), ("RNA", stain[0]), (0, stain[0])):
         ax = segmentation(sdata, channel=channel)
         assert (ax.images[0].get_array() == expected).all()
 

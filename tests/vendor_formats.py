@@ -162,8 +162,10 @@ def _write_xenium_stains(folder: Path, dapi: np.ndarray) -> None:
 MERSCOPE_CONTROLS = ("Blank-1", "Blank-12")
 
 
-def write_merscope(folder: Path, tissue: Tissue, *, z_layers: tuple[int, ...] = (3,)) -> None:
-    """Two stains; points in microns of the slide, which an affine matrix takes to pixels of the mosaic."""
+def write_merscope(
+    folder: Path, tissue: Tissue, *, z_layers: tuple[int, ...] = (3,), others: tuple[str, ...] = ("PolyT",)
+) -> None:
+    """DAPI among other stains; points in microns of the slide, which an affine matrix takes to pixels of the mosaic."""
     images = folder / "images"
     images.mkdir(parents=True)
     to_pixel = np.array([[1 / PIXEL, 0, -40.0], [0, 1 / PIXEL, 30.0], [0, 0, 1]])
@@ -171,7 +173,8 @@ def write_merscope(folder: Path, tissue: Tissue, *, z_layers: tuple[int, ...] = 
     rng = np.random.default_rng(2)
     for z in z_layers:
         tifffile.imwrite(images / f"mosaic_DAPI_z{z}.tif", tissue.dapi)
-        tifffile.imwrite(images / f"mosaic_PolyT_z{z}.tif", rng.integers(0, 2000, tissue.dapi.shape, np.uint16))
+        for name in others:
+            tifffile.imwrite(images / f"mosaic_{name}_z{z}.tif", rng.integers(0, 2000, tissue.dapi.shape, np.uint16))
 
     def microns(xy: np.ndarray) -> np.ndarray:
         return (xy - to_pixel[:2, 2]) * PIXEL

@@ -152,8 +152,8 @@ def open_transcripts(
     sdata: SpatialData,
     points_key: str,
     *,
-    gene_key: str | None,
-    count_key: str | None,
+    gene_key: str | None = None,
+    count_key: str | None = None,
     raster: Raster,
     params: TranscriptParams = TranscriptParams(),
 ) -> TranscriptSource:
@@ -170,11 +170,11 @@ def open_transcripts(
         No column of genes, or several that could be meant.
     """
     points = sdata.points[points_key]
-    table_key = annotating_table(sdata, points_key)
-    if gene_key is None and table_key is not None and not set(GENE_COLUMNS) & set(points.columns):
-        blocks = _open_places(sdata, points_key, table_key)
+    columns = columns_of(sdata, points_key, gene_key, count_key)
+    if not columns:
+        blocks = _open_places(sdata, points_key, annotating_table(sdata, points_key))
     else:
-        blocks = _open_molecules(points, points_key, gene_key, count_key, params, literal=is_of_gem(sdata))
+        blocks = _open_molecules(points, points_key, **columns, params=params, literal=is_of_gem(sdata))
     genes, sizes, digest = _survey(blocks, points_key, params)
     if isinstance(blocks, _Molecules):
         blocks = replace(blocks, starts=tuple(np.cumsum([0, *sizes[:-1]]).tolist()))
@@ -190,6 +190,21 @@ def read_transcripts(sdata: SpatialData, points_key: str, **kwargs: Any) -> Tran
     yx, gene, row = (np.concatenate([getattr(part, name) for part in parts]) for name in ("yx", "gene", "row"))
     count = None if parts[0].count is None else np.concatenate([part.count for part in parts])
     return Transcripts(yx, gene, count, source.genes, row)
+
+
+def columns_of(
+    sdata: SpatialData, points_key: str, gene_key: str | None, count_key: str | None
+) -> dict[str, str | None]:
+    """The columns of genes and of counts, if any, as arguments; none where a table has both."""
+    columns = list(sdata.points[points_key].columns)
+    if gene_key is None and annotating_table(sdata, points_key) and not set(GENE_COLUMNS) & set(columns):
+        return {}
+    gene_key = gene_column(sdata.points[points_key], points_key, gene_key)
+    if count_key is None:
+        count_key = next((name for name in COUNT_COLUMNS if name in columns), None)
+    elif count_key not in columns:
+        raise KeyMissingError(f"Points {points_key!r} have no column {count_key!r}: choose count_key among {columns}.")
+    return {"gene_key": gene_key, "count_key": count_key}
 
 
 def annotating_table(sdata: SpatialData, points_key: str) -> str | None:
@@ -278,14 +293,8 @@ class _Places:
         )
 
 
-def _open_molecules(points, points_key, gene_key, count_key, params, *, literal: bool) -> _Molecules:
-    columns = {"y": "y", "x": "x", "gene": gene_column(points, points_key, gene_key)}
-    if count_key is None:
-        count_key = next((name for name in COUNT_COLUMNS if name in points.columns), None)
-    elif count_key not in points.columns:
-        raise KeyMissingError(
-            f"Points {points_key!r} have no column {count_key!r}: choose count_key among {list(points.columns)}."
-        )
+def _open_molecules(points, points_key, *, gene_key, count_key, params, literal: bool) -> _Molecules:
+    columns = {"y": "y", "x": "x", "gene": gene_key}
     if count_key is not None:
         columns["count"] = count_key
     if params.min_quality and QUALITY_COLUMN in points.columns:

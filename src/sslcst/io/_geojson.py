@@ -14,7 +14,8 @@ import pandas as pd
 
 from sslcst._arguments import checked
 from sslcst._logging import logger, progress
-from sslcst._sdata.elements import choose_coordinate_system, choose_image, choose_key
+from sslcst._sdata.elements import choose_coordinate_system, choose_key
+from sslcst._sdata.provenance import Used, nuclei_of
 from sslcst._sdata.raster import affine_matrix, apply_affine, full_scale
 from sslcst.core.polygons import polygons
 from sslcst.errors import KeyMissingError, StoreError
@@ -50,8 +51,8 @@ def write_geojson(
     key
         The `key_added` of the segmentation.
     image_key
-        In whose pixels coordinates are, x before y, with (0, 0) the upper left corner: what QuPath expects. May be left
-        out if there is only one image, or one named "morphology_focus"; without any image, the labels' pixels count.
+        In whose pixels coordinates are, x before y, with (0, 0) the upper left corner: what QuPath expects. By default
+        the image that the cells were made of, else as in `sslcst.tl.segment`; without any, the labels' pixels count.
     coordinate_system
         In whose units coordinates are instead (with one in microns, Xenium Ranger wants ``--units=microns``).
     class_key
@@ -69,7 +70,8 @@ def write_geojson(
     path = Path(path)
     if not path.parent.is_dir():
         raise StoreError(f"{path} could not be written: there is no folder {path.parent}.")
-    cells_key, nuclei_key, table_key = (f"{key}_{name}" for name in ("cells", "nuclei", "table"))
+    cells_key, table_key = (f"{key}_{name}" for name in ("cells", "table"))
+    nuclei_key = nuclei_of(sdata, cells_key, key)
     for name in (cells_key, nuclei_key):
         choose_key(sdata.labels, name, kind="labels element", argument="key")
     choose_key(sdata.tables, table_key, kind="table", argument="key")
@@ -105,10 +107,11 @@ def _to_target(sdata: SpatialData, cells_key: str, image_key: str | None, coordi
     if coordinate_system is not None:
         choose_coordinate_system(sdata, [cells_key], coordinate_system)
         return affine_matrix(full_scale(sdata[cells_key]), coordinate_system)
-    if image_key is None and not sdata.images:
+    used = Used.by(sdata, cells_key)
+    image_key = used.image(image_key)
+    if image_key is None:
         return np.eye(3)
-    image_key = choose_image(sdata, image_key)
-    shared = choose_coordinate_system(sdata, [cells_key, image_key], None)
+    shared = used.system([cells_key, image_key], None)
     to_shared, image_to_shared = (affine_matrix(full_scale(sdata[name]), shared) for name in (cells_key, image_key))
     return np.linalg.inv(image_to_shared) @ to_shared
 

@@ -20,6 +20,7 @@ from matplotlib.transforms import Affine2D, Transform
 from spatialdata.transformations import get_transformation
 
 from sslcst._sdata.elements import channel_name, choose_key
+from sslcst._sdata.provenance import Used
 from sslcst.core.threads import check_process
 from sslcst.errors import DataError, KeyMissingError, ParameterError, did_you_mean
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
-    from spatialdata import SpatialData
     from xarray import DataArray, DataTree
 
 Region = tuple[float, float, float, float]
@@ -36,6 +36,7 @@ Region = tuple[float, float, float, float]
 NUCLEI, CELLS, TRANSCRIPTS, REFERENCE = "#56b4e9", "#e69f00", "#cc79a7", "#ffffff"
 # All of theirs, with grey for black.
 CATEGORIES = (NUCLEI, CELLS, "#009e73", "#f0e442", "#0072b2", "#d55e00", TRANSCRIPTS, "#999999")
+PERCENTILES = (1, 99.8)  # of a stain, drawn black and white
 MAX_PIXELS = 2000  # of an element's longer side: about what a page can show
 
 
@@ -45,7 +46,7 @@ def prepare_axes(ax: Axes | None, stain: Raster | None) -> Axes:
         _, ax = plt.subplots(figsize=(8, 8), layout="constrained")
     ax.set_facecolor("black")
     if stain is not None:
-        low, high = np.percentile(stain.pixels, (1, 99.8))
+        low, high = np.percentile(stain.pixels, PERCENTILES)
         show(ax, stain, stain.pixels, cmap="gray", vmin=low, vmax=high)
     return ax
 
@@ -92,12 +93,6 @@ def pick(elements: Mapping[str, Any], name: str, kind: str) -> Any:
     return elements[choose_key(elements, name, kind=kind, argument="key")]
 
 
-def pick_image(sdata: SpatialData, image_key: str | None) -> DataArray | DataTree | None:
-    if image_key is not None:
-        return pick(sdata.images, image_key, "image")
-    return sdata.images[choose_key(sdata.images, None, kind="image", argument="image_key")] if sdata.images else None
-
-
 def check_region(region: Region) -> Region:
     x0, y0, x1, y1 = region
     if not (x0 < x1 and y0 < y1 and np.isfinite(region).all()):
@@ -138,7 +133,7 @@ def read_raster(
     coordinate_system: str,
     region: Region,
     name: str,
-    channel: str | int | None = None,
+    channel: str | int = 0,
 ) -> Raster:
     """Read the region, from the coarsest scale that has enough pixels, and of these at most `MAX_PIXELS` a side."""
     for level in reversed(levels(element)):
@@ -157,13 +152,31 @@ def read_raster(
     part = level.isel(x=columns, y=rows)
     if "c" in part.dims:
         names = [str(each) for each in part.coords["c"].to_numpy()]
-        chosen = names[0] if channel is None else channel_name(names, channel)
+        chosen = channel_name(names, channel)
         if chosen not in names:
             hint = did_you_mean(chosen, names)
             raise KeyMissingError(f"{name} has no channel {channel!r}; it has {names}{hint}.")
         part = part.isel(c=names.index(chosen))
     placed = np.array([[step, 0, low[0]], [0, step, low[1]], [0, 0, 1]])
     return Raster(part.to_numpy(), matrix @ placed)
+
+
+def read_stain(
+    used: Used, image_key: str | None, channel: str | int | None, coordinate_system: str, region: Region
+) -> Raster | None:
+    """The region of the image, in the channel that was used where the user names none; of several, the brightest."""
+    if image_key is None:
+        return None
+    image, channel = used.sdata.images[image_key], used.channel(image_key, channel)
+    if not isinstance(channel, list):
+        return read_raster(image, coordinate_system, region, "the image", channel)
+    parts = [read_raster(image, coordinate_system, region, "the image", name) for name in channel]
+    return parts[0]._replace(pixels=np.max([_scaled(part.pixels) for part in parts], axis=0))
+
+
+def _scaled(pixels: NDArray[Any]) -> NDArray[np.float64]:
+    low, high = np.percentile(pixels, PERCENTILES)
+    return (pixels - low) / max(high - low, np.finfo(float).tiny)
 
 
 def show(ax: Axes, raster: Raster, pixels: NDArray[Any], **style: Any) -> None:

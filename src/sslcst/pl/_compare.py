@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
 
 from sslcst._arguments import checked
+from sslcst._sdata.provenance import Used
 from sslcst._sdata.raster import Raster as Grid
 from sslcst._sdata.raster import labels_on
 from sslcst.errors import KeyMissingError, ParameterError
@@ -27,9 +28,9 @@ from sslcst.pl._canvas import (
     extent_of,
     finish_axes,
     pick,
-    pick_image,
     prepare_axes,
     read_raster,
+    read_stain,
     show,
 )
 
@@ -54,7 +55,7 @@ def compare(
     comparison: Comparison | None = None,
     image_key: str | None = None,
     channel: str | int | None = None,
-    coordinate_system: str = "global",
+    coordinate_system: str | None = None,
     region: Region | None = None,
     axes: Sequence[Axes] | None = None,
     save: str | os.PathLike[str] | None = None,
@@ -73,11 +74,13 @@ def compare(
     comparison
         What `sslcst.tl.compare` returned for the two. ``None`` compares them here, with its defaults.
     image_key
-        Stain to draw in grey. ``None`` takes the only image there is; with no image, the ground is black.
+        Stain to draw in grey; by default the one the cells were made of, else as `sslcst.tl.segment` chooses.
+        With no image, the ground is black.
     channel
-        Channel of the stain. ``None`` takes the first.
+        Channel of the stain; by default the one that was segmented, else one named DAPI or the like, else the first.
     coordinate_system
-        In whose units the axes are, y downward.
+        In whose units the axes are, y downward; by default that in which the cells were made, else "global" or
+        the only one.
     region
         (x0, y0, x1, y1) to show, in units of the coordinate system. ``None`` shows all of the first labels. The figures
         are those of the whole labels all the same.
@@ -101,7 +104,10 @@ def compare(
         An element does not reach into the region; what `sslcst.tl.compare` refuses.
     """
     elements = [pick(sdata.labels, key, "labels") for key in (a_key, b_key)]
-    image = pick_image(sdata, image_key)
+    used = Used.by(sdata, a_key, b_key)
+    image_key = used.image(image_key)
+    if coordinate_system is None:
+        coordinate_system = used.system([a_key, b_key, image_key], None)
     if axes is not None and len(axes) != 2:
         raise ParameterError(f"axes hold {len(axes)}: there must be two, for the map and the bars.")
     if comparison is not None and (comparison.a, comparison.b) != (a_key, b_key):
@@ -113,7 +119,7 @@ def compare(
         read_raster(element, coordinate_system, region, name)
         for name, element in zip((a_key, b_key), elements, strict=True)
     )
-    stain = None if image is None else read_raster(image, coordinate_system, region, "the image", channel)
+    stain = read_stain(used, image_key, channel, coordinate_system, region)
     if comparison is None:
         from sslcst.tl import compare as compare_labels  # here, since it loads much that pictures do without
 

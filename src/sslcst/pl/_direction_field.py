@@ -12,6 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb, to_rgb
 from matplotlib.lines import Line2D
 
 from sslcst._arguments import checked
+from sslcst._sdata.provenance import Used
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.methods.ssl_cst.sampling import direction_vectors
 from sslcst.pl._canvas import (
@@ -27,9 +28,9 @@ from sslcst.pl._canvas import (
     finish_axes,
     levels,
     pick,
-    pick_image,
     prepare_axes,
     read_raster,
+    read_stain,
     show,
 )
 from sslcst.pp._spots import as_spots
@@ -52,10 +53,10 @@ def direction_field(
     sdata: SpatialData,
     *,
     spots_key: str = "sslcst_spots",
-    nuclei_key: str = "sslcst_nuclei",
+    nuclei_key: str | None = None,
     image_key: str | None = None,
     channel: str | int | None = None,
-    coordinate_system: str = "global",
+    coordinate_system: str | None = None,
     region: Region | None = None,
     ax: Axes | None = None,
     save: str | os.PathLike[str] | None = None,
@@ -74,13 +75,15 @@ def direction_field(
     spots_key
         The table that `sslcst.tl.predict` completed.
     nuclei_key
-        Labels of the nuclei that the spots were binned with.
+        Labels of nuclei to outline; by default those that the spots were binned with.
     image_key
-        Stain to draw in grey. ``None`` takes the only image there is; with no image, the ground is black.
+        Stain to draw in grey; by default the one the nuclei were found in, else as `sslcst.tl.segment` chooses.
+        With no image, the ground is black.
     channel
-        Channel of the stain. ``None`` takes the first.
+        Channel of the stain; by default the one that was segmented, else one named DAPI or the like, else the first.
     coordinate_system
-        In whose units the axes are, y downward.
+        In whose units the axes are, y downward; by default that in which the spots were made, else "global" or
+        the only one.
     region
         (x0, y0, x1, y1) to show, in units of the coordinate system. ``None`` shows all of the nuclei.
     ax
@@ -102,12 +105,17 @@ def direction_field(
     DataError
         An element does not reach into the region.
     """
-    labels = pick(sdata.labels, nuclei_key, "labels")
     table = _predicted(sdata, spots_key)
-    image = pick_image(sdata, image_key)
+    used = Used.by(sdata, spots_key)
+    if nuclei_key is None:
+        nuclei_key = used.record["nuclei_key"]
+    labels = pick(sdata.labels, nuclei_key, "labels")
+    image_key = used.image(image_key)
+    if coordinate_system is None:
+        coordinate_system = used.system([nuclei_key, image_key], None)
     region = extent_of(labels, coordinate_system) if region is None else check_region(region)
     nuclei = read_raster(labels, coordinate_system, region, "nuclei")
-    stain = None if image is None else read_raster(image, coordinate_system, region, "the image", channel)
+    stain = read_stain(used, image_key, channel, coordinate_system, region)
     blocks = _read_blocks(table, affine_of(levels(labels)[0], coordinate_system, "nuclei"), region)
 
     ax = prepare_axes(ax, stain)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sslcst._arguments import checked
+from sslcst._sdata.provenance import Used
 from sslcst.pl._canvas import (
     NUCLEI,
     REFERENCE,
@@ -17,9 +18,9 @@ from sslcst.pl._canvas import (
     extent_of,
     finish_axes,
     pick,
-    pick_image,
     prepare_axes,
     read_raster,
+    read_stain,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def nuclei(
     image_key: str | None = None,
     channel: str | int | None = None,
     truth_key: str | None = None,
-    coordinate_system: str = "global",
+    coordinate_system: str | None = None,
     region: Region | None = None,
     ax: Axes | None = None,
     save: str | os.PathLike[str] | None = None,
@@ -51,13 +52,15 @@ def nuclei(
     nuclei_key
         Labels of the nuclei.
     image_key
-        Stain to draw in grey. ``None`` takes the only image there is; with no image, the ground is black.
+        Stain to draw in grey; by default the one the nuclei were made of, else as `sslcst.tl.segment` chooses.
+        With no image, the ground is black.
     channel
-        Channel of the stain. ``None`` takes the first.
+        Channel of the stain; by default the one that was segmented, else one named DAPI or the like, else the first.
     truth_key
         Labels of a reference to outline as well.
     coordinate_system
-        In whose units the axes are, y downward.
+        In whose units the axes are, y downward; by default that in which the nuclei were made, else "global" or
+        the only one.
     region
         (x0, y0, x1, y1) to show, in units of the coordinate system. ``None`` shows all of the labels.
     ax
@@ -81,10 +84,13 @@ def nuclei(
     labels = {"nuclei": pick(sdata.labels, nuclei_key, "labels")}
     if truth_key is not None:
         labels = {"reference": pick(sdata.labels, truth_key, "labels"), **labels}  # the nuclei are drawn over it
-    image = pick_image(sdata, image_key)
+    used = Used.by(sdata, nuclei_key)
+    image_key = used.image(image_key)
+    if coordinate_system is None:
+        coordinate_system = used.system([nuclei_key, truth_key, image_key], None)
     region = extent_of(labels["nuclei"], coordinate_system) if region is None else check_region(region)
     rasters = {name: read_raster(element, coordinate_system, region, name) for name, element in labels.items()}
-    stain = None if image is None else read_raster(image, coordinate_system, region, "the image", channel)
+    stain = read_stain(used, image_key, channel, coordinate_system, region)
 
     ax = prepare_axes(ax, stain)
     handles = [

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from sslcst._arguments import checked
+from sslcst._sdata.provenance import Used, nuclei_of
 from sslcst.errors import KeyMissingError
 from sslcst.pl._canvas import (
     CELLS,
@@ -30,9 +31,9 @@ from sslcst.pl._canvas import (
     extent_of,
     finish_axes,
     pick,
-    pick_image,
     prepare_axes,
     read_raster,
+    read_stain,
     show,
 )
 
@@ -56,7 +57,7 @@ def segmentation(
     points_key: str | None = None,
     truth_key: str | None = None,
     color: str | None = None,
-    coordinate_system: str = "global",
+    coordinate_system: str | None = None,
     region: Region | None = None,
     ax: Axes | None = None,
     save: str | os.PathLike[str] | None = None,
@@ -72,9 +73,10 @@ def segmentation(
     key
         The `key_added` of the segmentation.
     image_key
-        Stain to draw in grey. ``None`` takes the only image there is; with no image, the ground is black.
+        Stain to draw in grey; by default the one the cells were made of, else as `sslcst.tl.segment` chooses.
+        With no image, the ground is black.
     channel
-        Channel of the stain. ``None`` takes the first.
+        Channel of the stain; by default the one that was segmented, else one named DAPI or the like, else the first.
     points_key
         Transcripts to draw as dots, at most 200,000 of them. All partitions are read, one at a time.
     truth_key
@@ -82,7 +84,8 @@ def segmentation(
     color
         Column of the table's obs, or a gene, to fill the cells with.
     coordinate_system
-        In whose units the axes are, y downward.
+        In whose units the axes are, y downward; by default that in which the cells were made, else "global" or
+        the only one.
     region
         (x0, y0, x1, y1) to show, in units of the coordinate system. ``None`` shows all of the labels.
     ax
@@ -103,15 +106,19 @@ def segmentation(
     DataError
         An element does not reach into the region.
     """
-    labels = {name: pick(sdata.labels, f"{key}_{name}", "labels") for name in ("nuclei", "cells")}
+    names = {"nuclei": nuclei_of(sdata, f"{key}_cells", key), "cells": f"{key}_cells"}
     if truth_key is not None:
-        labels["reference"] = pick(sdata.labels, truth_key, "labels")
+        names["reference"] = truth_key
+    labels = {name: pick(sdata.labels, of, "labels") for name, of in names.items()}
     values = None if color is None else _values(pick(sdata.tables, f"{key}_table", "table"), color)
     points = None if points_key is None else pick(sdata.points, points_key, "points")
-    image = pick_image(sdata, image_key)
+    used = Used.by(sdata, names["cells"])
+    image_key = used.image(image_key)
+    if coordinate_system is None:
+        coordinate_system = used.system([*names.values(), image_key, points_key], None)
     region = extent_of(labels["cells"], coordinate_system) if region is None else check_region(region)
     rasters = {name: read_raster(element, coordinate_system, region, name) for name, element in labels.items()}
-    stain = None if image is None else read_raster(image, coordinate_system, region, "the image", channel)
+    stain = read_stain(used, image_key, channel, coordinate_system, region)
     dots = None if points is None else _read_points(points, coordinate_system, region)
 
     ax = prepare_axes(ax, stain)

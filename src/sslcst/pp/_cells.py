@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst._sdata.elements import add_labels, check_addable, choose_coordinate_system, choose_image, choose_key
+from sslcst._sdata.provenance import as_record, note
 from sslcst._sdata.raster import YX, Raster, affine_matrix, apply_affine, raster_of, raster_over_points
 from sslcst._sdata.source_ids import by_number
 from sslcst.errors import DataError, ParameterError
@@ -86,6 +87,7 @@ def import_cells(
     owner, names = read_owners(sdata, points_key=cells_key, cell_key=cell_key, unassigned=unassigned)
     if image_key is not None or len(sdata.images) == 1:
         image_key = choose_image(sdata, image_key)
+    record = as_record(image_key=image_key, coordinate_system=coordinate_system)
     keys = [cells_key] if image_key is None else [cells_key, image_key]
     coordinate_system = choose_coordinate_system(sdata, keys, coordinate_system)
     points = sdata.points[cells_key]
@@ -110,6 +112,7 @@ def import_cells(
         )
     same = pd.api.types.is_numeric_dtype(names) and (names == names.index).all()
     add_labels(sdata, key_added, labels, raster, None if same else by_number(names.array, names.index))
+    note(sdata, key_added, record)
 
 
 def _spacing(yx: np.ndarray) -> float:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
-from sslcst._sdata.elements import add_labels, check_addable, choose_image, choose_key, read_channel, read_nuclei
+from sslcst._sdata.elements import (
+    add_labels,
+    check_addable,
+    choose_channel,
+    choose_image,
+    choose_key,
+    read_channel,
+    read_nuclei,
+)
+from sslcst._sdata.provenance import Used, as_record, note
 from sslcst._sdata.raster import raster_of
 from sslcst._section import check_seed
 from sslcst.methods import choose_method
@@ -69,9 +78,14 @@ def erode_nuclei(
     any_system = next(iter(get_transformation(sdata.labels[nuclei_key], get_all=True)))  # erosion counts in pixels
     raster = raster_of(sdata, nuclei_key, any_system)
     nuclei = read_nuclei(sdata, nuclei_key, raster)
-    image = None if image_key is None else read_channel(sdata, choose_image(sdata, image_key), channel)
+    image = None
+    if image_key is not None:
+        image_key = choose_image(sdata, image_key)
+        channel = choose_channel(sdata, image_key, channel)
+        image = read_channel(sdata, image_key, channel)
     erosion = choose_method("ssl-cst", params)[1].params.erosion
     cores, report = erode_and_report(nuclei, image=image, params=erosion, seed=seed)
     logger.info("%s", report)
     add_labels(sdata, key_added, cores, raster)
+    note(sdata, key_added, as_record(Used.by(sdata, nuclei_key).record, image_key=image_key, channel=channel))
     return report

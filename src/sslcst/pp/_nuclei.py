@@ -14,6 +14,7 @@ from sslcst._sdata.elements import (
     add_labels,
     channel_in_words,
     check_addable,
+    choose_channel,
     choose_coordinate_system,
     choose_image,
     choose_key,
@@ -21,6 +22,7 @@ from sslcst._sdata.elements import (
     read_channel,
     read_with_ids,
 )
+from sslcst._sdata.provenance import as_record, note
 from sslcst._sdata.raster import Raster, affine_matrix, invertible, raster_of, raster_over_points
 from sslcst._sdata.shapes import Outlines
 from sslcst.core.nuclei import choose_method, none_found
@@ -98,8 +100,10 @@ def segment_nuclei(
     coordinate_system = choose_coordinate_system(source, [image_key], coordinate_system)
     raster = raster_of(source, image_key, coordinate_system)
     if isinstance(channel, Sequence) and not isinstance(channel, str):
+        channel = [choose_channel(source, image_key, name) for name in channel]
         image = merge_channels([read_channel(source, image_key, name) for name in channel], params.percentiles)
     else:
+        channel = choose_channel(source, image_key, channel)
         image = read_channel(source, image_key, channel)
     params, name = choose_method(params), channel_in_words(image_key, channel)
     labels = segment_array(image, pixel_size=raster.pixel_size, params=params, device=device)
@@ -119,6 +123,7 @@ def segment_nuclei(
         )
     logger.info("%d nuclei in image %r.", labels.max(), image_key)
     add_labels(sdata, key_added, labels, raster)
+    note(sdata, key_added, as_record(image_key=image_key, channel=channel, coordinate_system=coordinate_system))
 
 
 def _at_scale(sdata: SpatialData, image_key: str, scale: str) -> SpatialData:
@@ -174,6 +179,8 @@ def import_nuclei(
     )
     labels, source_ids = read_with_ids(sdata, nuclei_key, raster)
     add_labels(sdata, key_added, labels, raster, source_ids)
+    record = as_record(image_key=image_of_nuclei(sdata, nuclei_key, image_key), coordinate_system=coordinate_system)
+    note(sdata, key_added, record)
 
 
 def raster_of_nuclei(
@@ -205,3 +212,10 @@ def grid_of_nuclei(sdata: SpatialData, nuclei_key: str, image_key: str | None) -
     if nuclei_key in sdata.labels:
         return nuclei_key
     return choose_image(sdata, image_key) if image_key is not None or len(sdata.images) == 1 else None
+
+
+def image_of_nuclei(sdata: SpatialData, nuclei_key: str, image_key: str | None) -> str | None:
+    """The image that gives the grid of shapes, or that the user names beside labels, which have their own grid."""
+    if nuclei_key not in sdata.labels:
+        return grid_of_nuclei(sdata, nuclei_key, image_key)
+    return image_key if image_key in sdata.images else None

@@ -13,11 +13,10 @@ from sslcst._logging import logger
 from sslcst._sdata.elements import (
     add_element,
     check_addable,
-    choose_coordinate_system,
     choose_key,
-    choose_points,
     read_nuclei,
 )
+from sslcst._sdata.provenance import Used, as_record
 from sslcst._sdata.raster import apply_affine, raster_of
 from sslcst._sdata.transcripts import check_on_image, is_of_gem, read_transcripts
 from sslcst.core.geometry import Regions
@@ -55,7 +54,8 @@ def bin_spots(
     nuclei_key
         Labels of the nuclei.
     coordinate_system
-        Where points and nuclei meet, and whose units count; by default "global" or the only one.
+        Where points and nuclei meet, and whose units count; by default that in which the nuclei were segmented, else
+        "global" or the only one.
     params
         Sections ``transcripts``, ``spots`` and ``cells``; those of a method are not read.
     key_added
@@ -74,13 +74,13 @@ def bin_spots(
 
     check_addable(sdata, "tables", key_added)
     params = shared_params(params)
-    points_key = choose_points(sdata, points_key)
     choose_key(sdata.labels, nuclei_key, kind="labels element", argument="nuclei_key")
-    coordinate_system = choose_coordinate_system(sdata, [points_key, nuclei_key], coordinate_system)
+    used = Used.by(sdata, nuclei_key)
+    molecules = used.transcripts(points_key, gene_key, count_key)
+    points_key = molecules["points_key"]
+    coordinate_system = used.system([points_key, nuclei_key], coordinate_system)
     raster = raster_of(sdata, nuclei_key, coordinate_system)
-    transcripts = read_transcripts(
-        sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster, params=params.transcripts
-    )
+    transcripts = read_transcripts(sdata, **molecules, raster=raster, params=params.transcripts)
     n_on, pair = int(inside_raster(transcripts.yx, raster.shape).sum()), raster.pair(nuclei_key, points_key)
     if warning := check_on_image(n_on, len(transcripts.yx), pair, of_gem=is_of_gem(sdata)):
         logger.warning("%s", warning)
@@ -109,9 +109,7 @@ def bin_spots(
         "step": np.array(grid.step),
         "bin_size": grid.bin_size,
         "radius": layout.radius,
-        "nuclei_key": nuclei_key,
-        "coordinate_system": coordinate_system,
-    }
+    } | as_record(used.record, **molecules, nuclei_key=nuclei_key, coordinate_system=coordinate_system)
     logger.info(
         "%d spots of %.3g, expected cell radius %.3g, in coordinate system %r, where a pixel is %.4g wide.",
         len(spots),

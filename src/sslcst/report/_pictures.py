@@ -65,6 +65,7 @@ def _picture(result: Result, region: tuple[float, float, float, float] | None, c
         result.sdata,
         key=result.key,
         image_key=result.image_key,
+        channel=None if isinstance(result.channel, list) else result.channel,
         coordinate_system=result.coordinate_system,
         region=region,
         ax=figure.add_subplot(),
@@ -72,7 +73,7 @@ def _picture(result: Result, region: tuple[float, float, float, float] | None, c
     if region is not None:  # the picture of all explains the colours
         ax.get_legend().remove()
     (x0, x1), (y1, y0) = ax.get_xlim(), ax.get_ylim()
-    ground = "a black ground" if result.image_key is None else f"the stain {result.image_key!r}"
+    ground = "a black ground" if result.image_key is None else f"the stain, {result.stain},"
     alt = (
         f"Outlines of cells (orange) and nuclei (blue) on {ground}, x from {x0:.4g} to {x1:.4g} and y from {y0:.4g} to "
         f"{y1:.4g} {result.coordinate_system}."

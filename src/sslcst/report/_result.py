@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sslcst._sdata.elements import choose_coordinate_system, choose_image, choose_key
+from sslcst._sdata.elements import channel_in_words, choose_key
+from sslcst._sdata.provenance import Used
 from sslcst.errors import DataError, KeyMissingError
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Result:
         Whose units its lengths are in.
     image_key
         The stain of the pictures, None where there is no image.
+    channel
+        Its channel, or channels.
     """
 
     sdata: SpatialData
@@ -42,9 +45,10 @@ class Result:
     about: dict[str, Any]
     coordinate_system: str
     image_key: str | None
+    channel: str | int | list[str] | None
 
     @classmethod
-    def of(cls, sdata: SpatialData, key: str, image_key: str | None) -> Result:
+    def of(cls, sdata: SpatialData, key: str, image_key: str | None, channel: str | int | None = None) -> Result:
         """Read it; raise KeyMissingError or DataError where there is nothing, or no telling which image is meant."""
         if f"{key}_table" not in sdata.tables:
             raise KeyMissingError(
@@ -52,18 +56,24 @@ class Result:
                 f"segmentation; tables: {', '.join(map(repr, sdata.tables)) or 'none'}."
             )
         choose_key(sdata.labels, f"{key}_cells", kind="labels element", argument="key")
-        if image_key is not None or sdata.images:
-            image_key = choose_image(sdata, image_key)
+        used = Used.by(sdata, f"{key}_cells")
+        image_key = used.image(image_key)
         table = sdata.tables[f"{key}_table"]
         if not table.n_obs:
             raise DataError(f"Table {key + '_table'!r} has no cells, so that there is nothing to report.")
         about = plain(table.uns.get("sslcst", {}))
-        system = choose_coordinate_system(sdata, [f"{key}_cells"], about.get("coordinate_system"))
-        return cls(sdata, key, table, about, system, image_key)
+        system = used.system([f"{key}_cells", image_key], None)
+        channel = None if image_key is None else used.channel(image_key, channel)
+        return cls(sdata, key, table, about, system, image_key, channel)
 
     @property
     def name(self) -> str:
         return Path(self.sdata.path).name if self.sdata.path is not None else "an object in memory"
+
+    @property
+    def stain(self) -> str:
+        """What the pictures show, in words."""
+        return channel_in_words(self.image_key, self.channel)
 
     def column(self, name: str) -> NDArray[Any] | None:
         """Values of a column of obs, None where there is none."""

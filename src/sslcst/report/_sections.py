@@ -81,7 +81,7 @@ def _overview(result: Result) -> Iterable[Block]:
         "total_counts",
         "warnings",
     )
-    rows += [[name, str(value)] for name, value in about.items() if name not in shown and np.isscalar(value)]
+    rows += [[name, str(value)] for name, value in sorted(about.items()) if name not in shown and np.isscalar(value)]
     yield Table("The segmentation", ("What", "Value"), rows)
     versions = sorted(about.get("versions", {}).items(), key=lambda item: (item[0] != "sslcst", item[0]))
     elements = [[name, kind, _size(element)] for kind, name, element in result.sdata.gen_elements()]

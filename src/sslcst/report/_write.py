@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 @checked
 def write_report(
-    sdata: SpatialData, path: str | os.PathLike[str], *, key: str = "sslcst", image_key: str | None = None
+    sdata: SpatialData,
+    path: str | os.PathLike[str],
+    *,
+    key: str = "sslcst",
+    image_key: str | None = None,
+    channel: str | int | None = None,
 ) -> None:
     """Write what one should know of a segmentation as one HTML page.
 
@@ -36,7 +41,9 @@ def write_report(
     key
         The `key_added` of the segmentation.
     image_key
-        The stain of the pictures. May be left out if there is no image, only one, or one named "morphology_focus".
+        The stain of the pictures; by default the one the cells were made of, else as in `sslcst.tl.segment`.
+    channel
+        Its channel; by default the one that was segmented, else one named DAPI or the like, else the first.
 
     Raises
     ------
@@ -54,7 +61,7 @@ def write_report(
     path = Path(path)
     if not path.parent.is_dir():
         raise StoreError(f"{path} could not be written: there is no folder {path.parent}.")
-    result = Result.of(sdata, key, image_key)
+    result = Result.of(sdata, key, image_key, channel)
     version = result.about.get("versions", {}).get("sslcst", "of unknown version")
     subtitle = f"{number(result.table.n_obs)} cells in {key}_cells and {key}_table, by sslcst {version}"
     with progress("report"):

@@ -13,11 +13,10 @@ from sslcst._logging import logger
 from sslcst._sdata.elements import (
     add_element,
     check_addable,
-    choose_coordinate_system,
     choose_key,
-    choose_points,
     read_with_ids,
 )
+from sslcst._sdata.provenance import Used, as_record
 from sslcst._sdata.raster import as_labels, plane, raster_of
 from sslcst._sdata.transcripts import read_transcripts
 from sslcst.core.measure import measure
@@ -39,7 +38,7 @@ def aggregate(
     gene_key: str | None = None,
     count_key: str | None = None,
     cells_key: str = "sslcst_cells",
-    nuclei_key: str = "sslcst_nuclei",
+    nuclei_key: str | None = None,
     spots_key: str = "sslcst_spots",
     coordinate_system: str | None = None,
     params: Params | Mapping[str, Any] | None = None,
@@ -52,13 +51,13 @@ def aggregate(
     sdata
         Holds points, cells, nuclei and spots.
     points_key, gene_key, count_key
-        The transcripts, as in `sslcst.pp.bin_spots`.
+        The transcripts; by default those that were binned.
     cells_key, nuclei_key
-        Labels of the cells and the nuclei, on one grid.
+        Labels of the cells and the nuclei, on one grid; by default the nuclei that the spots were binned on.
     spots_key
         The table that `sslcst.tl.predict` completed.
     coordinate_system
-        Where points and cells meet, and whose units count; by default "global" or the only one.
+        Where points and cells meet, and whose units count; by default that of the spots.
     params
         Section ``transcripts``; and ``cells``, whose ``min_counts`` and ``min_area`` say which cells are dropped: from
         the table, and with their nuclei from the labels in the object.
@@ -67,8 +66,9 @@ def aggregate(
         (integer csr), ``layers["nuclear"]`` those within the nucleus. ``obs``: ``area`` and ``nucleus_area`` (square
         units of the coordinate system), ``n_counts``, ``n_genes``, ``n_spots``, ``mean_prob`` (mean probability of the
         cell's spots to lie in a cell; NaN without spots), ``touches_border``, and where cells or nuclei were imported
-        with ids that cannot be those of labels, ``source_id``: that id. ``obsm["spatial"]``: centroid (x, y). It is
-        added to the object; a store on disk is not touched.
+        with ids that cannot be those of labels, ``source_id``: that id. ``obsm["spatial"]``: centroid (x, y).
+        ``uns["sslcst"]``: the names of all that it was made of. It is added to the object; a store on disk is not
+        touched.
 
     Raises
     ------
@@ -77,18 +77,19 @@ def aggregate(
     """
     check_addable(sdata, "tables", key_added)
     params = shared_params(params)
-    points_key = choose_points(sdata, points_key)
+    choose_key(sdata.tables, spots_key, kind="table of spots", argument="spots_key")
+    used = Used.by(sdata, spots_key)
+    if nuclei_key is None:
+        nuclei_key = used.record["nuclei_key"]
     for key in (cells_key, nuclei_key):
         choose_key(sdata.labels, key, kind="labels element", argument="cells_key and nuclei_key")
-    choose_key(sdata.tables, spots_key, kind="table of spots", argument="spots_key")
-    coordinate_system = choose_coordinate_system(sdata, [points_key, cells_key], coordinate_system)
+    molecules = used.transcripts(points_key, gene_key, count_key)
+    coordinate_system = used.system([molecules["points_key"], cells_key], coordinate_system)
     raster = raster_of(sdata, cells_key, coordinate_system)
     (cells, cell_ids), (nuclei, nucleus_ids) = (read_with_ids(sdata, key, raster) for key in (cells_key, nuclei_key))
     if cell_ids is not None and nucleus_ids is not None:
         nuclei = _numbered_as_cells(nuclei, nucleus_ids, cell_ids)
-    transcripts = read_transcripts(
-        sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster, params=params.transcripts
-    )
+    transcripts = read_transcripts(sdata, **molecules, raster=raster, params=params.transcripts)
 
     of_spots = sdata.tables[spots_key]
     spots, _ = as_spots(of_spots)
@@ -108,6 +109,9 @@ def aggregate(
     tell_dropped(len(dropped), n_cells, params.cells)
     source_ids = nucleus_ids if cell_ids is None else cell_ids
     table = as_table(measured, raster, transcripts.genes, cells_key, source_ids)
+    table.uns["sslcst"] = as_record(
+        used.record, **molecules, nuclei_key=nuclei_key, coordinate_system=coordinate_system
+    )
     total = of_spots.X.sum()
     held = 100 * measured.counts.sum() / max(1, total)
     logger.info("%d cells hold %.1f%% of the transcripts on the raster.", len(measured), held)

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from sslcst._arguments import checked
-from sslcst._sdata.elements import choose_coordinate_system, choose_key, choose_points, read_nuclei
+from sslcst._sdata.elements import choose_key, read_nuclei
+from sslcst._sdata.provenance import Used
 from sslcst._sdata.raster import apply_affine, labels_on, raster_of
 from sslcst._sdata.transcripts import read_transcripts
 from sslcst.core.counts import owners
@@ -117,9 +118,11 @@ def compare(
     a_key, b_key
         Labels of the cells. Shapes, or a cell id for each transcript, become labels by `sslcst.pp.import_cells`.
     points_key, gene_key, count_key
-        The transcripts, as in `sslcst.pp.bin_spots`. Where the object has no points, geometry alone is compared.
+        The transcripts, as in `sslcst.pp.bin_spots`; by default those that the cells were made of. Where the object has
+        no points, geometry alone is compared.
     coordinate_system
-        Where labels and points meet, and whose units diameters are in; by default "global" or the only one they share.
+        Where labels and points meet, and whose units diameters are in; by default that in which the cells were made,
+        else "global" or the only one they share.
     min_counts
         Counts that each part of a cell needs to be correlated, see `sslcst.metrics.correlation`.
 
@@ -144,10 +147,11 @@ def compare(
     """
     for argument, key in (("a_key", a_key), ("b_key", b_key)):
         choose_key(sdata.labels, key, kind="labels element", argument=argument)
+    used, molecules = Used.by(sdata, a_key, b_key), {}
     if points_key is not None or len(sdata.points):
-        points_key = choose_points(sdata, points_key)
-    keys = [key for key in (a_key, b_key, points_key) if key is not None]
-    coordinate_system = choose_coordinate_system(sdata, keys, coordinate_system)
+        molecules = used.transcripts(points_key, gene_key, count_key)
+        points_key = molecules["points_key"]
+    coordinate_system = used.system([a_key, b_key, points_key], coordinate_system)
     rasters = [raster_of(sdata, key, coordinate_system) for key in (a_key, b_key)]
     labels = [read_nuclei(sdata, key, raster) for key, raster in zip((a_key, b_key), rasters, strict=True)]
     a, b = labels[0], labels_on(labels[1], rasters[1], rasters[0])
@@ -163,7 +167,7 @@ def compare(
         for of, raster in zip(labels, rasters, strict=True)
     )
     if points_key is not None:
-        transcripts = read_transcripts(sdata, points_key, gene_key=gene_key, count_key=count_key, raster=rasters[0])
+        transcripts = read_transcripts(sdata, **molecules, raster=rasters[0])
         to_b = np.linalg.inv(rasters[1].to_system) @ rasters[0].to_system
         owner = owners(transcripts.yx, labels[0]), owners(apply_affine(to_b, transcripts.yx), labels[1])
         for key, of in zip((a_key, b_key), owner, strict=True):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sslcst._arguments import checked
-from sslcst._sdata.elements import choose_coordinate_system, choose_key, choose_points, read_nuclei, read_with_ids
+from sslcst._sdata.elements import choose_key, read_nuclei, read_with_ids
+from sslcst._sdata.provenance import Used, nuclei_of
 from sslcst._sdata.raster import labels_on, raster_of
 from sslcst._sdata.source_ids import of_cells
 from sslcst._sdata.transcripts import read_transcripts
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 def quality(
     sdata: SpatialData,
     *,
-    cells_key: str = "sslcst_cells",
-    nuclei_key: str = "sslcst_nuclei",
+    key: str = "sslcst",
+    cells_key: str | None = None,
+    nuclei_key: str | None = None,
     points_key: str | None = None,
     gene_key: str | None = None,
     count_key: str | None = None,
@@ -34,15 +36,19 @@ def quality(
     ----------
     sdata
         Holds the labels and points.
+    key
+        The `key_added` of a segmentation: its cells are judged, by what it was made of.
     cells_key
-        Labels of the cells, whoever made them.
+        Labels of other cells, whoever made them. Of what made them nothing may be known: then they are judged by the
+        nuclei, the transcripts and the coordinate system of `key`.
     nuclei_key
-        Labels of nuclei, of any ids and on any grid. Segmentations are compared by the same nuclei: they decide what
-        cytoplasm is, and which genes exclude each other.
+        Labels of nuclei, of any ids and on any grid; by default those of the cells. Segmentations are compared by the
+        same nuclei: they decide what cytoplasm is, and which genes exclude each other.
     points_key, gene_key, count_key
-        The transcripts, as in `sslcst.pp.bin_spots`.
+        The transcripts, as in `sslcst.pp.bin_spots`; by default those that the cells were made of.
     coordinate_system
-        Where labels and points meet, and whose units lengths are in; by default "global" or the only one they share.
+        Where labels and points meet, and whose units lengths are in; by default that in which the cells were made, else
+        "global" or the only one they share.
     ring
         How far around a cell "just outside" reaches, in these units; by default a quarter of the nuclei's median
         diameter.
@@ -66,14 +72,19 @@ def quality(
     --------
     sslcst.pl.quality : look at it.
     """
-    for argument, key in (("cells_key", cells_key), ("nuclei_key", nuclei_key)):
-        choose_key(sdata.labels, key, kind="labels element", argument=argument)
-    points_key = choose_points(sdata, points_key)
-    coordinate_system = choose_coordinate_system(sdata, [cells_key, nuclei_key, points_key], coordinate_system)
-    raster, own = (raster_of(sdata, key, coordinate_system) for key in (cells_key, nuclei_key))
+    if cells_key is None:
+        cells_key = f"{key}_cells"
+    if nuclei_key is None:
+        nuclei_key = nuclei_of(sdata, cells_key, key)
+    for argument, name in (("cells_key", cells_key), ("nuclei_key", nuclei_key)):
+        choose_key(sdata.labels, name, kind="labels element", argument=argument)
+    used = Used.by(sdata, cells_key, f"{key}_cells")
+    molecules = used.transcripts(points_key, gene_key, count_key)
+    coordinate_system = used.system([cells_key, nuclei_key, molecules["points_key"]], coordinate_system)
+    raster, own = (raster_of(sdata, name, coordinate_system) for name in (cells_key, nuclei_key))
     cells, source_ids = read_with_ids(sdata, cells_key, raster)
     nuclei = labels_on(read_nuclei(sdata, nuclei_key, own), own, raster)
-    transcripts = read_transcripts(sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster)
+    transcripts = read_transcripts(sdata, **molecules, raster=raster)
     frame = quality_of_arrays(
         cells,
         nuclei,

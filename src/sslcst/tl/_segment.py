@@ -294,12 +294,15 @@ def _run(
         boundaries="boundaries" in names,
         transcripts="transcripts" in names,
     )
-    about = dict(about) | {
-        "method": method.name,
-        "params": _storable(params.to_dict() | method.params.to_dict()),
-        "versions": _versions(),
-        "coordinate_system": sources.raster.coordinate_system,
-    }
+    about = (
+        dict(about)
+        | {
+            "method": method.name,
+            "params": _storable(params.to_dict() | method.params.to_dict()),
+            "versions": _versions(),
+        }
+        | sources.record
+    )
     about |= _storable(method.about(method.model(outcome.fit)))
     return elements(outcome, sources, names, about, in_memory=in_memory)
 

@@ -20,11 +20,12 @@ from sslcst._sdata.elements import (
 )
 from sslcst._sdata.microns import check_unit, find_microns, in_system
 from sslcst._sdata.places import check_there
+from sslcst._sdata.provenance import Used, as_record
 from sslcst._sdata.raster import raster_of
-from sslcst._sdata.transcripts import open_transcripts
+from sslcst._sdata.transcripts import columns_of, open_transcripts
 from sslcst.core.nuclei import choose_method
 from sslcst.params import Params
-from sslcst.pp._nuclei import grid_of_nuclei, raster_of_nuclei
+from sslcst.pp._nuclei import grid_of_nuclei, image_of_nuclei, raster_of_nuclei
 from sslcst.run.execute import with_real_paths
 from sslcst.run.pipeline import Input
 
@@ -42,10 +43,13 @@ class Sources(Input):
         The raster, or the shapes, that are read.
     points_key
         The transcripts.
+    record
+        Every key, for `sslcst._sdata.provenance`.
     """
 
     keys: tuple[str, ...]
     points_key: str
+    record: dict[str, str]
 
     @property
     def about(self) -> dict[str, Any]:
@@ -106,14 +110,14 @@ def choose_sources(
         raster = raster_of_nuclei(
             sdata, nuclei_key, image_key=image_key, points_key=points_key, coordinate_system=coordinate_system
         )
+        image_key = image_of_nuclei(sdata, nuclei_key, image_key)
         image, channel, keys = None, None, (nuclei_key,)
     if unit is not None:
         raster = raster.lying_in(microns.base, np.linalg.inv(microns.step))
     check_there(sdata, [*keys, points_key])
     nuclei = None if nuclei_key is None else open_nuclei(sdata, nuclei_key, raster)
-    transcripts = open_transcripts(
-        sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster, params=params.transcripts
-    )
+    columns = columns_of(sdata, points_key, gene_key, count_key)
+    transcripts = open_transcripts(sdata, points_key, **columns, raster=raster, params=params.transcripts)
     return Sources(
         raster=raster,
         image=image,
@@ -124,4 +128,13 @@ def choose_sources(
         pair=raster.pair(keys[0], points_key),
         keys=keys,
         points_key=points_key,
+        record=as_record(
+            Used.by(sdata, nuclei_key).record,
+            image_key=image_key,
+            channel=channel,
+            points_key=points_key,
+            **columns,
+            nuclei_key=nuclei_key,
+            coordinate_system=coordinate_system,
+        ),
     ), params

@@ -10,6 +10,7 @@ import numpy as np
 from sslcst._arguments import checked
 from sslcst._logging import logger, progress
 from sslcst._sdata.elements import add_labels, check_addable
+from sslcst._sdata.provenance import Used, note
 from sslcst.core.cells import to_pixels
 from sslcst.errors import KeyMissingError
 from sslcst.methods import choose_method
@@ -63,3 +64,4 @@ def track(
         labels = to_pixels(cells, window.grid, window.source.labels)
     logger.info("%d cells.", len(np.unique(labels[labels > 0])))
     add_labels(sdata, key_added, labels, raster_of_spots(sdata, table))
+    note(sdata, key_added, Used.by(sdata, spots_key).record)

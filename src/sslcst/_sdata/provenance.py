@@ -1,0 +1,182 @@
+"""What results were made of: kept with them, and what every later call takes where its user names nothing else.
+
+A table keeps it in ``uns["sslcst"]``, under the names of the arguments. Labels of a step have no such place: what is
+known of them lies in the object's ``attrs["sslcst"]``, under their name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from sslcst._logging import logger
+from sslcst._sdata.elements import choose_channel, choose_coordinate_system, choose_image, choose_points
+from sslcst._sdata.raster import plane
+from sslcst._sdata.transcripts import columns_of
+from sslcst.errors import KeyMissingError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+PLACE = "sslcst"  # in attrs and uns
+# What is taken from one record as a whole: the columns and channels of one element say nothing of another.
+_GROUPS = (
+    ("image_key", "channel"),
+    ("points_key", "gene_key", "count_key"),
+    ("coordinate_system",),
+    ("nuclei_key",),
+)
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+def as_record(former: Mapping[str, str] = _NOTHING, /, **keys: str | Sequence[str] | None) -> dict[str, str]:
+    """The keys of a call as they are kept, beside those of what it was called on: several channels become one text."""
+    record = {}
+    for group in _GROUPS:
+        source = former if keys.get(group[0]) is None else keys
+        texts = {name: source[name] for name in group if source.get(name) is not None}
+        record |= {name: text if isinstance(text, str) else "\n".join(text) for name, text in texts.items()}
+    return record
+
+
+def note(sdata: SpatialData, labels_key: str, record: Mapping[str, str]) -> None:
+    """Keep what labels were made of; it holds until a run replaces them."""
+    noted = dict(record) | {"after_run": _run_of(_maker(sdata, labels_key))}
+    # Anew, since objects that were cut from one share its attrs.
+    sdata.attrs = dict(sdata.attrs) | {PLACE: dict(sdata.attrs.get(PLACE, {})) | {labels_key: noted}}
+
+
+def nuclei_of(sdata: SpatialData, cells_key: str, key: str) -> str:
+    """The name of the nuclei that cells were made around; of cells that nothing is known of, those of a result."""
+    about = _about(sdata, cells_key)
+    own = [name for name in about.get("results", {}) if name.endswith("_nuclei")] or [about.get("nuclei_key")]
+    return own[0] or f"{key}_nuclei"
+
+
+@dataclass(frozen=True)
+class Used:
+    """What the makers of some elements used.
+
+    Parameters
+    ----------
+    sdata
+        Holds the elements.
+    record
+        As `as_record` made it.
+    """
+
+    sdata: SpatialData
+    record: Mapping[str, str]
+
+    @classmethod
+    def by(cls, sdata: SpatialData, *names: str | None) -> Used:
+        """What is known of elements: first of those that a run made, then in their order."""
+        known = [about for name in names if name in sdata and (about := _about(sdata, name))]
+        record: dict[str, str] = {}
+        for about in sorted(known, key=lambda about: "points_key" not in about):
+            for group in _GROUPS:
+                if group[0] not in record:
+                    record |= {name: str(about[name]) for name in group if group[0] in about and name in about}
+        return cls(sdata, record)
+
+    def transcripts(self, points_key: str | None, gene_key: str | None, count_key: str | None) -> dict[str, str | None]:
+        """Points and their columns: as asked for, as they were used, or as `sslcst.tl.segment` chooses."""
+        own = self._there("points_key", self.sdata.points)
+        points_key = choose_points(self.sdata, own if points_key is None else points_key)
+        if points_key == own:
+            columns = self.sdata.points[points_key].columns
+            gene_key = self._there("gene_key", columns) if gene_key is None else gene_key
+            count_key = self._there("count_key", columns) if count_key is None else count_key
+        return {"points_key": points_key} | columns_of(self.sdata, points_key, gene_key, count_key)
+
+    def system(self, keys: Iterable[str | None], coordinate_system: str | None) -> str:
+        """The coordinate system: as asked for, as it was used if these elements share it, or as `segment` chooses."""
+        from spatialdata.transformations import get_transformation
+
+        keys, own = [key for key in keys if key is not None], self.record.get("coordinate_system")
+        if coordinate_system is None and own is not None:
+            if all(own in get_transformation(self.sdata[key], get_all=True) for key in keys):
+                return own
+            chosen = choose_coordinate_system(self.sdata, keys, None)
+            named = " and ".join(map(repr, keys))
+            logger.warning(
+                "The run was in coordinate system %r, which %s do not share: %r is taken.", own, named, chosen
+            )
+            return chosen
+        return choose_coordinate_system(self.sdata, keys, coordinate_system)
+
+    def image(self, image_key: str | None) -> str | None:
+        """The image: as asked for, as it was used, or as `segment` chooses; None where there is none to choose."""
+        if image_key is None:
+            image_key = self._there("image_key", self.sdata.images)
+        if image_key is None and not self.sdata.images:
+            return None
+        try:
+            return choose_image(self.sdata, image_key)
+        except KeyMissingError as error:
+            if image_key is not None or "image_key" in self.record or "nuclei_key" not in self.record:
+                raise
+            logger.info("The run took nuclei that were there, and no image. %s", error)
+            return None
+
+    def channel(self, image_key: str, channel: str | int | None) -> str | int | list[str]:
+        """The channel, or channels, of an image: as asked for, as was used, as `segment` chooses, or the first."""
+        if channel is not None:
+            return channel
+        names = [str(name) for name in plane(self.sdata, image_key).coords["c"].values]
+        own = self.record.get("channel", "").split("\n") if self.record.get("image_key") == image_key else []
+        if own and set(own) <= set(names):
+            return own if len(own) > 1 else own[0]
+        try:
+            return choose_channel(self.sdata, image_key, None)
+        except KeyMissingError:
+            listed = ", ".join(map(repr, names))
+            logger.info(
+                "The channel of image %r is %r, unless channel= says otherwise; there are: %s.",
+                image_key,
+                names[0],
+                listed,
+            )
+            return names[0]
+
+    def _there(self, name: str, candidates: Iterable[str]) -> str | None:
+        """A key that was used, if there is such an element or column still."""
+        key = self.record.get(name)
+        return key if key in set(candidates) else None
+
+
+def _about(sdata: SpatialData, name: str) -> Mapping[str, Any]:
+    """What is known of an element: by the run that made it, by the step that made it later, by what was made of it."""
+    maker, noted = _maker(sdata, name), sdata.attrs.get(PLACE, {}).get(name)
+    if noted is not None and noted.get("after_run") == _run_of(maker):
+        return noted
+    return maker or next((about for _, about in _records(sdata) if about.get("nuclei_key") == name), {})
+
+
+def _maker(sdata: SpatialData, name: str) -> Mapping[str, Any]:
+    """``uns["sslcst"]`` of the table that tells it made an element; rather of a result itself than of a copy."""
+    tell = [
+        (key not in about.get("results", {}), about)
+        for key, about in _records(sdata)
+        if name in (key, *about.get("results", {})) or name == _annotated(sdata.tables[key])
+    ]
+    return min(tell, key=lambda item: item[0], default=(False, {}))[1]
+
+
+def _annotated(table: AnnData) -> str | None:
+    """The one element that a table annotates."""
+    region = table.uns.get("spatialdata_attrs", {}).get("region")
+    return region if isinstance(region, str) or region is None else next(iter(region), None)
+
+
+def _records(sdata: SpatialData) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for key, table in sdata.tables.items():
+        if isinstance(about := table.uns.get(PLACE), Mapping):
+            yield key, about
+
+
+def _run_of(about: Mapping[str, Any]) -> str:
+    return str(about.get("run", ""))
