@@ -108,7 +108,7 @@ def direction_field(
     table = _predicted(sdata, spots_key)
     used = Used.by(sdata, spots_key)
     if nuclei_key is None:
-        nuclei_key = used.record["nuclei_key"]
+        nuclei_key = used.record.get("nuclei_key", "sslcst_nuclei")
     labels = pick(sdata.labels, nuclei_key, "labels")
     image_key = used.image(image_key)
     if coordinate_system is None:

@@ -80,7 +80,7 @@ def aggregate(
     choose_key(sdata.tables, spots_key, kind="table of spots", argument="spots_key")
     used = Used.by(sdata, spots_key)
     if nuclei_key is None:
-        nuclei_key = used.record["nuclei_key"]
+        nuclei_key = used.record.get("nuclei_key", "sslcst_nuclei")
     for key in (cells_key, nuclei_key):
         choose_key(sdata.labels, key, kind="labels element", argument="cells_key and nuclei_key")
     molecules = used.transcripts(points_key, gene_key, count_key)
