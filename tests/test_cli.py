@@ -18,8 +18,11 @@ from typer.testing import CliRunner, Result
 
 import sslcst
 from sslcst.cli import app
+from sslcst.core.density import Levels
+from sslcst.datasets import simulate
 from sslcst.errors import DataError
 from sslcst.methods import METHODS
+from sslcst.methods.network.method import NetworkFit
 
 
 def run(*arguments: object) -> Result:
@@ -100,6 +103,74 @@ def test_segment_has_every_argument_of_the_function() -> None:
     arguments = set(inspect.signature(sslcst.tl.segment).parameters) - {"sdata"}
     options = {option.name for option in typer.main.get_command(app).commands["segment"].params}
     assert arguments <= options
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    levels = Levels(3.0, 2.0, 2.5, 0.25, (1.0, 0.0), 1, 2)
+    sslcst.io.write_model(NetworkFit(0.5, levels), tmp_path / "a.json")
+    return tmp_path / "a.json"
+
+
+def test_a_model_brings_its_method(store: Path, segmented_with: dict[str, Any], model: Path) -> None:
+    """Unless the command names another, which tl.segment refuses."""
+    assert run("segment", store, "--model", model).exit_code == 0
+    assert segmented_with["model"] == sslcst.io.read_model(model)
+    assert segmented_with["method"] == "network"
+    run("segment", store, "--model", model, "--method", "ssl-cst")
+    assert segmented_with["method"] == "ssl-cst"
+
+
+def test_a_damaged_model_is_told(store: Path, segmented_with: dict[str, Any], model: Path) -> None:
+    model.write_text("{", encoding="utf-8")
+    result = run("segment", store, "--model", model)
+    assert result.exit_code == 1 and "a.json is no model that can be used" in result.stderr
+    assert not segmented_with
+
+
+def test_what_is_learnt_is_saved(tmp_path: Path) -> None:
+    """As read_model gives it, for the next store."""
+    simulate(n_cells=20, seed=0).write(tmp_path / "run.zarr")
+    asked = ("--nuclei-key", "true_nuclei", "--save-model", tmp_path / "m.json")
+    result = run("segment", tmp_path / "run.zarr", *asked)
+    assert result.exit_code == 0, result.output
+    saved = sslcst.io.read_model(tmp_path / "m.json")
+    assert saved == sslcst.io.read_model(sd.read_zarr(tmp_path / "run.zarr"))
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "said"),
+    [
+        ((), "a.json", "a.json exists"),
+        ((), "new.safetensors", "must end in .json"),
+        ((), "none/new.json", "there is no folder"),
+        (("--method", "ssl-cst"), "a.safetensors", "a.json exists"),
+    ],
+)
+def test_where_a_model_cannot_be_saved_is_told_before_the_work(
+    options: tuple, name: str, said: str, store: Path, segmented_with: dict[str, Any], model: Path
+) -> None:
+    result = run("segment", store, *options, "--save-model", model.parent / name)
+    assert result.exit_code == 1 and said in result.stderr
+    assert not segmented_with
+
+
+def test_what_ctrl_c_stopped_goes_on_with_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    simulate(n_cells=20, seed=0).write(tmp_path / "run.zarr")
+    command = ("segment", tmp_path / "run.zarr", "--nuclei-key", "true_nuclei")
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sslcst.run.pipeline.find_cells", stop)
+        stopped = run(*command)
+    assert stopped.exit_code == 130
+    assert "Stopped. The data are as they were." in stopped.stderr
+    assert "the same command goes on from there." in stopped.stderr
+    again = run(*command)
+    assert again.exit_code == 0, again.output
+    assert "Going on with a run that was stopped" in again.stderr
 
 
 def test_methods_are_named_by_the_help() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sslcst.methods import METHODS
+from sslcst.methods import DEFAULT, METHODS
 
 Store = Annotated[
     Path, typer.Argument(help="A SpatialData zarr store.", exists=True, file_okay=False, show_default=False)
@@ -28,7 +28,10 @@ PixelSize = Annotated[
     float | None, typer.Option(help="Microns along a pixel, with --unit micron, where the store does not tell.")
 ]
 MethodName = Annotated[
-    str, typer.Option("--method", help=f"How cells come about: {', '.join(METHODS)}.", metavar="NAME")
+    str | None,
+    typer.Option(
+        help=f"How cells come about: {', '.join(METHODS)}; by default {DEFAULT}.", metavar="NAME", show_default=False
+    ),
 ]
 Params = Annotated[Path | None, typer.Option(help="TOML or JSON file of parameters.", exists=True, dir_okay=False)]
 Settings = Annotated[

@@ -39,12 +39,20 @@ def segment(
     coordinate_system: CoordinateSystem = None,
     unit: Unit = None,
     pixel_size: PixelSize = None,
-    method: MethodName = DEFAULT,
+    method: MethodName = None,
     params: Params = None,
     set_: Settings = None,
     model: Annotated[
         Path | None,
-        typer.Option(help="File of a model to take as it is, instead of learning one.", exists=True, dir_okay=False),
+        typer.Option(
+            help="File of a model to take as it is, with its method, instead of learning one.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    save_model: Annotated[
+        Path | None,
+        typer.Option(help="File for what is learnt, ending in .json, which --model takes.", dir_okay=False),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU where there is one.")
@@ -65,10 +73,19 @@ def segment(
 
     ```
     sslcst segment run.zarr --image-key morphology_focus --set cells.radius=6
+    sslcst segment one.zarr --method ssl-cst --save-model model.json
+    sslcst segment two.zarr --model model.json
     ```
     """
     chosen = read_params(params, set_)
     with console():
+        learnt = None if model is None else sslcst.io.read_model(model)
+        method = method or (DEFAULT if learnt is None else learnt.method)
+        if save_model is not None:
+            from sslcst.methods import method_class
+            from sslcst.methods.model_file import new_files
+
+            new_files(method_class(method), save_model)  # before a run of hours, not behind it
         sdata = read_store(store)
         sslcst.tl.segment(
             sdata,
@@ -83,7 +100,7 @@ def segment(
             pixel_size=pixel_size,
             method=method,
             params=chosen,
-            model=None if model is None else sslcst.io.read_model(model),
+            model=learnt,
             device=device,
             seed=seed,
             key_added=key_added,
@@ -91,6 +108,8 @@ def segment(
             assign_points=assign_points,
             overwrite=overwrite,
         )
+        if save_model is not None:
+            sslcst.io.write_model(sslcst.io.read_model(sdata, key=key_added), save_model)
     typer.echo(f"{store}: {sdata.tables[f'{key_added}_table'].n_obs} cells in {key_added}_cells and {key_added}_table.")
 
 

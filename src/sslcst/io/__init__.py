@@ -3,6 +3,6 @@
 from sslcst.io._gef import read_gef
 from sslcst.io._gem import read_gem
 from sslcst.io._geojson import write_geojson
-from sslcst.methods.ssl_cst.model_file import read_model, write_model
+from sslcst.io._model import read_model, write_model
 
 __all__ = ["read_gef", "read_gem", "read_model", "write_geojson", "write_model"]

@@ -7,6 +7,7 @@ window is arrays, wherever they come from: the runner cuts a chip into tiles, an
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -23,6 +24,8 @@ from sslcst.core.spots import Grid, Ranges, Spots, within
 from sslcst.errors import DataError
 from sslcst.params import Sections
 
+logger = logging.getLogger("sslcst")
+
 Fit = Any  # what a method learns of the whole tissue; its own matter
 
 
@@ -30,6 +33,9 @@ class Model(Protocol):
     """What a method has learnt that serves other tissues too; its class names the method."""
 
     method: ClassVar[str]
+
+    def sha256(self) -> str:
+        """Hash of all that bears on the cells that it makes; of models that are kept (`Method.pack`)."""
 
 
 @dataclass(frozen=True)
@@ -229,6 +235,24 @@ class Pass:
     reads: tuple[str, ...] = ()
 
 
+def places_of(wanted: Sequence[str], genes: Sequence[str]) -> np.ndarray:
+    """Where each of a model's genes is among those of a tissue, int64; -1 for one that is not there.
+
+    Raises
+    ------
+    DataError
+        Most of the model's genes are not there.
+    """
+    place = {gene: i for i, gene in enumerate(genes)}
+    found = np.array([place.get(gene, -1) for gene in wanted], np.int64)
+    n_found = int((found >= 0).sum())
+    if 2 * n_found < len(wanted):
+        raise DataError(f"Only {n_found} of the {len(wanted)} genes of the model are in these data: train one on them.")
+    if n_found < len(wanted):
+        logger.warning("%d of the model's %d genes are not in these data.", len(found) - n_found, len(found))
+    return found
+
+
 def check_scale(bin_size: float, grid: Grid) -> None:
     """See that spots are as large as those that a model was learnt on.
 
@@ -274,6 +298,7 @@ class Method(ABC):
     Params: ClassVar[type[Sections]]
     max_distance: ClassVar[float] = 1.25  # how far from its nucleus a cell may reach, in r, unless parameters say
     n_nearest: ClassVar[int] = 1  # nuclei of each bin's surroundings that it asks for
+    has_weights: ClassVar[bool] = False  # whether its models are kept with weights
 
     def reach(self, max_distance: float | None, radius: float) -> float:
         """How far from its nucleus a cell may reach, in bins; `max_distance`, in r, is what the parameters say."""
@@ -311,6 +336,16 @@ class Method(ABC):
     def recall(self, folder: Path) -> Model | None:
         """What `keep` wrote."""
         return None
+
+    @classmethod
+    def pack(cls, model: Model) -> tuple[dict[str, Any], bytes | None] | None:
+        """A model as plain values, and weights in safetensors if it has any; None: it is not kept with the cells."""
+        return None
+
+    @classmethod
+    def unpack(cls, card: Mapping[str, Any], weights: bytes | None) -> Model:
+        """The model of what `pack` gave, which may have been changed; raises `DataError` where it is unsound."""
+        raise DataError(f"method {cls.name!r} keeps no models.")
 
     def about(self, model: Model) -> dict[str, Any]:
         """What a table's provenance says of the model, in types that a store holds."""

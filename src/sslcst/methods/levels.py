@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import reduce
+from math import isfinite
 from operator import add
+from typing import Any, Self
 
 from sslcst.core.density import Levels, Rings, halo, levels_of, tally_rings, tally_spread, with_spread
+from sslcst.errors import DataError
 from sslcst.methods.base import Part, Pass, Tissue, Window, check_scale
+from sslcst.methods.model_file import check_names
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,39 @@ class LevelsFit:
     def check(self, tissue: Tissue) -> None:
         """Raise `DataError` unless the bins of a tissue are as large."""
         check_scale(self.bin_size, tissue.grid)
+
+    def card(self) -> dict[str, Any]:
+        """All of it, in plain values."""
+        return {"bin_size": float(self.bin_size), "levels": asdict(self.levels)}
+
+    def sha256(self) -> str:
+        """Hash of all of it."""
+        return hashlib.sha256(json.dumps(self.card(), sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def of(cls, card: Mapping[str, Any]) -> Self:
+        """What `card` gave; raises `DataError` where it is not sound."""
+        check_names("the card", card, cls)
+        return cls(number("bin_size", card["bin_size"]), _levels(card["levels"]))
+
+
+def _levels(values: object) -> Levels:
+    check_names("levels", values, Levels)
+    lists = {"share": None, "spread": 2}
+    numbers = {name: number(name, value) for name, value in values.items() if name not in lists}
+    for name, length in lists.items():
+        items = values[name]
+        if not (isinstance(items, list) and items and length in (None, len(items))):
+            raise DataError(f"{name} must be a list of {length or 'several'} numbers.")
+        numbers[name] = tuple(number(name, item) for item in items)
+    return Levels(**numbers)
+
+
+def number(name: str, value: object) -> float | int:
+    """A number of a card, which is finite and not negative."""
+    if type(value) not in (int, float) or not (0 <= value < 1e12 and isfinite(value)):
+        raise DataError(f"{name} must hold finite numbers that are not negative, and holds {value!r}.")
+    return value
 
 
 def level_passes(kind: type[LevelsFit]) -> list[Pass]:

@@ -15,6 +15,7 @@ from sslcst._sdata.raster import Raster, apply_affine, as_labels
 from sslcst._sdata.scratch import Scratch
 from sslcst._sdata.source_ids import of_cells
 from sslcst.core.measure import Cells, without
+from sslcst.methods.model_file import Kept
 from sslcst.run.stages.cells import STAGE
 from sslcst.run.tiling import Tile
 from sslcst.run.workspace import Workspace, statistics
@@ -75,6 +76,22 @@ def as_table(
     if source_ids is not None:
         table.obs["source_id"] = of_cells(source_ids, cells.id).array
     return table
+
+
+def keep(kept: Kept) -> dict[str, Any]:
+    """A model as a table's ``uns["sslcst"]["model"]`` holds it."""
+    weights = {} if kept.weights is None else {"weights": np.frombuffer(kept.weights, np.uint8).copy()}
+    return {"card": kept.card.decode()} | weights
+
+
+def kept_in(table: AnnData) -> Kept | None:
+    """The model that `keep` put into a table, if there is one; it may have been changed."""
+    try:
+        held = table.uns["sslcst"]["model"]
+        weights = held.get("weights")
+        return Kept(held["card"].encode(), None if weights is None else np.asarray(weights, np.uint8).tobytes())
+    except (KeyError, AttributeError, TypeError, ValueError):  # others put other things there
+        return None
 
 
 def labels_element(scratch: Scratch, name: str, raster: Raster, dropped: np.ndarray, *, in_memory: bool) -> Any:

@@ -29,10 +29,12 @@ from sslcst._section import check, check_seed
 from sslcst.device import choose_device
 from sslcst.errors import ClusterError, KeyMissingError, SslcstError, StoreError
 from sslcst.methods import DEFAULT, choose_method
+from sslcst.methods.model_file import pack
 from sslcst.names import check_name
 from sslcst.params import Params
 from sslcst.run.execute import check_workers
 from sslcst.run.pipeline import elements, run
+from sslcst.run.results import keep
 from sslcst.tl._sources import Sources, choose_sources
 
 if TYPE_CHECKING:
@@ -120,7 +122,9 @@ def segment(
         share (`sslcst.params.Params`), and the method's own (`sslcst.methods.ssl_cst.params.SslCstParams`, ...).
         ``{"encoder": "spot"}`` with ``"ssl-cst"`` takes the paper's own encoder, training, smoothing and tracking.
     model
-        What `sslcst.tl.train` learnt with this method, to be used as it is.
+        What this method has learnt before, to be used as it is: from `sslcst.io.read_model` or `sslcst.tl.train`. Each
+        run keeps what it has learnt in its table, so that another may have it: with other parameters of what comes
+        after learning (``flow.threshold``, ...), or on another section.
     device
         ``"cpu"``, ``"cuda"``, ...; by default a GPU where there is one.
     seed
@@ -165,7 +169,7 @@ def segment(
     device = choose_device(device)
     params, chosen = choose_method(method, params, seed=seed, device=device, progress=progress)
     if model is not None:
-        check(model.method == chosen.name, "method", chosen.name, f"the model is of method {model.method!r}")
+        check(model.method == chosen.name, "method", chosen.name, f"the model is of method {model.method!r}: give that")
     results = _results(key_added, shapes=shapes, assign_points=assign_points)
     family = _results(key_added, shapes=True, assign_points=True)
     store = real_store(sdata)
@@ -186,7 +190,7 @@ def segment(
         "params": params.to_dict() | chosen.params.to_dict(),
         "versions": _versions(),
         "seed": seed,
-        "model": None if model is None else chosen.about(model),
+        "model": None if model is None else [chosen.about(model), _kept_model(chosen, model).get("sha256")],
         "device": device,
         "results": results,
     }
@@ -303,8 +307,17 @@ def _run(
         }
         | sources.record
     )
-    about |= _storable(method.about(method.model(outcome.fit)))
+    learnt = method.model(outcome.fit)
+    about |= _storable(method.about(learnt))
+    if kept := _kept_model(method, learnt):
+        about["model"] = about.get("model", {}) | kept
     return elements(outcome, sources, names, about, in_memory=in_memory)
+
+
+def _kept_model(method: Method, model: Model) -> dict[str, Any]:
+    """What a method has learnt, as the table keeps it; nothing where the method keeps none."""
+    kept = pack(type(method), model)
+    return {} if kept is None else {"sha256": model.sha256()} | keep(kept)
 
 
 def _versions() -> dict[str, str]:

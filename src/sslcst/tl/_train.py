@@ -54,8 +54,8 @@ def train(
 
     Returns
     -------
-    The model, for `sslcst.tl.predict` and, on other tissues, `sslcst.tl.segment`. That of ``"ssl-cst"`` has the history
-    of its training, and `sslcst.io.write_model` keeps it.
+    The model, for `sslcst.tl.predict` and, on other tissues, `sslcst.tl.segment`; `sslcst.io.write_model` keeps it.
+    That of ``"ssl-cst"`` has the history of its training.
 
     Raises
     ------

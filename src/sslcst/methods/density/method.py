@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from operator import add
@@ -13,10 +13,12 @@ import numpy as np
 from sslcst.core.cells import fill_holes, keep_attached
 from sslcst.core.density import cell_share
 from sslcst.core.spots import GeneMoments, Spots, take_genes
-from sslcst.methods.base import Method, Part, Pass, Tissue, Window
+from sslcst.errors import DataError
+from sslcst.methods.base import Method, Part, Pass, Tissue, Window, places_of
 from sslcst.methods.density import composition
 from sslcst.methods.density.params import DensityParams
-from sslcst.methods.levels import LevelsFit, density_halo, level_passes
+from sslcst.methods.levels import LevelsFit, density_halo, level_passes, number
+from sslcst.methods.model_file import check_names
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,29 @@ class DensityFit(LevelsFit):
     bin_size, levels
         As in `LevelsFit`.
     genes
-        Indices of the genes by which neighbours are told apart; only with ``expression``.
+        Names of the genes by which neighbours are told apart; only with ``expression``.
     trust
         How far these tell neighbours apart, see `composition.trust_of`.
     """
 
     method: ClassVar[str] = "density"
 
-    genes: np.ndarray | None = None
+    genes: tuple[str, ...] | None = None
     trust: float = 0.0
+
+    def card(self) -> dict[str, Any]:
+        """See `LevelsFit.card`."""
+        return super().card() | {"genes": self.genes, "trust": self.trust}
+
+    @classmethod
+    def of(cls, card: Mapping[str, Any]) -> DensityFit:
+        """See `LevelsFit.of`."""
+        check_names("the card", card, cls)
+        levels = LevelsFit.of({name: card[name] for name in ("bin_size", "levels")})
+        genes, trust = card["genes"], number("trust", card["trust"])
+        if not (genes is None or (isinstance(genes, list) and genes and all(isinstance(name, str) for name in genes))):
+            raise DataError("genes must be a list of names, or null.")
+        return cls(**vars(levels), genes=None if genes is None else tuple(genes), trust=trust)
 
 
 @dataclass(frozen=True)
@@ -83,9 +99,23 @@ class Density(Method):
         return fill_holes(keep_attached(np.where(inside, owner, 0), window.nuclei))
 
     def fit_of(self, model: DensityFit, tissue: Tissue) -> DensityFit:
-        """The levels of a tissue whose bins are as large."""
+        """The levels of a tissue whose bins are as large and, with ``expression``, that has most of the genes."""
         model.check(tissue)
+        if self.params.density.expression:
+            if model.genes is None:
+                raise DataError("The model was learnt without density.expression: learn it with that, or leave it off.")
+            places_of(model.genes, tissue.genes)
         return model
+
+    @classmethod
+    def pack(cls, model: DensityFit) -> tuple[dict[str, Any], None]:
+        """All of it."""
+        return model.card(), None
+
+    @classmethod
+    def unpack(cls, card: Mapping[str, Any], weights: bytes | None) -> DensityFit:
+        """The model of `pack`."""
+        return DensityFit.of(card)
 
     def about(self, model: DensityFit) -> dict[str, Any]:
         """The levels."""
@@ -100,7 +130,7 @@ class Density(Method):
 
     def _variable_genes(self, parts: Sequence[dict], tissue: Tissue, fit: DensityFit) -> DensityFit:
         moments = reduce(add, (GeneMoments(int(p["n_blocks"]), p["total"], p["squares"]) for p in parts))
-        return replace(fit, genes=moments.variable(composition.N_GENES))
+        return replace(fit, genes=tuple(map(str, tissue.genes[moments.variable(composition.N_GENES)])))
 
     def _ratios(self, window: Window, fit: DensityFit) -> Part:
         radius = window.tissue.radius
@@ -119,9 +149,11 @@ class Density(Method):
         return (window.of_bins("probability") >= self.params.density.threshold) | (window.nuclei > 0)
 
     def _compare(self, window: Window, fit: DensityFit, inside: np.ndarray) -> np.ndarray:
-        spots = window.spots
-        chosen = Spots(spots.grid, spots.index, take_genes(spots.counts, fit.genes))
-        total = window.tissue.gene_total[fit.genes]
+        spots, tissue = window.spots, window.tissue
+        place = {gene: i for i, gene in enumerate(tissue.genes)}
+        genes = np.array([place[gene] for gene in fit.genes if gene in place])
+        chosen = Spots(spots.grid, spots.index, take_genes(spots.counts, genes))
+        total = tissue.gene_total[genes]
         return composition.compare_profiles(
             window.local_density, chosen, inside, gene_total=total, radius=window.tissue.radius
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -56,6 +56,16 @@ class Network(Method):
         """The levels of a tissue whose bins are as large."""
         model.check(tissue)
         return model
+
+    @classmethod
+    def pack(cls, model: NetworkFit) -> tuple[dict[str, Any], None]:
+        """All of it; the weights are those of the parameters."""
+        return model.card(), None
+
+    @classmethod
+    def unpack(cls, card: Mapping[str, Any], weights: bytes | None) -> NetworkFit:
+        """The model of `pack`."""
+        return NetworkFit.of(card)
 
     def about(self, model: NetworkFit) -> dict[str, Any]:
         """The levels, and which weights."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import reduce
 from operator import add
@@ -14,14 +14,15 @@ import numpy as np
 
 from sslcst.core.geometry import nearest_centroid
 from sslcst.core.spots import GeneMoments, Spots, take_genes
-from sslcst.methods.base import Method, Part, Pass, Tissue, Window, check_scale
+from sslcst.methods.base import Method, Part, Pass, Tissue, Window, check_scale, places_of
+from sslcst.methods.model_file import read_model, write_model
 from sslcst.methods.ssl_cst.cores import MARGIN, cores_of
 from sslcst.methods.ssl_cst.features import Features, Gathering, gather, join
 from sslcst.methods.ssl_cst.fit import fit, square_side
 from sslcst.methods.ssl_cst.inference import predict_spots
 from sslcst.methods.ssl_cst.inputs import make_inputs
 from sslcst.methods.ssl_cst.model import Model
-from sslcst.methods.ssl_cst.model_file import read_model, write_model
+from sslcst.methods.ssl_cst.model_file import model_of, weights_of
 from sslcst.methods.ssl_cst.params import SslCstParams
 from sslcst.methods.ssl_cst.prior import direction_posterior, direction_prior
 from sslcst.methods.ssl_cst.relations import Relations, relate
@@ -64,6 +65,7 @@ class SslCst(Method):
 
     name: ClassVar[str] = "ssl-cst"
     Params: ClassVar[type] = SslCstParams
+    has_weights: ClassVar[bool] = True
 
     @property
     def learning(self) -> Sequence[Pass]:
@@ -106,7 +108,7 @@ class SslCst(Method):
     def fit_of(self, model: Model, tissue: Tissue) -> SslCstFit:
         """A model for spots of the same size, most of whose genes are there."""
         check_scale(model.bin_size, tissue.grid)
-        return SslCstFit(model=model, places=model.places(tissue.genes))
+        return SslCstFit(model=model, places=places_of(model.genes, tissue.genes))
 
     def keep(self, model: Model, folder: Path) -> None:
         """The model as a file."""
@@ -115,6 +117,16 @@ class SslCst(Method):
     def recall(self, folder: Path) -> Model:
         """The model of `keep`."""
         return read_model(folder / _MODEL)
+
+    @classmethod
+    def pack(cls, model: Model) -> tuple[dict[str, Any], bytes]:
+        """All of the model but its weights, and these."""
+        return model.card(), weights_of(model)
+
+    @classmethod
+    def unpack(cls, card: Mapping[str, Any], weights: bytes | None) -> Model:
+        """The model of `pack`."""
+        return model_of(card, weights)
 
     def about(self, model: Model) -> dict[str, Any]:
         """The model's seed and hash, and how its training went."""

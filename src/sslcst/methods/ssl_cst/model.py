@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from sslcst._section import Section, check, check_most, check_positive
-from sslcst.errors import DataError
 from sslcst.methods.ssl_cst.encoder import Encoder
 from sslcst.methods.ssl_cst.params import EncoderParams
 from sslcst.methods.ssl_cst.training import Epoch
-
-logger = logging.getLogger("sslcst")
 
 
 @dataclass(frozen=True)
@@ -79,22 +72,3 @@ class Model(Section):
         for name, value in sorted(self.encoder.state_dict().items()):
             digest.update(name.encode() + value.cpu().numpy().tobytes())
         return digest.hexdigest()
-
-    def places(self, genes: Sequence[str]) -> np.ndarray:
-        """Where each of the model's genes is among these, int64; -1 for one that is not there.
-
-        Raises
-        ------
-        DataError
-            Most of the model's genes are not there.
-        """
-        place = {gene: i for i, gene in enumerate(genes)}
-        found = np.array([place.get(gene, -1) for gene in self.genes], np.int64)
-        n_found = int((found >= 0).sum())
-        if 2 * n_found < len(self.genes):
-            raise DataError(
-                f"Only {n_found} of the {len(self.genes)} genes of the model are in these data: train one on them."
-            )
-        if n_found < len(self.genes):
-            logger.warning("%d of the model's %d genes are not in these data.", len(found) - n_found, len(found))
-        return found
