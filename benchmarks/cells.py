@@ -259,7 +259,7 @@ def exclusive_rows(field: Field, network: CellNetwork) -> Iterator[str]:
     diameter = Regions.of(field.nuclei).diameter
     ways = {f"grown {k} r": grown(field, k * diameter) for k in (0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)}
     ways |= {"density": by_density(field)}
-    ways |= {f"network, threshold {t}": by_network(field, network, t) for t in (0.4, 0.5, 0.6, 0.7)}
+    ways |= {f"network, threshold {t}": by_network(field, network, t) for t in (0.4, 0.5, 0.6, 0.7, 0.8)}
     for name, (labels, _) in ways.items():
         kept, meet = meetings(field.gene, field.at(labels), pairs)
         yield f"| {name} | {kept:.3f} | {meet:.4f} |"

@@ -185,16 +185,16 @@ def measure(args: argparse.Namespace, name: str) -> dict[str, float]:
 def precision(device: str, name: str) -> Iterator[None]:
     """Compute as torch does in half precision, in float32, or in what GPUs make of it: tf32, with rounded factors."""
     half = name not in ("float32", "tf32")
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+    switches = () if device == "cpu" else (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [each.allow_tf32 for each in switches]
+    for each in switches:
+        each.allow_tf32 = name == "tf32"
     try:
-        with (
-            torch.backends.cudnn.flags(enabled=True, allow_tf32=name == "tf32"),
-            torch.autocast(device.split(":")[0], getattr(torch, name) if half else None, enabled=half),
-        ):
+        with torch.autocast(device.split(":")[0], getattr(torch, name) if half else None, enabled=half):
             yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        for each, allowed in zip(switches, before, strict=True):
+            each.allow_tf32 = allowed
 
 
 def row(name: str, figures: dict[str, float], rate: float) -> str:
