@@ -189,16 +189,32 @@ def test_of_the_readers_names_one_is_meant_or_none(
         choose_key(names, None, kind="thing", argument="key", usual=usual)
 
 
-def test_one_of_several_fields_of_view_is_chosen(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("names", "beside", "chosen"),
+    [
+        (["1_points", "2_points", "12_points"], "2_image", "2_points"),
+        (["transcripts-a", "transcripts-b"], "dapi-b", "transcripts-b"),
+        (["transcripts-a", "transcripts-b"], "dapi", None),
+        (["2_points", "2_others"], "2_image", None),
+    ],
+)
+def test_what_is_meant_beside_another_element(names: list[str], beside: str, chosen: str | None) -> None:
+    if chosen is not None:
+        assert choose_key(names, None, kind="thing", argument="key", beside=beside) == chosen
+        return
+    with pytest.raises(KeyMissingError, match="Several could be the thing: choose with key="):
+        choose_key(names, None, kind="thing", argument="key", beside=beside)
+
+
+@pytest.mark.parametrize(("argument", "name"), [("points_key", "2_points"), ("image_key", "2_image")])
+def test_one_of_several_fields_of_view_is_chosen(argument: str, name: str, tmp_path: Path) -> None:
     """CosMx has an image and a points element for each field: which one, the user says, and gets that one's cells."""
     other = vendors.make_tissue(n_cells=13, seed=1)
     vendors.write_cosmx(tmp_path / "run", {1: TISSUE, 2: other})
     sdata = stored(spatialdata_io.cosmx, tmp_path / "run")
     with pytest.raises(KeyMissingError, match="choose with points_key=; there are: '1_points', '2_points'"):
         sslcst.tl.segment(sdata)
-    with pytest.raises(KeyMissingError, match=r"choose with image_key=; there are: '[12]_image', '[12]_image'"):
-        sslcst.tl.segment(sdata, points_key="2_points")
-    sslcst.tl.segment(sdata, points_key="2_points", image_key="2_image")
+    sslcst.tl.segment(sdata, **{argument: name})
     cells = full_scale(sdata["sslcst_cells"]).to_numpy()
     assert cells.shape == other.dapi.shape
     row, column = other.yx.astype(int).T

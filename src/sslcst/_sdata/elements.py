@@ -30,9 +30,18 @@ NUCLEAR_CHANNELS = ("(?i)dapi|hoechst.*|ssdna|dna|nucle(i|us)",)
 
 
 def choose_key(
-    candidates: Iterable[str], key: str | None, *, kind: str, argument: str, usual: Iterable[str] = (), of: str = ""
+    candidates: Iterable[str],
+    key: str | None,
+    *,
+    kind: str,
+    argument: str,
+    usual: Iterable[str] = (),
+    of: str = "",
+    beside: str | None = None,
 ) -> str:
     """The asked-for name, or the only candidate, or the only one whose name matches a usual one.
+
+    Or else the only one that is named as of the same field of view, or sample, as an element `beside` it.
 
     Messages call it "kind 'key'", or "kind of ... named 'key'".
 
@@ -55,6 +64,8 @@ def choose_key(
         return candidates[0]
     kind = f"{kind} {of}".strip()
     known = [name for name in candidates if any(re.fullmatch(pattern, name) for pattern in usual)]
+    if len(known) != 1 and beside is not None:
+        known = _of_same_field(candidates, beside)
     if len(known) == 1:
         logger.info("The %s is %r, unless %s= says otherwise; there are: %s.", kind, known[0], argument, listed)
         return known[0]
@@ -62,14 +73,21 @@ def choose_key(
     raise KeyMissingError(f"{what}: choose with {argument}=; there are: {listed}.")
 
 
-def choose_image(sdata: SpatialData, image_key: str | None) -> str:
-    """The asked-for image, the only one, or the one that a reader of spatialdata-io names as the stain."""
+def _of_same_field(candidates: Iterable[str], name: str) -> list[str]:
+    """Those of the field of view of "2_image" ("2_points"), or else of the sample of "dapi-old" ("transcripts-old")."""
+    field, sample = re.match(r"[^_]*_", name), re.search(r"-[^-]*$", name)
+    of_field = [other for other in candidates if field and other.startswith(field[0])]
+    return of_field or [other for other in candidates if sample and other.endswith(sample[0])]
+
+
+def choose_image(sdata: SpatialData, image_key: str | None, *, beside: str | None = None) -> str:
+    """The asked-for image, the only one, that which readers of spatialdata-io name as the stain, or that `beside`."""
     if not sdata.images and (given := [*sdata.labels, *sdata.shapes]):
         raise KeyMissingError(
             "There is no image to find nuclei in. Nuclei that are there already, as labels or shapes, are taken with "
             f"nuclei_key=; there are: {', '.join(map(repr, given))}."
         )
-    return choose_key(sdata.images, image_key, kind="image", argument="image_key", usual=STAINS)
+    return choose_key(sdata.images, image_key, kind="image", argument="image_key", usual=STAINS, beside=beside)
 
 
 def choose_channel(sdata: SpatialData, image_key: str, channel: str | int | None) -> str:
@@ -101,8 +119,8 @@ def channel_name(names: Sequence[str], channel: str | int) -> str:
     return names[int(name)] if is_place else name
 
 
-def choose_points(sdata: SpatialData, points_key: str | None) -> str:
-    """The asked-for points, the only ones, or those that a reader of spatialdata-io names as the transcripts.
+def choose_points(sdata: SpatialData, points_key: str | None, *, beside: str | None = None) -> str:
+    """The asked-for points, the only ones, those that a reader of spatialdata-io names as transcripts, or `beside`.
 
     Raises
     ------
@@ -118,7 +136,8 @@ def choose_points(sdata: SpatialData, points_key: str | None) -> str:
             "(spatialdata_io.visium_hd with load_segmentations_only=True), or join bins by nuclei, as bin2cell does."
         )
     candidates = [name for name in sdata.points if points_key is not None or not _is_result(name, sdata.points[name])]
-    return choose_key(candidates, points_key, kind="points element", argument="points_key", usual=TRANSCRIPTS)
+    what = {"kind": "points element", "argument": "points_key"}
+    return choose_key(candidates, points_key, **what, usual=TRANSCRIPTS, beside=beside)
 
 
 def _is_result(name: str, points: Any) -> bool:

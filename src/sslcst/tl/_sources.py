@@ -87,10 +87,10 @@ def choose_sources(
         As `sslcst.tl.segment`.
     """
     check_unit(unit, pixel_size)
-    points_key = choose_points(sdata, points_key)
+    points_key = choose_points(sdata, points_key, beside=nuclei_key or image_key)
     if nuclei_key is None:
         params = replace(params, nuclei=choose_method(params.nuclei))
-        image_key = pixels_of = choose_image(sdata, image_key)
+        image_key = pixels_of = choose_image(sdata, image_key, beside=points_key)
     else:
         choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
         pixels_of = grid_of_nuclei(sdata, nuclei_key, image_key)
