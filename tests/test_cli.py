@@ -55,10 +55,10 @@ def test_version() -> None:
 def test_help_names_commands_and_exit_codes() -> None:
     """Someone who types only `sslcst` sees where to go on."""
     for result in (run(), run("--help")):
-        assert all(word in result.output for word in ("segment", "report", "demo", "Exit codes"))
+        assert all(word in result.output for word in ("read", "segment", "report", "export", "demo", "Exit codes"))
 
 
-@pytest.mark.parametrize("command", ["segment", "report", "demo"])
+@pytest.mark.parametrize("command", ["read", "segment", "plan", "report", "export", "repair", "demo"])
 def test_help_shows_an_example_and_explains_every_option(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0

@@ -122,6 +122,8 @@ def test_nothing_is_named_after_the_run(vendor: str, tmp_path: Path, drawn: list
     assert comparison.diameter[0] == pytest.approx(np.median(2 * np.sqrt(area / np.pi)))
     assert tl.compare(sdata, "sslcst_nuclei", "sslcst_cells").transcripts_alike < 1
 
+    tl.intensities(sdata)
+    assert len(table.obsm["intensities"]) == table.n_obs
     sslcst.io.write_geojson(sdata, tmp_path / "cells.geojson")
     cells = full_scale(sdata["sslcst_cells"]).to_numpy()
     for feature in json.loads((tmp_path / "cells.geojson").read_text())["features"]:
@@ -171,20 +173,20 @@ KEYS = {
 
 @pytest.fixture
 def sdata(original: sd.SpatialData) -> sd.SpatialData:
-    return sd.SpatialData.init_from_elements({name: element for _, name, element in original.gen_elements()})
+    return copy_of(original)
 
 
 @pytest.fixture(scope="module")
 def segmented(original: sd.SpatialData) -> sd.SpatialData:
-    sdata = sd.SpatialData.init_from_elements({name: element for _, name, element in original.gen_elements()})
+    sdata = copy_of(original)
     tl.segment(sdata, **KEYS)
     tl.segment(sdata, **KEYS | {"channel": 2, "coordinate_system": "pixel"}, key_added="f1")
     return sdata
 
 
 def copy_of(sdata: sd.SpatialData) -> sd.SpatialData:
-    elements = {name: element for _, name, element in sdata.gen_elements()}
-    return sd.SpatialData.init_from_elements(elements, attrs=dict(sdata.attrs))
+    """One whose transformations can be changed."""
+    return sd.deepcopy(sdata)
 
 
 def test_the_table_tells_every_key(segmented: sd.SpatialData) -> None:
@@ -206,7 +208,8 @@ def test_each_result_has_its_own(segmented: sd.SpatialData, drawn: list[np.ndarr
         np.testing.assert_allclose(own["diameter"], 2 * np.sqrt(table.obs["area"] / np.pi))
         assert table.obs["area"].sum() == (segmented[f"{key}_cells"].to_numpy() > 0).sum() * unit**2
         assert tl.quality(segmented, cells_key=f"{key}_cells").equals(own)
-    assert set(tl.quality(segmented).columns) > {"n_counts"}
+    tl.intensities(segmented)
+    assert list(segmented["sslcst_table"].obsm["intensities"]) == ["red", "blue", "green"]
 
 
 def test_quality_is_of_the_nuclei_of_the_cells(segmented: sd.SpatialData) -> None:
@@ -255,9 +258,16 @@ def test_what_is_gone_is_chosen_anew_or_asked_for(segmented: sd.SpatialData, dra
     sdata.images["b"] = channels
     pl.segmentation(sdata)
     np.testing.assert_array_equal(drawn[-1], channels.to_numpy()[0])
-    sdata["sslcst_cells"] = Labels2DModel.parse(sdata["sslcst_cells"].to_numpy(), transformations={"pixel": Identity()})
+    figures = tl.compare(sdata, "sslcst_cells", "sslcst_cells").diameter
+    for kind, name, element in list(sdata.gen_elements()):
+        if kind == "labels":
+            sdata[name] = Labels2DModel.parse(element.to_numpy(), transformations={"pixel": Identity()})
+    # That the image and the transcripts still lie in microns tells where these do.
+    assert tl.compare(sdata, "sslcst_cells", "sslcst_cells").diameter == pytest.approx(figures)
+    for name in ("b", "c", "molecules", "others"):
+        set_transformation(sdata[name], {"pixel": Identity()}, set_all=True)
     with caplog.at_level(logging.WARNING, "sslcst"):
-        tl.compare(sdata, "sslcst_cells", "sslcst_cells")
+        assert tl.compare(sdata, "sslcst_cells", "sslcst_cells").diameter == pytest.approx(2 * np.array(figures))
     assert "in coordinate system 'micron', which 'sslcst_cells' and" in caplog.text
 
 
@@ -342,3 +352,33 @@ def test_systems_are_those_of_the_run(segmented: sd.SpatialData) -> None:
         set_transformation(sdata[name], Scale([7.0, 7.0], ("x", "y")), "global")
     assert pl.segmentation(sdata).get_xlabel() == "x (micron)"
     assert tl.quality(sdata).equals(tl.quality(segmented))
+
+
+@pytest.mark.parametrize("stored_first", [False, True])
+def test_a_run_in_microns_is_shown_and_judged_in_microns(
+    stored_first: bool, tmp_path: Path, drawn: list[np.ndarray]
+) -> None:
+    """Though of all in the store only what it made lies in that system."""
+    vendors.write_merscope(tmp_path / "run", TISSUE, others=("Cellbound1", "PolyT"))
+    sdata = stored(spatialdata_io.merscope, tmp_path / "run")
+    tl.segment(sdata, unit="micron")
+    sdata = sd.read_zarr(tmp_path / "run.zarr") if stored_first else sdata
+    [image] = sdata.images
+    before = get_transformation(sdata[image], get_all=True)
+    table, dapi = sdata["sslcst_table"], full_scale(sdata[image]).sel(c="DAPI").to_numpy()
+    across = 2 * np.sqrt(table.obs["area"].to_numpy() / np.pi)
+    assert 4 < np.median(across) < 20  # microns, where pixels are half as large
+
+    for ax in (pl.segmentation(sdata, points_key=next(iter(sdata.points))), pl.nuclei(sdata)):
+        assert ax.get_xlabel() == "x (micron)"
+        np.testing.assert_array_equal(drawn[-1], dapi)
+    pl.compare(sdata, "sslcst_cells", "sslcst_nuclei")
+    sslcst.report.write_report(sdata, tmp_path / "a.html")
+    np.testing.assert_allclose(tl.quality(sdata)["diameter"], across)
+    assert tl.compare(sdata, "sslcst_cells", "sslcst_cells").diameter[0] == pytest.approx(np.median(across))
+    sslcst.io.write_geojson(sdata, tmp_path / "a.geojson")
+    first = json.loads((tmp_path / "a.geojson").read_text())["features"][0]
+    x, _ = np.array(first["geometry"]["coordinates"][0]).T
+    columns = np.nonzero(full_scale(sdata["sslcst_cells"]).to_numpy() == int(first["properties"]["name"]))[1]
+    assert (x.min(), x.max()) == pytest.approx((columns.min(), columns.max() + 1))  # in pixels of the stain
+    assert set(get_transformation(sdata[image], get_all=True)) == set(before)  # nothing else is changed

@@ -186,9 +186,14 @@ def _through(sdata: SpatialData, named: dict[str, list[str]], base: str, wanted:
     for key, names in named.items():
         for name in names:
             if wanted in (None, name):
-                step = _matrix(sdata, key, name) @ np.linalg.inv(_matrix(sdata, key, base))
-                return Microns(name, base, step, f"{key!r} lies in both")
+                return through(sdata, key, base, name)
     return None
+
+
+def through(sdata: SpatialData, key: str, base: str, name: str) -> Microns:
+    """A system as it lies to another one, by an element that lies in both."""
+    step = _matrix(sdata, key, name) @ np.linalg.inv(_matrix(sdata, key, base))
+    return Microns(name, base, step, f"{key!r} lies in both")
 
 
 def _of_reader(sdata: SpatialData, keys: Iterable[str], base: str) -> Microns | None:

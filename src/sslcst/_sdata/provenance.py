@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sslcst._logging import logger
 from sslcst._sdata.elements import choose_channel, choose_coordinate_system, choose_image, choose_points
+from sslcst._sdata.microns import in_system, systems_of, through
 from sslcst._sdata.raster import plane
 from sslcst._sdata.transcripts import columns_of
 from sslcst.errors import KeyMissingError
@@ -63,7 +64,7 @@ class Used:
     Parameters
     ----------
     sdata
-        Holds the elements.
+        Holds the elements. All of them lie in the coordinate system that was used, where one that lies there tells how.
     record
         As `as_record` made it.
     """
@@ -80,6 +81,8 @@ class Used:
             for group in _GROUPS:
                 if group[0] not in record:
                     record |= {name: str(about[name]) for name in group if group[0] in about and name in about}
+        if own := record.get("coordinate_system"):
+            sdata = _in_system(sdata, own, [*names, record.get("image_key"), record.get("points_key")])
         return cls(sdata, record)
 
     def transcripts(self, points_key: str | None, gene_key: str | None, count_key: str | None) -> dict[str, str | None]:
@@ -94,11 +97,9 @@ class Used:
 
     def system(self, keys: Iterable[str | None], coordinate_system: str | None) -> str:
         """The coordinate system: as asked for, as it was used if these elements share it, or as `segment` chooses."""
-        from spatialdata.transformations import get_transformation
-
         keys, own = [key for key in keys if key is not None], self.record.get("coordinate_system")
         if coordinate_system is None and own is not None:
-            if all(own in get_transformation(self.sdata[key], get_all=True) for key in keys):
+            if all(own in systems_of(self.sdata[key]) for key in keys):
                 return own
             chosen = choose_coordinate_system(self.sdata, keys, None)
             named = " and ".join(map(repr, keys))
@@ -146,6 +147,17 @@ class Used:
         """A key that was used, if there is such an element or column still."""
         key = self.record.get(name)
         return key if key in set(candidates) else None
+
+
+def _in_system(sdata: SpatialData, system: str, names: Iterable[str | None]) -> SpatialData:
+    """An object whose elements lie in a system too: a run in microns adds it to what it makes, and to nothing else."""
+    spatial = {key: systems_of(element) for kind, key, element in sdata.gen_elements() if kind != "tables"}
+    if all(system in systems for systems in spatial.values()):
+        return sdata
+    for name in names:
+        for base in sorted(spatial.get(name, set()) - {system}) if system in spatial.get(name, ()) else ():
+            sdata = in_system(sdata, through(sdata, name, base, system))
+    return sdata
 
 
 def _about(sdata: SpatialData, name: str) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import sslcst
-from sslcst.cli import _demo, _segment, _store
+from sslcst.cli import _demo, _read, _segment, _store
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,5 +33,13 @@ def main(
     """Find the cells of subcellular spatial transcriptomics from a stain and the transcripts."""
 
 
-for command in (_segment.segment, _segment.plan, _store.report, _store.repair, _demo.demo):
+for command in (
+    _read.read,
+    _segment.plan,
+    _segment.segment,
+    _store.report,
+    _read.export,
+    _store.repair,
+    _demo.demo,
+):
     app.command()(command)

@@ -33,14 +33,17 @@ def console() -> Iterator[None]:
     if not sys.warnoptions:  # other packages' warnings are for programmers: -W or PYTHONWARNINGS shows them
         warnings.simplefilter("ignore")
     logging.getLogger("ome_zarr").setLevel(logging.ERROR)  # warns of each labels element that it has no image above it
-    logging.getLogger("spatialdata._logging").setLevel(logging.WARNING)  # writes to stdout, which is for results
     handler = logging.StreamHandler()
     handler.setFormatter(_InOptions("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
-    level = logger.level
+    spatialdatas = logging.getLogger("spatialdata._logging")  # writes to stdout, which is for results
+    spatialdatas.setLevel(logging.WARNING)
+    spatialdatas.addFilter(_is_for_users)
+    level, others = logger.level, spatialdatas.handlers
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    spatialdatas.handlers = [handler]
     try:
-        with logging_redirect_tqdm([logger]):
+        with logging_redirect_tqdm([logger, spatialdatas]):
             yield
     except SslcstError as error:
         typer.echo(f"Error: {_in_options(str(error))}", err=True)
@@ -50,6 +53,13 @@ def console() -> Iterator[None]:
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)
+        spatialdatas.handlers = others
+        spatialdatas.removeFilter(_is_for_users)
+
+
+def _is_for_users(record: logging.LogRecord) -> bool:
+    """Not what spatialdata tells the authors of readers, at each run of theirs."""
+    return "If you did not use PointsModel.parse() explicitly" not in record.getMessage().replace("`", "")
 
 
 class _InOptions(logging.Formatter):
@@ -78,8 +88,8 @@ def _options() -> dict[str, str]:
     from sslcst.cli import app
 
     commands = typer.main.get_command(app).commands.values()
-    options = {option.name: option.opts[0] for command in commands for option in command.params}
-    return {name: word for name, word in options.items() if word.startswith("--")}
+    words = [(option.name, option.opts[0]) for command in commands for option in command.params]
+    return {name: word for name, word in words if word.startswith("--")}  # others are what stands without a name
 
 
 def _with_set(setting: re.Match) -> str:

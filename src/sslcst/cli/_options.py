@@ -55,11 +55,11 @@ def read_params(file: Path | None, settings: list[str] | None) -> dict[str, dict
         section, _, field = name.partition(".")
         if not (equals and section and field):
             raise typer.BadParameter(f"{setting!r} is not section.field=value", param_hint="--set")
-        params.setdefault(section, {})[field] = _parse_value(value)
+        params.setdefault(section, {})[field] = parse_value(value)
     return params
 
 
-def _parse_value(text: str) -> Any:
+def parse_value(text: str) -> Any:
     """Read a number, list, true, false or null as in JSON; anything else is a plain word."""
     try:
         return json.loads(text)

@@ -111,7 +111,7 @@ def _to_target(sdata: SpatialData, cells_key: str, image_key: str | None, coordi
     image_key = used.image(image_key)
     if image_key is None:
         return np.eye(3)
-    shared = used.system([cells_key, image_key], None)
+    sdata, shared = used.sdata, used.system([cells_key, image_key], None)
     to_shared, image_to_shared = (affine_matrix(full_scale(sdata[name]), shared) for name in (cells_key, image_key))
     return np.linalg.inv(image_to_shared) @ to_shared
 

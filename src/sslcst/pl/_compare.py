@@ -103,8 +103,9 @@ def compare(
     DataError
         An element does not reach into the region; what `sslcst.tl.compare` refuses.
     """
-    elements = [pick(sdata.labels, key, "labels") for key in (a_key, b_key)]
     used = Used.by(sdata, a_key, b_key)
+    sdata = used.sdata
+    elements = [pick(sdata.labels, key, "labels") for key in (a_key, b_key)]
     image_key = used.image(image_key)
     if coordinate_system is None:
         coordinate_system = used.system([a_key, b_key, image_key], None)

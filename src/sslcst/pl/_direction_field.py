@@ -107,6 +107,7 @@ def direction_field(
     """
     table = _predicted(sdata, spots_key)
     used = Used.by(sdata, spots_key)
+    sdata = used.sdata
     if nuclei_key is None:
         nuclei_key = used.record.get("nuclei_key", "sslcst_nuclei")
     labels = pick(sdata.labels, nuclei_key, "labels")

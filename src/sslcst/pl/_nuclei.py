@@ -81,10 +81,11 @@ def nuclei(
     DataError
         An element does not reach into the region.
     """
+    used = Used.by(sdata, nuclei_key)
+    sdata = used.sdata
     labels = {"nuclei": pick(sdata.labels, nuclei_key, "labels")}
     if truth_key is not None:
         labels = {"reference": pick(sdata.labels, truth_key, "labels"), **labels}  # the nuclei are drawn over it
-    used = Used.by(sdata, nuclei_key)
     image_key = used.image(image_key)
     if coordinate_system is None:
         coordinate_system = used.system([nuclei_key, truth_key, image_key], None)

@@ -106,13 +106,14 @@ def segmentation(
     DataError
         An element does not reach into the region.
     """
+    used = Used.by(sdata, f"{key}_cells")
+    sdata = used.sdata
     names = {"nuclei": nuclei_of(sdata, f"{key}_cells", key), "cells": f"{key}_cells"}
     if truth_key is not None:
         names["reference"] = truth_key
     labels = {name: pick(sdata.labels, of, "labels") for name, of in names.items()}
     values = None if color is None else _values(pick(sdata.tables, f"{key}_table", "table"), color)
     points = None if points_key is None else pick(sdata.points, points_key, "points")
-    used = Used.by(sdata, names["cells"])
     image_key = used.image(image_key)
     if coordinate_system is None:
         coordinate_system = used.system([*names.values(), image_key, points_key], None)

@@ -79,8 +79,8 @@ def bin_spots(
     molecules = used.transcripts(points_key, gene_key, count_key)
     points_key = molecules["points_key"]
     coordinate_system = used.system([points_key, nuclei_key], coordinate_system)
-    raster = raster_of(sdata, nuclei_key, coordinate_system)
-    transcripts = read_transcripts(sdata, **molecules, raster=raster, params=params.transcripts)
+    raster = raster_of(used.sdata, nuclei_key, coordinate_system)
+    transcripts = read_transcripts(used.sdata, **molecules, raster=raster, params=params.transcripts)
     n_on, pair = int(inside_raster(transcripts.yx, raster.shape).sum()), raster.pair(nuclei_key, points_key)
     if warning := check_on_image(n_on, len(transcripts.yx), pair, of_gem=is_of_gem(sdata)):
         logger.warning("%s", warning)

@@ -16,6 +16,7 @@ from sslcst._sdata.elements import (
     choose_key,
     read_with_ids,
 )
+from sslcst._sdata.microns import systems_of
 from sslcst._sdata.provenance import Used, as_record
 from sslcst._sdata.raster import as_labels, plane, raster_of
 from sslcst._sdata.transcripts import read_transcripts
@@ -85,11 +86,11 @@ def aggregate(
         choose_key(sdata.labels, key, kind="labels element", argument="cells_key and nuclei_key")
     molecules = used.transcripts(points_key, gene_key, count_key)
     coordinate_system = used.system([molecules["points_key"], cells_key], coordinate_system)
-    raster = raster_of(sdata, cells_key, coordinate_system)
+    raster = raster_of(used.sdata, cells_key, coordinate_system)
     (cells, cell_ids), (nuclei, nucleus_ids) = (read_with_ids(sdata, key, raster) for key in (cells_key, nuclei_key))
     if cell_ids is not None and nucleus_ids is not None:
         nuclei = _numbered_as_cells(nuclei, nucleus_ids, cell_ids)
-    transcripts = read_transcripts(sdata, **molecules, raster=raster, params=params.transcripts)
+    transcripts = read_transcripts(used.sdata, **molecules, raster=raster, params=params.transcripts)
 
     of_spots = sdata.tables[spots_key]
     spots, _ = as_spots(of_spots)
@@ -117,14 +118,14 @@ def aggregate(
     logger.info("%d cells hold %.1f%% of the transcripts on the raster.", len(measured), held)
     if len(dropped):
         for key, labels in ((cells_key, cells), (nuclei_key, nuclei)):
-            _blank(sdata, key, np.isin(labels, dropped), coordinate_system)
+            _blank(sdata, key, np.isin(labels, dropped))
     add_element(sdata, "tables", key_added, table)
 
 
-def _blank(sdata: SpatialData, key: str, where: np.ndarray, coordinate_system: str) -> None:
+def _blank(sdata: SpatialData, key: str, where: np.ndarray) -> None:
     """Make some pixels of labels, in the object, background."""
     labels = np.where(where, 0, plane(sdata, key).to_numpy())
-    add_element(sdata, "labels", key, as_labels(labels, raster_of(sdata, key, coordinate_system)))
+    add_element(sdata, "labels", key, as_labels(labels, raster_of(sdata, key, min(systems_of(sdata[key])))))
 
 
 def _numbered_as_cells(nuclei: np.ndarray, nucleus_ids: pd.Series, cell_ids: pd.Series) -> np.ndarray:

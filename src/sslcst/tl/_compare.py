@@ -148,6 +148,7 @@ def compare(
     for argument, key in (("a_key", a_key), ("b_key", b_key)):
         choose_key(sdata.labels, key, kind="labels element", argument=argument)
     used, molecules = Used.by(sdata, a_key, b_key), {}
+    sdata = used.sdata
     if points_key is not None or len(sdata.points):
         molecules = used.transcripts(points_key, gene_key, count_key)
         points_key = molecules["points_key"]

@@ -10,8 +10,9 @@ import pandas as pd
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
-from sslcst._sdata.elements import choose_coordinate_system, choose_image, choose_key
+from sslcst._sdata.elements import choose_image, choose_key
 from sslcst._sdata.labels import read_part
+from sslcst._sdata.provenance import Used
 from sslcst._sdata.raster import apply_affine, is_identity, plane, raster_of
 from sslcst.core.counts import owners
 from sslcst.core.spots import Ranges
@@ -41,7 +42,8 @@ def intensities(sdata: SpatialData, *, key: str = "sslcst", image_key: str | Non
     key
         The `key_added` of the segmentation.
     image_key
-        The image (c, y, x), of which the finest scale counts; may be left out as in `sslcst.tl.segment`.
+        The image (c, y, x), of which the finest scale counts; by default the one the cells were made of, else as in
+        `sslcst.tl.segment`.
 
     Raises
     ------
@@ -53,8 +55,9 @@ def intensities(sdata: SpatialData, *, key: str = "sslcst", image_key: str | Non
     cells_key, table_key = f"{key}_cells", f"{key}_table"
     choose_key(sdata.labels, cells_key, kind="labels element", argument="key")
     choose_key(sdata.tables, table_key, kind="table", argument="key")
-    image_key = choose_image(sdata, image_key)
-    system = choose_coordinate_system(sdata, [cells_key, image_key], None)
+    used = Used.by(sdata, cells_key)
+    image_key = choose_image(sdata, used.image(image_key))
+    sdata, system = used.sdata, used.system([cells_key, image_key], None)
     own, other = (raster_of(sdata, name, system) for name in (image_key, cells_key))
     image, table = plane(sdata, image_key), sdata.tables[table_key]
     channels = pd.Index([str(name).replace("/", "_") for name in image.coords["c"].values])

@@ -79,7 +79,7 @@ def quality(
     for argument, name in (("cells_key", cells_key), ("nuclei_key", nuclei_key)):
         choose_key(sdata.labels, name, kind="labels element", argument=argument)
     used = Used.by(sdata, cells_key, f"{key}_cells")
-    molecules = used.transcripts(points_key, gene_key, count_key)
+    sdata, molecules = used.sdata, used.transcripts(points_key, gene_key, count_key)
     coordinate_system = used.system([cells_key, nuclei_key, molecules["points_key"]], coordinate_system)
     raster, own = (raster_of(sdata, name, coordinate_system) for name in (cells_key, nuclei_key))
     cells, source_ids = read_with_ids(sdata, cells_key, raster)
