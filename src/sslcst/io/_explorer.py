@@ -92,6 +92,7 @@ def write_xenium_explorer(
     points = used.transcripts(points_key, gene_key, None)
     points_key, gene_key = points["points_key"], points.get("gene_key")
     keys = [image_key, cells_key, points_key]
+    sdata = used.sdata
     microns = find_microns(sdata, keys, raster_key=image_key, pixel_size=pixel_size)
     scale = np.sqrt(abs(np.linalg.det(microns.step[:2, :2])))
     side = float(pixel_side(sdata, image_key, microns.base) * scale)
