@@ -98,14 +98,14 @@ def segment_nuclei(
     image_key = choose_image(sdata, image_key)
     source = sdata if scale is None else _at_scale(sdata, image_key, scale)
     coordinate_system = choose_coordinate_system(source, [image_key], coordinate_system)
-    raster = raster_of(source, image_key, coordinate_system)
+    raster, name = raster_of(source, image_key, coordinate_system), channel_in_words(image_key, channel)
     if isinstance(channel, Sequence) and not isinstance(channel, str):
         channel = [choose_channel(source, image_key, name) for name in channel]
         image = merge_channels([read_channel(source, image_key, name) for name in channel], params.percentiles)
     else:
         channel = choose_channel(source, image_key, channel)
         image = read_channel(source, image_key, channel)
-    params, name = choose_method(params), channel_in_words(image_key, channel)
+    params = choose_method(params)
     labels = segment_array(image, pixel_size=raster.pixel_size, params=params, device=device)
     if not labels.any():
         raise none_found(name, params.method)

@@ -11,6 +11,7 @@ import pandas as pd
 import zarr
 
 from sslcst._logging import progress
+from sslcst._sdata.boundaries import as_boundaries
 from sslcst._sdata.raster import Raster, apply_affine, as_labels
 from sslcst._sdata.scratch import Scratch
 from sslcst._sdata.source_ids import of_cells
@@ -105,20 +106,9 @@ def labels_element(scratch: Scratch, name: str, raster: Raster, dropped: np.ndar
 
 def boundaries_element(scratch: Scratch, tiles: list[Tile], raster: Raster) -> Any:
     """Boundaries of the cells, polygons in pixels with the raster's transformations; the index holds the cells' ids."""
-    import geopandas as gpd
-    import shapely
-    from spatialdata.models import ShapesModel
-
     parts = [statistics(scratch, STAGE, tile, "id", "corners", "n_corners") for tile in tiles]
     ids, corners, size = (np.concatenate([part[name] for part in parts]) for name in ("id", "corners", "n_corners"))
-    # Rings are closed by hand: shapely wants the first corner again at the end.
-    start = np.cumsum(size) - size
-    order = np.insert(np.arange(len(corners)), start + size, start)
-    rings = shapely.linearrings(
-        corners[order][:, ::-1].astype(np.float64), indices=np.repeat(np.arange(len(ids)), size + 1)
-    )
-    frame = gpd.GeoDataFrame({"cell_id": ids}, geometry=shapely.polygons(rings), index=pd.Index(ids)).sort_index()
-    return ShapesModel.parse(frame, transformations=dict(raster.transformations))
+    return as_boundaries(ids, corners, size, raster.transformations)
 
 
 def transcripts_element(

@@ -1,6 +1,7 @@
 """Tools: the whole segmentation, its steps, and how good a result is."""
 
 from sslcst.tl._aggregate import aggregate
+from sslcst.tl._annotate import annotate
 from sslcst.tl._compare import Comparison, compare
 from sslcst.tl._intensities import intensities
 from sslcst.tl._plan import Plan, plan
@@ -14,6 +15,7 @@ __all__ = [
     "Comparison",
     "Plan",
     "aggregate",
+    "annotate",
     "compare",
     "intensities",
     "plan",

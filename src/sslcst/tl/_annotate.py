@@ -1,0 +1,56 @@
+"""Which element of the cells their table annotates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from sslcst._arguments import checked
+from sslcst._sdata.boundaries import boundaries_of
+from sslcst._sdata.elements import add_element, check_addable, choose_key
+from sslcst._section import check
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+_ELEMENTS = ("boundaries", "cells")
+
+
+@checked
+def annotate(sdata: SpatialData, element: str = "boundaries", *, key: str = "sslcst") -> None:
+    """Have the table annotate the boundaries of the cells, or their labels again.
+
+    A table annotates one element, and other packages take its columns for that one alone: spatialdata-plot colours the
+    labels after a run, and after this call the boundaries; `sopa.io.explorer.write` wants the boundaries.
+
+    Parameters
+    ----------
+    sdata
+        Holds the labels ``{key}_cells`` and the table ``{key}_table``. The object is changed; a store on disk is not
+        touched.
+    element
+        ``"boundaries"``: the shapes ``{key}_boundaries``, which are made of the labels where there are none; or
+        ``"cells"``: the labels.
+    key
+        The `key_added` of the segmentation.
+
+    Raises
+    ------
+    KeyMissingError
+        An element is not there, or something else has the name of the boundaries.
+    ParameterError
+        There is no such element to annotate.
+    DataError
+        The table has cells that the labels lack.
+    """
+    check(element in _ELEMENTS, "element", element, f"must be one of {', '.join(_ELEMENTS)}")
+    cells_key, table_key, region = f"{key}_cells", f"{key}_table", f"{key}_{element}"
+    choose_key(sdata.labels, cells_key, kind="labels element", argument="key")
+    choose_key(sdata.tables, table_key, kind="table", argument="key")
+    table = sdata.tables[table_key]
+    if element == "boundaries" and region not in sdata.shapes:
+        check_addable(sdata, "shapes", region)
+        add_element(sdata, "shapes", region, boundaries_of(sdata, cells_key, table.obs["cell_id"].to_numpy()))
+    table.obs["region"] = pd.Categorical([region] * len(table))
+    sdata.set_table_annotates_spatialelement(table_key, region, region_key="region", instance_key="cell_id")
