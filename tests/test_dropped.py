@@ -104,3 +104,10 @@ def test_original_ids_stay_with_their_cells_and_given_nuclei_stay_as_they_are():
     assert steps["sslcst_table"].obs["source_id"].tolist() == ["a", "c"]
     for name in ("nuclei", "cells"):
         np.testing.assert_array_equal(steps[f"sslcst_{name}"], sdata[f"sslcst_{name}"])
+
+    steps["theirs"] = steps["sslcst_cells"].copy()
+    before = steps["theirs"].to_numpy().copy()
+    most = {"cells": {"min_counts": int(steps["sslcst_table"].obs["n_counts"].max())}}
+    sslcst.tl.aggregate(steps, cells_key="theirs", params=most, key_added="of_theirs")
+    assert steps["of_theirs"].n_obs == 1
+    np.testing.assert_array_equal(steps["theirs"], before)

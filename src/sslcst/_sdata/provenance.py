@@ -50,6 +50,11 @@ def note(sdata: SpatialData, labels_key: str, record: Mapping[str, str]) -> None
     sdata.attrs = dict(sdata.attrs) | {PLACE: dict(sdata.attrs.get(PLACE, {})) | {labels_key: noted}}
 
 
+def is_of_step(sdata: SpatialData, labels_key: str) -> bool:
+    """Whether a step of this package has made these labels, in the object."""
+    return labels_key in sdata.attrs.get(PLACE, {})
+
+
 def nuclei_of(sdata: SpatialData, cells_key: str, key: str) -> str:
     """The name of the nuclei that cells were made around; of cells that nothing is known of, those of a result."""
     about = _about(sdata, cells_key)

@@ -17,7 +17,7 @@ from sslcst._sdata.elements import (
     read_with_ids,
 )
 from sslcst._sdata.microns import systems_of
-from sslcst._sdata.provenance import Used, as_record
+from sslcst._sdata.provenance import Used, as_record, is_of_step
 from sslcst._sdata.raster import as_labels, plane, raster_of
 from sslcst._sdata.transcripts import read_transcripts
 from sslcst.core.measure import measure
@@ -61,7 +61,7 @@ def aggregate(
         Where points and cells meet, and whose units count; by default that of the spots.
     params
         Section ``transcripts``; and ``cells``, whose ``min_counts`` and ``min_area`` say which cells are dropped: from
-        the table, and with their nuclei from the labels in the object.
+        the table, and with their nuclei from the labels in the object if these were made by a step; others' stay.
     key_added
         Name of the table of cells x genes, which annotates the cell labels by ``obs["cell_id"]``. ``X`` holds counts
         (integer csr), ``layers["nuclear"]`` those within the nucleus. ``obs``: ``area`` and ``nucleus_area`` (square
@@ -118,7 +118,8 @@ def aggregate(
     logger.info("%d cells hold %.1f%% of the transcripts on the raster.", len(measured), held)
     if len(dropped):
         for key, labels in ((cells_key, cells), (nuclei_key, nuclei)):
-            _blank(sdata, key, np.isin(labels, dropped))
+            if is_of_step(sdata, key):
+                _blank(sdata, key, np.isin(labels, dropped))
     add_element(sdata, "tables", key_added, table)
 
 
