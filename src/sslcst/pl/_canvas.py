@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from xarray import DataArray, DataTree
 
-Region = tuple[float, float, float, float]
+    from sslcst._arguments import Region
+
 
 # Okabe and Ito's sky blue, orange and reddish purple, and white: told apart with any colour vision, on grey and black.
 NUCLEI, CELLS, TRANSCRIPTS, REFERENCE = "#56b4e9", "#e69f00", "#cc79a7", "#ffffff"
