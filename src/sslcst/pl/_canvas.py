@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Affine2D, Transform
 from spatialdata.transformations import get_transformation
 
+from sslcst._arguments import Region
 from sslcst._sdata.elements import channel_name, choose_key
 from sslcst._sdata.provenance import Used
 from sslcst.core.threads import check_process
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
     from xarray import DataArray, DataTree
-
-    from sslcst._arguments import Region
 
 
 # Okabe and Ito's sky blue, orange and reddish purple, and white: told apart with any colour vision, on grey and black.

@@ -195,8 +195,9 @@ def elements(
 
     def table() -> Any:
         cells = results.join_cells(scratch, tiles)
-        held, where = 100 * cells.counts.sum() / found.n_counts, "on the raster" if area is None else f"in {area.name}"
-        logger.info("%d cells hold %.1f%% of the transcripts %s.", len(cells), held, where)
+        held = cells.counts.sum() / max(found.n_counts, 1)
+        where = "on the raster" if area is None else f"in {area.name}"
+        logger.info("%d cells hold %.1f%% of the transcripts %s.", len(cells), 100 * held, where)
         source_ids = None if given.nuclei is None else given.nuclei.source_ids
         if source_ids is not None:  # cells without a nucleus may have the number of one that was left out
             source_ids = source_ids[source_ids.index.isin(tissue.regions.ids)]
