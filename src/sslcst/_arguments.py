@@ -22,6 +22,7 @@ import numpy as np
 from sslcst.errors import ParameterError
 
 P, R = ParamSpec("P"), TypeVar("R")
+Region = tuple[float, float, float, float]  # x0, y0, x1, y1
 
 
 def _of(*names: str) -> Callable[[Any], bool]:

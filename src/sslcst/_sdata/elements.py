@@ -201,11 +201,13 @@ def open_nuclei(sdata: SpatialData, nuclei_key: str, raster: Raster) -> NucleusS
         Labels that are no integers, or negative; shapes of which none has an area, or that a transformation flattens.
     """
     if nuclei_key in sdata.labels:
-        return GivenLabels.of(nuclei_key, plane(sdata, nuclei_key).data, of_labels(sdata, nuclei_key))
+        data = plane(sdata, nuclei_key).data
+        return GivenLabels.of(nuclei_key, data[raster.window or ...], of_labels(sdata, nuclei_key))
     shapes = sdata.shapes[nuclei_key]
     to_system = invertible(affine_matrix(shapes, raster.coordinate_system), nuclei_key, raster.coordinate_system)
     outlines = Outlines.of(shapes, nuclei_key)
-    return DrawnShapes.of(outlines, raster.shape, np.linalg.inv(raster.to_system) @ to_system)
+    to_pixel = np.linalg.inv(raster.to_system) @ to_system
+    return DrawnShapes.of(outlines, raster.shape, to_pixel, part=raster.window is not None)
 
 
 def read_nuclei(sdata: SpatialData, nuclei_key: str, raster: Raster) -> np.ndarray:

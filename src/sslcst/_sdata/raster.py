@@ -38,6 +38,8 @@ class Raster:
         Of the element the raster was taken from, to all its coordinate systems.
     scale_factors
         Of the scales of that element, from one to the next; empty where there is one alone.
+    whole, window
+        The raster of which it is a part, and its rows and columns there; None where it is whole itself.
     """
 
     shape: tuple[int, int]
@@ -45,6 +47,8 @@ class Raster:
     coordinate_system: str
     transformations: dict[str, Any]
     scale_factors: tuple[int, ...] = ()
+    whole: Raster | None = None
+    window: tuple[slice, slice] | None = None
 
     @property
     def pixel_sides(self) -> np.ndarray:
@@ -60,6 +64,34 @@ class Raster:
         """The same raster in one more system, if it does not lie there yet, by an affine matrix (3, 3) from its own."""
         own = self.transformations
         return replace(self, transformations={system: followed(own[self.coordinate_system], step)} | own)
+
+    def cropped(self, rows: slice, columns: slice) -> Raster:
+        """A part of it; a translation comes before each transformation, as spatialdata's own queries have it."""
+        from spatialdata.transformations import Identity, Sequence, Translation
+
+        if self.whole is not None and self.window is not None:
+            shifted = [
+                slice(own.start + part.start, own.start + part.stop)
+                for own, part in zip(self.window, (rows, columns), strict=True)
+            ]
+            return self.whole.cropped(*shifted)
+        to_whole = np.array([[1, 0, rows.start], [0, 1, columns.start], [0, 0, 1.0]])
+
+        def moved(step: Any) -> Any:
+            first = Translation([rows.start, columns.start], axes=YX)
+            return first if isinstance(step, Identity) else Sequence([first, step])
+
+        shape = (rows.stop - rows.start, columns.stop - columns.start)
+        n_scales = int((np.cumprod(self.scale_factors) <= min(shape)).sum())  # of which a pixel is left
+        return Raster(
+            shape,
+            self.to_system @ to_whole,
+            self.coordinate_system,
+            {name: moved(step) for name, step in self.transformations.items()},
+            self.scale_factors[:n_scales],
+            self,
+            (rows, columns),
+        )
 
     def pair(self, key: str, points_key: str) -> str:
         """What must lie on one another, in words: an image or nuclei on this raster, and points."""

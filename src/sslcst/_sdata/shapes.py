@@ -120,6 +120,8 @@ class DrawnShapes:
         Corners (k, 2) of each polygon in pixels, whose centres are at integers.
     low, high
         Pixels around each polygon, the first and those behind the last, int64 (m, 2); none where it is off the raster.
+    part
+        Whether the raster is a part of an image, off which shapes may lie.
     """
 
     shape: tuple[int, int]
@@ -129,9 +131,10 @@ class DrawnShapes:
     rings: list[np.ndarray]
     low: np.ndarray
     high: np.ndarray
+    part: bool = False
 
     @classmethod
-    def of(cls, outlines: Outlines, shape: tuple[int, int], to_pixel: np.ndarray) -> DrawnShapes:
+    def of(cls, outlines: Outlines, shape: tuple[int, int], to_pixel: np.ndarray, *, part: bool = False) -> DrawnShapes:
         """Place outlines on a raster by the affine matrix (3, 3) on (y, x) to its pixels."""
         import shapely
 
@@ -141,7 +144,7 @@ class DrawnShapes:
         low = np.clip(np.floor(np.minimum.reduceat(yx, start)), 0, shape).astype(np.int64)
         high = np.clip(np.ceil(np.maximum.reduceat(yx, start)) + 1, low, shape).astype(np.int64)
         numbers, source_ids = number(outlines.names, f"Shapes {outlines.key!r}")
-        return cls(shape, outlines, numbers, source_ids, np.split(yx, start[1:]), low, high)
+        return cls(shape, outlines, numbers, source_ids, np.split(yx, start[1:]), low, high, part)
 
     def read(self, rows: slice, columns: slice) -> np.ndarray:
         """The labels of some pixels, uint32 (y, x)."""
@@ -182,8 +185,11 @@ class DrawnShapes:
                 f"There are no nuclei in {key!r}: none of the {n} shapes is seen on the raster: {told}. "
                 "See that their transformation is right."
             )
+        if self.part and reasons.pop("off the image", None) is not None:
+            told = self.outlines.describe(reasons)
         if reasons:
-            logger.warning("%d of %d shapes in %r are left out: %s.", n - len(found), n, key, told)
+            n_lost = sum(map(len, reasons.values()))
+            logger.warning("%d of %d shapes in %r are left out: %s.", n_lost, n, key, told)
 
     @property
     def _on_raster(self) -> np.ndarray:

@@ -17,6 +17,7 @@ from sslcst._logging import logger
 from sslcst._sdata.columns import as_counts, as_numbers, gene_codes
 from sslcst._sdata.elements import choose_key
 from sslcst._sdata.raster import YX, Raster, affine_matrix, apply_affine, invertible
+from sslcst.core.spots import inside_raster
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.params import TranscriptParams
 
@@ -61,7 +62,7 @@ def is_of_gem(sdata: SpatialData) -> bool:
     return not _OUR_READERS.isdisjoint(sdata.attrs)
 
 
-def check_on_image(n_on: int, n: int, pair: str, *, of_gem: bool) -> str | None:
+def check_on_image(n_on: int, n: int, pair: str, *, of_gem: bool, part: bool = False) -> str | None:
     """Say how many of the transcripts lie off the image.
 
     Parameters
@@ -72,6 +73,8 @@ def check_on_image(n_on: int, n: int, pair: str, *, of_gem: bool) -> str | None:
         `Raster.pair`.
     of_gem
         `is_of_gem`.
+    part
+        Whether it is a part of an image that counts, and only the transcripts there.
 
     Returns
     -------
@@ -85,6 +88,8 @@ def check_on_image(n_on: int, n: int, pair: str, *, of_gem: bool) -> str | None:
     check = f"Check the transformations of {pair}, their units, and whether they are of one section."
     if of_gem:
         check += " For a GEM or GEF that keeps the chip's numbers, give image_offset= where its image was cut."
+    if part and not n_on:
+        raise DataError(f"No transcript lies in the region or around it. {check}")
     if not n_on:
         raise DataError(f"None of the {n} transcripts lies on the image. {check}")
     off = f"{n - n_on} of {n} transcripts lie off the image and belong to no cell"
@@ -113,6 +118,10 @@ class TranscriptSource:
         Hash of all rows in their order.
     of_gem
         `is_of_gem`.
+    bounds
+        The lowest and the highest place (y, x) of each partition, (n, 2, 2).
+    within
+        Pixels (height, width) outside of which transcripts are left out; None: none are.
     """
 
     genes: pd.Index
@@ -121,11 +130,13 @@ class TranscriptSource:
     params: TranscriptParams
     digest: str
     of_gem: bool
+    bounds: np.ndarray
+    within: tuple[int, int] | None = None
 
     @property
     def n_partitions(self) -> int:
-        """Number of partitions."""
-        return len(self.blocks)
+        """Number of partitions that hold any."""
+        return len(self._holding)
 
     def partition(self, i: int) -> Transcripts:
         """The transcripts of one partition."""
@@ -134,9 +145,12 @@ class TranscriptSource:
         kept = gene >= 0
         for rows in _left_out(block, self.params).values():
             kept &= ~rows
-        yx, count = block.loc[kept, list(YX)].to_numpy(), block.get("count")
+        count = block.get("count")
+        yx = apply_affine(self.to_pixel, block[list(YX)].to_numpy())
+        if self.within is not None:
+            kept &= inside_raster(yx, self.within)
         return Transcripts(
-            apply_affine(self.to_pixel, yx),
+            yx[kept],
             gene[kept].astype(np.int64),
             None if count is None else count.to_numpy()[kept],
             self.genes,
@@ -144,8 +158,20 @@ class TranscriptSource:
         )
 
     def partitions(self) -> Iterator[Transcripts]:
-        """The partitions in turn."""
-        return map(self.partition, range(self.n_partitions))
+        """The partitions that hold any, in turn."""
+        return map(self.partition, self._holding)
+
+    @property
+    def _holding(self) -> list[int]:
+        """Which partitions may hold transcripts that are not left out."""
+        if self.within is None:
+            return list(range(len(self.blocks)))
+        (top, left), (bottom, right) = self.bounds[:, 0].T, self.bounds[:, 1].T
+        corners = np.stack([[y, x] for y in (top, bottom) for x in (left, right)])  # (4, 2, n)
+        with np.errstate(invalid="ignore"):  # those of an empty one are infinite
+            yx = np.einsum("ij,cjn->cin", self.to_pixel[:2, :2], corners) + self.to_pixel[:2, 2][:, None]
+        beyond = (yx.max(axis=0).T < 0) | (self.within <= yx.min(axis=0).T)
+        return np.flatnonzero(~beyond.any(axis=1)).tolist()
 
 
 def open_transcripts(
@@ -175,12 +201,12 @@ def open_transcripts(
         blocks = _open_places(sdata, points_key, annotating_table(sdata, points_key))
     else:
         blocks = _open_molecules(points, points_key, **columns, params=params, literal=is_of_gem(sdata))
-    genes, sizes, digest = _survey(blocks, points_key, params)
+    genes, sizes, bounds, digest = _survey(blocks, points_key, params)
     if isinstance(blocks, _Molecules):
         blocks = replace(blocks, starts=tuple(np.cumsum([0, *sizes[:-1]]).tolist()))
     to_system = invertible(affine_matrix(points, raster.coordinate_system), points_key, raster.coordinate_system)
     to_pixel = np.linalg.inv(raster.to_system) @ to_system
-    return TranscriptSource(genes, blocks, to_pixel, params, digest, is_of_gem(sdata))
+    return TranscriptSource(genes, blocks, to_pixel, params, digest, is_of_gem(sdata), bounds)
 
 
 def read_transcripts(sdata: SpatialData, points_key: str, **kwargs: Any) -> Transcripts:
@@ -329,13 +355,17 @@ def _open_places(sdata, points_key, table_key) -> _Places:
     return _Places(yx, place, counts, gene_codes(table.var_names), ends, f"X of table {table_key!r}")
 
 
-def _survey(blocks: _Molecules | _Places, points_key: str, params: TranscriptParams) -> tuple[pd.Index, list[int], str]:
-    """The genes that occur, the rows of each block, and a hash of all; one pass, which also checks the values."""
-    sizes, no_gene, not_finite, n_good, digest = [], 0, 0, Counter(), hashlib.sha256()
+def _survey(
+    blocks: _Molecules | _Places, points_key: str, params: TranscriptParams
+) -> tuple[pd.Index, list[int], np.ndarray, str]:
+    """The genes that occur, each block's rows and bounds, and a hash of all; one pass, which also checks the values."""
+    sizes, bounds, no_gene, not_finite, n_good, digest = [], [], 0, 0, Counter(), hashlib.sha256()
     reasons = Counter()
     for block in map(blocks.__getitem__, range(len(blocks))):
         digest.update(pd.util.hash_pandas_object(block.drop(columns="row"), index=False).to_numpy().tobytes())
         sizes.append(len(block))
+        yx = block[list(YX)].to_numpy()
+        bounds.append([yx.min(axis=0, initial=np.inf), yx.max(axis=0, initial=-np.inf)])
         no_gene += block["gene"].isna().sum()
         not_finite += (~np.isfinite(block[list(YX)])).any(axis=1).sum()
         good = np.ones(len(block), bool)
@@ -365,7 +395,7 @@ def _survey(blocks: _Molecules | _Places, points_key: str, params: TranscriptPar
         )
     if dropped:
         logger.info("Dropped %s of %s transcripts of points %r: %s.", f"{n - n_kept:,}", f"{n:,}", points_key, dropped)
-    return pd.Index(genes), sizes, digest.hexdigest()
+    return pd.Index(genes), sizes, np.array(bounds), digest.hexdigest()
 
 
 def _left_out(block: pd.DataFrame, params: TranscriptParams) -> dict[str, np.ndarray]:

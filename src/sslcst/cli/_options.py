@@ -27,6 +27,14 @@ Unit = Annotated[str | None, typer.Option(help='"micron": lengths are microns, a
 PixelSize = Annotated[
     float | None, typer.Option(help="Microns along a pixel, with --unit micron, where the store does not tell.")
 ]
+RegionOfInterest = Annotated[
+    str | None,
+    typer.Option(
+        "--region",
+        metavar="NAME|X0,Y0,X1,Y1",
+        help="Only cells whose nuclei lie there: shapes, or a box in the coordinate system.",
+    ),
+]
 MethodName = Annotated[
     str | None,
     typer.Option(
@@ -57,6 +65,17 @@ def read_params(file: Path | None, settings: list[str] | None) -> dict[str, dict
             raise typer.BadParameter(f"{setting!r} is not section.field=value", param_hint="--set")
         params.setdefault(section, {})[field] = parse_value(value)
     return params
+
+
+def read_region(text: str | None) -> str | tuple[float, ...] | None:
+    """The name of shapes, or four numbers."""
+    if text is None or "," not in text:
+        return text
+    try:
+        x0, y0, x1, y1 = map(float, text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is neither a name nor X0,Y0,X1,Y1", param_hint="--region") from error
+    return x0, y0, x1, y1
 
 
 def parse_value(text: str) -> Any:

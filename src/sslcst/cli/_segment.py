@@ -20,10 +20,12 @@ from sslcst.cli._options import (
     Params,
     PixelSize,
     PointsKey,
+    RegionOfInterest,
     Settings,
     Store,
     Unit,
     read_params,
+    read_region,
 )
 from sslcst.methods import DEFAULT
 
@@ -39,6 +41,7 @@ def segment(
     coordinate_system: CoordinateSystem = None,
     unit: Unit = None,
     pixel_size: PixelSize = None,
+    region: RegionOfInterest = None,
     method: MethodName = None,
     params: Params = None,
     set_: Settings = None,
@@ -77,7 +80,7 @@ def segment(
     sslcst segment two.zarr --model model.json
     ```
     """
-    chosen = read_params(params, set_)
+    chosen, where = read_params(params, set_), read_region(region)
     with console():
         learnt = None if model is None else sslcst.io.read_model(model)
         method = method or (DEFAULT if learnt is None else learnt.method)
@@ -98,6 +101,7 @@ def segment(
             coordinate_system=coordinate_system,
             unit=unit,
             pixel_size=pixel_size,
+            region=where,
             method=method,
             params=chosen,
             model=learnt,
@@ -122,6 +126,7 @@ def plan(
     coordinate_system: CoordinateSystem = None,
     unit: Unit = None,
     pixel_size: PixelSize = None,
+    region: RegionOfInterest = None,
     method: MethodName = DEFAULT,
     params: Params = None,
     set_: Settings = None,
@@ -134,7 +139,7 @@ def plan(
     sslcst plan run.zarr --image-key dapi
     ```
     """
-    chosen = read_params(params, set_)
+    chosen, where = read_params(params, set_), read_region(region)
     with console():
         result = sslcst.tl.plan(
             read_store(store),
@@ -145,6 +150,7 @@ def plan(
             coordinate_system=coordinate_system,
             unit=unit,
             pixel_size=pixel_size,
+            region=where,
             method=method,
             params=chosen,
         )

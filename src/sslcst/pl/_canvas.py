@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Affine2D, Transform
 from spatialdata.transformations import get_transformation
 
+from sslcst._arguments import Region
 from sslcst._sdata.elements import channel_name, choose_key
 from sslcst._sdata.provenance import Used
 from sslcst.core.threads import check_process
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from xarray import DataArray, DataTree
 
-Region = tuple[float, float, float, float]
 
 # Okabe and Ito's sky blue, orange and reddish purple, and white: told apart with any colour vision, on grey and black.
 NUCLEI, CELLS, TRANSCRIPTS, REFERENCE = "#56b4e9", "#e69f00", "#cc79a7", "#ffffff"

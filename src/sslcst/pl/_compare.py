@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
 
-from sslcst._arguments import checked
+from sslcst._arguments import Region, checked
 from sslcst._sdata.provenance import Used
 from sslcst._sdata.raster import Raster as Grid
 from sslcst._sdata.raster import labels_on
@@ -22,7 +22,6 @@ from sslcst.pl._canvas import (
     NUCLEI,
     TRANSCRIPTS,
     Raster,
-    Region,
     check_region,
     draw_outlines,
     extent_of,

@@ -11,7 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb, to_rgba
 from matplotlib.lines import Line2D
 
-from sslcst._arguments import checked
+from sslcst._arguments import Region, checked
 from sslcst._sdata.provenance import Used
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.methods.ssl_cst.sampling import direction_vectors
@@ -19,7 +19,6 @@ from sslcst.pl._canvas import (
     CELLS,
     NUCLEI,
     Raster,
-    Region,
     affine_of,
     bounds_of,
     check_region,

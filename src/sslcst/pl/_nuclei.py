@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sslcst._arguments import checked
+from sslcst._arguments import Region, checked
 from sslcst._sdata.provenance import Used
 from sslcst.pl._canvas import (
     NUCLEI,
     REFERENCE,
-    Region,
     check_region,
     draw_outlines,
     extent_of,

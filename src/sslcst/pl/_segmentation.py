@@ -14,7 +14,7 @@ from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from sslcst._arguments import checked
+from sslcst._arguments import Region, checked
 from sslcst._sdata.provenance import Used, nuclei_of
 from sslcst.errors import KeyMissingError
 from sslcst.pl._canvas import (
@@ -23,7 +23,6 @@ from sslcst.pl._canvas import (
     REFERENCE,
     TRANSCRIPTS,
     Raster,
-    Region,
     affine_of,
     category_colours,
     check_region,

@@ -64,6 +64,7 @@ def _overview(result: Result) -> Iterable[Block]:
         ["Cells", number(result.table.n_obs)],
         ["Genes", number(result.table.n_vars)],
         ["Coordinate system", f"{result.coordinate_system} (lengths and areas are in its units)"],
+        ["Region of interest", about.get("region", "everywhere")],
         ["Side of a spot", number(about.get("bin_size"))],
         ["Expected cell radius", number(about.get("radius"))],
         ["Seed", number(about.get("seed"))],
@@ -72,6 +73,7 @@ def _overview(result: Result) -> Iterable[Block]:
     ]
     shown = (
         "coordinate_system",
+        "region",
         "bin_size",
         "radius",
         "seed",

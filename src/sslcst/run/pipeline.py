@@ -11,18 +11,20 @@ import numpy as np
 from sslcst._logging import logger, progress
 from sslcst._sdata.labels import NucleusSource
 from sslcst._sdata.raster import Raster
+from sslcst._sdata.region import Area
 from sslcst._sdata.scratch import Scratch
 from sslcst._sdata.transcripts import TranscriptSource
 from sslcst.core.geometry import Regions
 from sslcst.core.layout import lay_out
 from sslcst.core.nuclei import none_found
+from sslcst.errors import DataError
 from sslcst.methods.base import Fit, Method, Tissue
 from sslcst.params import Params
 from sslcst.run import results
 from sslcst.run.estimate import bins_seen, tile_bytes
 from sslcst.run.execute import check_workers
 from sslcst.run.stages import alignment, nuclei
-from sslcst.run.stages.cells import find_cells
+from sslcst.run.stages.cells import Found, find_cells
 from sslcst.run.stages.passes import learn, predict
 from sslcst.run.stages.spots import find_spots
 from sslcst.run.stages.transcripts import bucket, count, fill
@@ -51,6 +53,10 @@ class Input:
         The element that they come from.
     pair
         What must lie on one another, in words.
+    area
+        Where on the raster the nuclei of the wanted cells lie; None: anywhere.
+    whole
+        The stain that `image` is a part of, which tells intensities and sizes; None where it is all of it.
     """
 
     raster: Raster
@@ -60,6 +66,8 @@ class Input:
     transcripts: TranscriptSource
     points: Any
     pair: str
+    area: Area | None
+    whole: Any | None
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ class Outcome:
     tiles: list[Tile]
     tissue: Tissue
     fit: Fit
-    dropped: np.ndarray  # ids of the cells that are in no result
+    found: Found
 
 
 def run(
@@ -103,8 +111,10 @@ def run(
     DataError, TrainingError, BackendError, ClusterError
         As `sslcst.tl.segment`.
     """
-    raster = given.raster
+    raster, area = given.raster, given.area
     regions = nuclei.regions_of(scratch) or _find_nuclei(given, params, scratch, method.device)
+    if area is not None and not area.holds(regions.centers).any():
+        raise DataError(f"No nucleus has its centroid in {area.name}: {len(regions)} lie around it.")
     layout = lay_out(
         regions.diameter,
         raster.shape,
@@ -141,7 +151,7 @@ def run(
     )
     fit = learn(workspace, tiles, tissue, method) if model is None else method.fit_of(model, tissue)
     predict(workspace, tiles, tissue, method, fit)
-    dropped = find_cells(
+    found = find_cells(
         workspace,
         tiles,
         tissue,
@@ -149,11 +159,12 @@ def run(
         fit,
         params=params.cells,
         pixel_size=raster.pixel_size,
+        area=area,
         boundaries=boundaries,
         transcripts=transcripts,
     )
     results.join_labels(workspace, tiles)
-    return Outcome(workspace, tiles, tissue, fit, dropped)
+    return Outcome(workspace, tiles, tissue, fit, found)
 
 
 def elements(
@@ -173,15 +184,20 @@ def elements(
         Whether the elements are to hold their data, rather than read what lies in the scratch folder.
     """
     scratch, tiles, raster, tissue = outcome.workspace.scratch, outcome.tiles, given.raster, outcome.tissue
-    dropped = outcome.dropped
+    found, area = outcome.found, given.area
+    window = None
+    if area is not None:  # and as far beyond it as a cell may reach
+        around = (tissue.extent + tissue.max_distance + 1) * max(tissue.grid.step)
+        window = area.window(raster.shape, around)
 
     def labels(path: str) -> Any:
-        return results.labels_element(scratch, path, raster, dropped, in_memory=in_memory)
+        return results.labels_element(scratch, path, raster, found.left_out, window, in_memory=in_memory)
 
     def table() -> Any:
         cells = results.join_cells(scratch, tiles)
-        held = 100 * cells.counts.sum() / tissue.gene_total.sum()
-        logger.info("%d cells hold %.1f%% of the transcripts on the raster.", len(cells), held)
+        held = cells.counts.sum() / max(found.n_counts, 1)
+        where = "on the raster" if area is None else f"in {area.name}"
+        logger.info("%d cells hold %.1f%% of the transcripts %s.", len(cells), 100 * held, where)
         source_ids = None if given.nuclei is None else given.nuclei.source_ids
         if source_ids is not None:  # cells without a nucleus may have the number of one that was left out
             source_ids = source_ids[source_ids.index.isin(tissue.regions.ids)]
@@ -189,9 +205,9 @@ def elements(
         table.uns["sslcst"] = dict(about) | {
             "bin_size": tissue.grid.bin_size,
             "radius": tissue.radius * tissue.grid.bin_size,
-            "n_nuclei": len(tissue.regions),
-            "n_dropped": len(dropped),
-            "total_counts": int(tissue.gene_total.sum()),
+            "n_nuclei": found.n_nuclei,
+            "n_dropped": len(found.small),
+            "total_counts": found.n_counts,
             "warnings": "\n".join(warnings_of(scratch)),  # lists of text in uns crash copies under some numpy
         }
         return table
@@ -200,7 +216,9 @@ def elements(
         "nuclei": lambda: labels(NUCLEI),
         "cells": lambda: labels(results.CELLS),
         "boundaries": lambda: results.boundaries_element(scratch, tiles, raster),
-        "transcripts": lambda: results.transcripts_element(scratch, tiles, given.points, dropped, in_memory=in_memory),
+        "transcripts": lambda: results.transcripts_element(
+            scratch, tiles, given.points, found.left_out, in_memory=in_memory
+        ),
         "table": table,
     }
     return {name: made[kind]() for kind, name in names.items()}
@@ -212,6 +230,7 @@ def _find_nuclei(given: Input, params: Params, scratch: Scratch, device: str) ->
         regions = nuclei.segment(
             given.image,
             raster.shape,
+            whole=given.whole,
             pixel_size=raster.pixel_size,
             scratch=scratch,
             params=params,

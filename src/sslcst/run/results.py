@@ -95,12 +95,24 @@ def kept_in(table: AnnData) -> Kept | None:
         return None
 
 
-def labels_element(scratch: Scratch, name: str, raster: Raster, dropped: np.ndarray, *, in_memory: bool) -> Any:
-    """Labels on a raster, but for those that are dropped: chunk by chunk as they lie on disk, or read."""
+def labels_element(
+    scratch: Scratch,
+    name: str,
+    raster: Raster,
+    dropped: np.ndarray,
+    window: tuple[slice, slice] | None = None,
+    *,
+    in_memory: bool,
+) -> Any:
+    """Labels on a raster or a part of it, but for those that are dropped: by chunks as they lie on disk, or read."""
     path = scratch.folder / name
+    if window is not None:
+        raster = raster.cropped(*window)
     if in_memory:
-        return as_labels(without(zarr.open_array(path, mode="r")[:], dropped), raster)
+        return as_labels(without(zarr.open_array(path, mode="r")[window or ...], dropped), raster)
     labels = da.from_zarr(path)
+    if window is not None:
+        labels = labels[window].rechunk(_CHUNK)
     return as_labels(labels.map_blocks(without, ids=dropped, meta=labels._meta) if len(dropped) else labels, raster)
 
 

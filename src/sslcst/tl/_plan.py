@@ -24,6 +24,7 @@ from sslcst.tl._sources import Sources, choose_sources
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
+    from sslcst._arguments import Region
     from sslcst.methods.base import Method
 
 # Rounded from what benchmarks/chip.py gave.
@@ -90,6 +91,7 @@ def plan(
     coordinate_system: str | None = None,
     unit: str | None = None,
     pixel_size: float | None = None,
+    region: str | Region | None = None,
     method: str | type[Method] = DEFAULT,
     params: Params | Mapping[str, Any] | None = None,
 ) -> Plan:
@@ -99,7 +101,7 @@ def plan(
 
     Parameters
     ----------
-    sdata, image_key, channel, points_key, gene_key, count_key, nuclei_key, coordinate_system, unit, pixel_size
+    sdata, image_key, channel, points_key, gene_key, count_key, nuclei_key, coordinate_system, unit, pixel_size, region
         As in `sslcst.tl.segment`.
     method, params
         As in `sslcst.tl.segment`.
@@ -124,6 +126,7 @@ def plan(
         coordinate_system=coordinate_system,
         unit=unit,
         pixel_size=pixel_size,
+        region=region,
         params=choose_method(method, params)[0],
     )
     raster = sources.raster
@@ -159,7 +162,8 @@ def _diameter(sources: Sources, params: Params) -> float:
     """Diameter of the nuclei in pixels."""
     shape = sources.raster.shape
     if sources.nuclei is None:
-        sample = sample_stain(sources.image, shape, params.nuclei)
+        whole = sources.image if sources.whole is None else sources.whole
+        sample = sample_stain(whole, whole.shape, params.nuclei)
         how = {"pixel_size": sources.raster.pixel_size, "params": params.nuclei, "device": choose_device(None)}
         return nucleus_diameter(sample, **how)
     parts = [
@@ -179,5 +183,6 @@ def _count(sources: Sources, grid: Grid, side: int) -> np.ndarray:
         n += len(part.yx)
         row, column = grid.bins(part.yx[inside_raster(part.yx, grid.raster_shape)]).T // side
         counts += np.bincount(row * n_columns + column, minlength=len(counts))
-    check_on_image(int(counts.sum()), n, sources.pair, of_gem=sources.transcripts.of_gem)
+    source = sources.transcripts
+    check_on_image(int(counts.sum()), n, sources.pair, of_gem=source.of_gem, part=source.within is not None)
     return counts

@@ -40,6 +40,7 @@ from sslcst.tl._sources import Sources, choose_sources
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
+    from sslcst._arguments import Region
     from sslcst.methods.base import Method, Model
 
 _KINDS = {"nuclei": "labels", "cells": "labels", "boundaries": "shapes", "transcripts": "points", "table": "tables"}
@@ -59,6 +60,7 @@ def segment(
     coordinate_system: str | None = None,
     unit: str | None = None,
     pixel_size: float | None = None,
+    region: str | Region | None = None,
     method: str | type[Method] = DEFAULT,
     params: Params | Mapping[str, Any] | None = None,
     model: Model | None = None,
@@ -114,6 +116,12 @@ def segment(
         system to it. By default the units of `coordinate_system`.
     pixel_size
         Microns along the side of a pixel of the stain (of labels of nuclei where these are given); with `unit` alone.
+    region
+        Shapes whose polygons say where, or (x0, y0, x1, y1) in the coordinate system: the cells are made whose nucleus
+        has its centroid there, or on the edge. Labels are cropped to that, and to where these cells may reach, with an
+        exact translation before the image's own transformations, as spatialdata's queries have it. What lies around is
+        read as far as it bears on the cells, so that far from the edge of the region these are those of the whole; but
+        what a method learns, and sizes that are taken from the nuclei, come from there alone (docs/large_data.md).
     method
         How cells come about: ``"density"``, ``"network"`` or ``"ssl-cst"``; or a class of your own
         (`sslcst.methods.base.Method`).
@@ -184,6 +192,7 @@ def segment(
         "coordinate_system": coordinate_system,
         "unit": unit,
         "pixel_size": pixel_size,
+        "region": region if region is None or isinstance(region, str) else [float(value) for value in region],
     }
     about = {
         "method": chosen.name,
@@ -227,6 +236,7 @@ def segment(
             if scratch.open(run_id):
                 logger.info("Going on with a run that was stopped, from what lies in %s.", folder)
             about = {"run": run_id, "results": results, "seed": seed}
+            about |= _storable({"unit": unit, "region": keys["region"]})
             made = _run(sources, params, chosen, model, scratch, results, about, in_memory=store is None)
             with progress("write results"):
                 commit(sdata, made, results, former=former, folder=folder)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sslcst._logging import logger
+from sslcst._sdata.region import Area
 from sslcst.core.cells import to_pixels
 from sslcst.core.measure import measure
 from sslcst.core.polygons import polygons
@@ -29,8 +30,32 @@ class _Job:
     fit: Fit
     params: CellParams
     pixel_size: float
+    area: Area | None
     boundaries: bool
     transcripts: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of the cells of all tiles.
+
+    Parameters
+    ----------
+    small, outside
+        Ids of those that are too small, and of those whose nucleus lies off the area: they are in no result.
+    n_nuclei, n_counts
+        Nuclei, and molecules, in the area.
+    """
+
+    small: np.ndarray
+    outside: np.ndarray
+    n_nuclei: int
+    n_counts: int
+
+    @property
+    def left_out(self) -> np.ndarray:
+        """Ids that are in the labels of tiles, and in no result."""
+        return np.concatenate([self.small, self.outside])
 
 
 def find_cells(
@@ -42,13 +67,14 @@ def find_cells(
     *,
     params: CellParams,
     pixel_size: float,
+    area: Area | None,
     boundaries: bool,
     transcripts: bool,
-) -> np.ndarray:
+) -> Found:
     """Decide, measure and count all tiles that are not done yet.
 
-    A cell that is too small is dropped by the tile that measures it. It stays in the labels, and among the owners, of
-    the tiles that it reaches into: these are rid of it once it is known by all.
+    A cell that is too small, or whose nucleus lies off the area, is left out by the tile that measures it. It stays in
+    the labels, and among the owners, of the tiles that it reaches into: these are rid of it once it is known by all.
 
     Parameters
     ----------
@@ -58,23 +84,23 @@ def find_cells(
         Of the run.
     params, pixel_size
         Which cells are dropped, and the side of a pixel in the units of that.
+    area
+        Where on the raster a cell's nucleus must have its centroid; None: anywhere.
     boundaries, transcripts
         Whether the cells' boundaries, and the cell of each transcript, are kept.
-
-    Returns
-    -------
-    Ids of the cells that are dropped.
 
     Raises
     ------
     DataError
         All are.
     """
-    map_tiles(STAGE, _of_tile, _Job(workspace, tissue, method, fit, params, pixel_size, boundaries, transcripts), tiles)
-    parts = [statistics(workspace.scratch, STAGE, tile, "id", "dropped") for tile in tiles]
-    dropped = np.concatenate([part["dropped"] for part in parts])
-    tell_dropped(len(dropped), len(dropped) + sum(len(part["id"]) for part in parts), params)
-    return dropped
+    job = _Job(workspace, tissue, method, fit, params, pixel_size, area, boundaries, transcripts)
+    map_tiles(STAGE, _of_tile, job, tiles)
+    parts = [statistics(workspace.scratch, STAGE, tile, "id", "small", "outside", "n_counts") for tile in tiles]
+    small, outside = (np.concatenate([part[name] for part in parts]) for name in ("small", "outside"))
+    tell_dropped(len(small), len(small) + sum(len(part["id"]) for part in parts), params)
+    n_nuclei = len(tissue.regions) if area is None else int(area.holds(tissue.regions.centers).sum())
+    return Found(small, outside, n_nuclei, sum(int(part["n_counts"]) for part in parts))
 
 
 def tell_dropped(n: int, n_cells: int, params: CellParams) -> None:
@@ -100,9 +126,12 @@ def _of_tile(job: _Job, tile: Tile) -> tuple[Part, None]:
     pixels = window.grid.pixels()
     nuclei = workspace.nuclei(pixels)
     corner = (pixels[0].start, pixels[1].start)
+    mine = tile.holds(seen.bins)
+    counted = mine if job.area is None else mine & job.area.holds(seen.pixels + 0.5)
     with computing:
         labels = to_pixels(job.method.decide(window, job.fit), window.grid, nuclei)
         probability = window.probability
+        ids, outside = _own_ids(tissue, tile, labels, job.area)
         cells = measure(
             labels,
             nuclei,
@@ -114,18 +143,18 @@ def _of_tile(job: _Job, tile: Tile) -> tuple[Part, None]:
             n_genes=len(tissue.genes),
             spot=grid.centers(window.places.index),
             inside=probability,
-            wanted=_own_ids(tissue, tile, labels),
+            wanted=ids,
         )
     cells, small = cells.without_small(job.params, job.pixel_size)
     own = tuple(
         slice(part.start - start, part.stop - start)
         for part, start in zip(grid.view(tile.ranges).owned_pixels(), corner, strict=True)
     )
-    found = {"labels": labels[own], "dropped": small} | vars(cells)
+    found = {"labels": labels[own], "small": small, "outside": outside} | vars(cells)
+    found["n_counts"] = int(seen.count[counted].sum(dtype=np.int64))
     if job.boundaries:
         found |= _boundaries(labels, cells.id, corner)
     if job.transcripts:
-        mine = tile.holds(seen.bins)
         found |= {
             "row": seen.transcript[mine],
             "owner": labels[tuple((seen.pixels[mine] - corner).T)],
@@ -134,13 +163,22 @@ def _of_tile(job: _Job, tile: Tile) -> tuple[Part, None]:
     return Part(found), None
 
 
-def _own_ids(tissue: Tissue, tile: Tile, labels: np.ndarray) -> np.ndarray:
-    """Ids of the cells that this tile measures: where the nucleus' centroid, or the bin an id is named after, lies."""
-    ids, first = tissue.regions.ids[tile.holds(tissue.centers)], tissue.first_free_id
+def _own_ids(tissue: Tissue, tile: Tile, labels: np.ndarray, area: Area | None) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of the cells that this tile measures, and of those that it leaves out as outside of the area.
+
+    They are the tile's where the nucleus' centroid, or the bin an id is named after, lies.
+    """
+    regions, grid, first = tissue.regions, tissue.grid, tissue.first_free_id
+    own = tile.holds(tissue.centers)
     seen = np.unique(labels)
     orphans = seen[seen >= first]
-    bins = np.stack(np.divmod(orphans.astype(np.int64) - first, tissue.grid.whole_shape[1]), axis=1)
-    return np.concatenate([ids, orphans[tile.holds(bins)]])
+    bins = np.stack(np.divmod(orphans.astype(np.int64) - first, grid.whole_shape[1]), axis=1)
+    orphans, bins = orphans[tile.holds(bins)], bins[tile.holds(bins)]
+    ids = np.concatenate([regions.ids[own], orphans])
+    if area is None:
+        return ids, ids[:0]
+    inside = area.holds(np.concatenate([regions.centers[own], grid.centers(bins)]))
+    return ids[inside], ids[~inside]
 
 
 def _boundaries(labels: np.ndarray, ids: np.ndarray, corner: tuple[int, int]) -> dict[str, np.ndarray]:

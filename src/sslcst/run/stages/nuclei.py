@@ -83,13 +83,21 @@ def copy(source: NucleusSource, shape: tuple[int, int], scratch: Scratch, params
 
 
 def segment(
-    image: Any, shape: tuple[int, int], *, pixel_size: float, scratch: Scratch, params: Params, device: str, name: str
+    image: Any,
+    shape: tuple[int, int],
+    *,
+    whole: Any | None = None,
+    pixel_size: float,
+    scratch: Scratch,
+    params: Params,
+    device: str,
+    name: str,
 ) -> Regions:
     """Find the nuclei in a stain, which warnings call by its name, and where they lie.
 
-    An image of one tile is segmented as one. Of a larger one, intensities and the diameter are told by a sample of it;
-    each tile then sees some nuclei beyond its border, and gives those whose centroid it holds. Of two that overlap by
-    half, the later one is dropped.
+    An image of one tile is segmented as one. Of a larger one, or of a part of a `whole`, intensities and the diameter
+    are told by a sample of all; each tile then sees some nuclei beyond its border, and gives those whose centroid it
+    holds. Of two that overlap by half, the later one is dropped.
     """
     out = _create(scratch, shape)
     side = params.tiles.image_size
@@ -99,7 +107,7 @@ def segment(
         if warning := doubt_of_size(sample, name=name, **how):
             warn(scratch, warning)
 
-    if max(shape) <= side:
+    if whole is None and max(shape) <= side:
         with progress("nuclei"):
             whole = read_part(image, slice(0, shape[0]), slice(0, shape[1]))
             labels = segment_nuclei(whole, **how)
@@ -108,7 +116,7 @@ def segment(
         _write(out, tuple((0, size) for size in shape), labels)
         return _finish(scratch, [Regions.of(labels)])
 
-    sample = sample_stain(image, shape, params.nuclei)
+    sample = sample_stain(*((image, shape) if whole is None else (whole, whole.shape)), params.nuclei)
     diameter = nucleus_diameter(sample, **how)
     check_size(sample)
     stain = Stain(image, scratch, sample.low, sample.high, diameter, params, device)

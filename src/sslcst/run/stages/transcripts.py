@@ -68,7 +68,7 @@ def fill(source: TranscriptSource, grid: Grid, scratch: Scratch, params: TilePar
             n += len(part.gene)
             n_on += _append(part, grid, scratch, params.block)
             bar.update()
-    if warning := check_on_image(n_on, n, pair, of_gem=source.of_gem):
+    if warning := check_on_image(n_on, n, pair, of_gem=source.of_gem, part=source.within is not None):
         warn(scratch, warning)
     scratch.finish(_DONE, [f"transcripts/{file.name}" for file in scratch.path(_DONE).parent.iterdir()])
 

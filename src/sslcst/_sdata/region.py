@@ -1,0 +1,128 @@
+"""A region of interest: which cells are wanted, and what part of a raster they need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sslcst._arguments import Region
+from sslcst._sdata.elements import choose_key
+from sslcst._sdata.raster import Raster, affine_matrix, apply_affine, invertible
+from sslcst._sdata.shapes import Outlines
+from sslcst.errors import DataError, KeyMissingError, ParameterError
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+_NAMED = 5  # rows that a message names at the most
+_PHASE = 60  # pixels: the whole's bins of 1 to 6 pixels begin where those of a part do
+
+
+@dataclass(frozen=True)
+class Area:
+    """A region on the pixels of a raster.
+
+    Parameters
+    ----------
+    polygon
+        Of shapely, in pixels (x, y).
+    name
+        What messages call it.
+    """
+
+    polygon: Any
+    name: str
+
+    def holds(self, yx: np.ndarray) -> np.ndarray:
+        """Which positions (n, 2) in pixels lie in it or on its edge, bool (n,)."""
+        import shapely
+
+        shapely.prepare(self.polygon)
+        return shapely.intersects_xy(self.polygon, yx[:, 1], yx[:, 0])
+
+    def window(self, shape: tuple[int, int], around: float) -> tuple[slice, slice]:
+        """Rows and columns of a raster of that shape that hold it and so many pixels around."""
+        left, top, right, bottom = self.polygon.bounds
+        low = np.maximum(np.floor(np.array([top, left]) - around).astype(int), 0)
+        high = np.minimum(np.ceil(np.array([bottom, right]) + around).astype(int), shape)
+        rows, columns = map(slice, low.tolist(), high.tolist())
+        return rows, columns
+
+    def on(self, raster: Raster, around: float) -> tuple[Raster, Area]:
+        """The part of a raster that holds it and so many pixels around, and the region on the pixels of that part."""
+        from shapely.affinity import translate
+
+        rows, columns = self.window(raster.shape, around)
+        rows, columns = (slice(part.start // _PHASE * _PHASE, part.stop) for part in (rows, columns))
+        return raster.cropped(rows, columns), Area(translate(self.polygon, -columns.start, -rows.start), self.name)
+
+
+def choose_area(sdata: SpatialData, region: str | Region, raster: Raster) -> Area:
+    """The region that is meant, on a raster.
+
+    Parameters
+    ----------
+    sdata
+        The object.
+    region
+        The name of shapes, of which all polygons count, or (x0, y0, x1, y1) in the raster's coordinate system.
+    raster
+        What it is to lie on.
+
+    Raises
+    ------
+    KeyMissingError
+        There are no shapes of that name, or they do not lie in the coordinate system.
+    ParameterError
+        The numbers are not finite, or do not rise.
+    DataError
+        A polygon crosses itself, or there is none; the region lies off the raster.
+    """
+    import shapely
+
+    system = raster.coordinate_system
+    if isinstance(region, str):
+        polygon, to_system, name = *_of_shapes(sdata, region, system), f"region {region!r}"
+    else:
+        x0, y0, x1, y1 = box = tuple(map(float, region))
+        if not (np.isfinite(box).all() and x0 < x1 and y0 < y1):
+            raise ParameterError(f"region={box!r}: must be (x0, y0, x1, y1), finite, with x0 < x1 and y0 < y1.")
+        polygon, to_system, name = shapely.box(*box), np.eye(3), f"region={box!r}"
+    to_pixel = np.linalg.inv(raster.to_system) @ to_system
+    polygon = shapely.transform(polygon, lambda xy: apply_affine(to_pixel, xy[:, ::-1])[:, ::-1])
+    height, width = raster.shape
+    seen = shapely.intersection(polygon, shapely.box(0, 0, width, height))
+    if not seen.area > 0:
+        corners = apply_affine(raster.to_system, np.array([[0, 0], [0, width], [height, 0], [height, width]]))
+        (top, left), (bottom, right) = corners.min(axis=0), corners.max(axis=0)
+        raise DataError(
+            f"{name} lies off the image, which reaches from x={left:.6g}, y={top:.6g} to x={right:.6g}, y={bottom:.6g} "
+            f"in coordinate system {system!r}: see in what units the region is."
+        )
+    return Area(seen, name)
+
+
+def _of_shapes(sdata: SpatialData, key: str, system: str) -> tuple[Any, np.ndarray]:
+    """The polygons of shapes as one, and the affine matrix (3, 3) to a coordinate system."""
+    import shapely
+    from spatialdata.transformations import get_transformation
+
+    choose_key(sdata.shapes, key, kind="shapes element", argument="region")
+    shapes = sdata.shapes[key]
+    systems = get_transformation(shapes, get_all=True)
+    if system not in systems:
+        raise KeyMissingError(
+            f"region={key!r} lies in {', '.join(map(repr, sorted(systems)))}, and not in coordinate system {system!r}: "
+            "relate them with spatialdata's set_transformation."
+        )
+    geometry = shapes.geometry.to_numpy()
+    crossing = np.flatnonzero(~shapely.is_missing(geometry) & ~shapely.is_valid(geometry))
+    if len(crossing):
+        named = ", ".join(map(repr, shapes.index[crossing[:_NAMED]].tolist()))
+        raise DataError(
+            f"{len(crossing)} polygons of region {key!r} are not valid ({named}): "
+            f"{shapely.is_valid_reason(geometry[crossing[0]])}. Mend them with shapely.make_valid, or draw them again."
+        )
+    return shapely.union_all(Outlines.of(shapes, key).polygons), invertible(affine_matrix(shapes, system), key, system)
