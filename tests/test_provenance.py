@@ -105,12 +105,6 @@ def test_nothing_is_named_after_the_run(vendor: str, tmp_path: Path, drawn: list
     sslcst.report.write_report(sdata, tmp_path / "a.html")
     np.testing.assert_array_equal(drawn[3], stain)
     assert all(np.isin(picture, stain).all() for picture in drawn[4:])  # close views
-    assert (
-        CliRunner().invoke(app, ["report", str(tmp_path / "run.zarr"), "--out", str(tmp_path / "b.html")]).exit_code
-        == 0
-    )
-    np.testing.assert_array_equal(drawn[0], stain)
-
     quality = tl.quality(sdata)
     assert quality.index.tolist() == table.obs["cell_id"].tolist()
     assert quality["n_counts"].tolist() == table.obs["n_counts"].tolist()
@@ -382,3 +376,14 @@ def test_a_run_in_microns_is_shown_and_judged_in_microns(
     columns = np.nonzero(full_scale(sdata["sslcst_cells"]).to_numpy() == int(first["properties"]["name"]))[1]
     assert (x.min(), x.max()) == pytest.approx((columns.min(), columns.max() + 1))  # in pixels of the stain
     assert set(get_transformation(sdata[image], get_all=True)) == set(before)  # nothing else is changed
+
+
+def test_the_command_line_draws_what_was_segmented(
+    segmented: sd.SpatialData, tmp_path: Path, drawn: list[np.ndarray]
+) -> None:
+    copy_of(segmented).write(tmp_path / "a.zarr")
+    for key, picture in (("sslcst", TISSUE.dapi), ("f1", OTHER_CHANNEL)):
+        drawn.clear()
+        asked = ["report", str(tmp_path / "a.zarr"), "--out", str(tmp_path / "b.html"), "--key", key]
+        assert CliRunner().invoke(app, asked).exit_code == 0
+        np.testing.assert_array_equal(drawn[0], picture)
