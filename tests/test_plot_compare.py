@@ -91,6 +91,9 @@ def test_without_transcripts_their_bars_are_left_out(sdata: SpatialData) -> None
     del sdata.points["transcripts"]
     _, bars = pl.compare(sdata, "a", "b")
     assert [tick.get_text() for tick in bars.get_yticklabels()] == ["mean best IoU", "average precision at 0.5"]
+    assert bars.get_xlabel() == (
+        "unknown, for want of transcripts in cells: counts in cells, correlation, transcripts alike"
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,6 +143,7 @@ def test_quality_without_values_and_on_given_axes() -> None:
     drawn = pl.quality({"ours": frame(contamination=np.nan)}, columns=["contamination"], axes=[ax])
     assert drawn.tolist() == [ax]
     assert len(ax.get_legend().get_texts()) == 1
+    assert [text.get_text() for text in ax.texts] == ["no cell has a value"]
 
 
 @pytest.mark.parametrize(

@@ -329,3 +329,37 @@ def test_region_without_area(sdata: SpatialData, region: tuple) -> None:
 def test_region_elsewhere(sdata: SpatialData) -> None:
     with pytest.raises(DataError, match=r"nuclei has no pixel in the region \(90, 0, 99, 9\)"):
         segmentation(sdata, region=(90, 0, 99, 9))
+
+
+def test_a_bar_tells_the_scale_where_microns_are_known(sdata: SpatialData) -> None:
+    """Of a round length, at most a quarter of the picture; none where the unit is not known."""
+    from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
+
+    def bars(ax: Axes) -> list[str]:
+        return [each.txt_label.get_text() for each in ax.get_children() if isinstance(each, AnchoredSizeBar)]
+
+    assert bars(segmentation(sdata, coordinate_system="micron")) == ["5 \u00b5m"]  # of 20
+    assert bars(segmentation(sdata, coordinate_system="micron", region=(0, 0, 1, 1))) == ["0.2 \u00b5m"]
+    assert not bars(segmentation(sdata, coordinate_system="global"))
+
+
+def test_colours_end_where_asked(sdata: SpatialData) -> None:
+    """Values beyond share the colour of the end; an end alone may lie beyond all values."""
+
+    def ends(**kwargs: float) -> tuple[float, float]:
+        bar = segmentation(sdata, color="Actb", **kwargs).figure.axes[-1]
+        return bar.get_xlim()
+
+    assert ends() == (1, 3)
+    assert ends(vmin=0, vmax=10) == (0, 10)
+    assert ends(vmax=2) == (1, 2)
+    assert ends(vmin=7)[0] <= 7
+    assert ends(vmax=-2)[0] <= -2
+    with pytest.raises(ParameterError, match="vmin=3: must be below vmax=2"):
+        segmentation(sdata, color="Actb", vmin=3, vmax=2)
+
+
+def test_a_picture_without_values_says_so(sdata: SpatialData) -> None:
+    sdata["sslcst_table"].obs["area"] = np.nan
+    ax = segmentation(sdata, color="area")
+    assert "no cell has a value of area" in [text.get_text() for text in ax.texts]

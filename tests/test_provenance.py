@@ -387,3 +387,10 @@ def test_the_command_line_draws_what_was_segmented(
         asked = ["report", str(tmp_path / "a.zarr"), "--out", str(tmp_path / "b.html"), "--key", key]
         assert CliRunner().invoke(app, asked).exit_code == 0
         np.testing.assert_array_equal(drawn[0], picture)
+
+
+def test_quality_is_of_the_transcripts_that_were_counted(sdata: sd.SpatialData) -> None:
+    """Also where the run left out others than usual."""
+    left_out = sorted(set(TISSUE.gene))[0]
+    tl.segment(sdata, **KEYS, params={"transcripts": {"exclude": f"{left_out}$"}})
+    assert tl.quality(sdata)["n_counts"].tolist() == sdata["sslcst_table"].obs["n_counts"].tolist()

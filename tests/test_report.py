@@ -249,6 +249,18 @@ def test_overview(page: Page) -> None:
     }
 
 
+def test_the_first_line_says_of_what_when_and_by_what(sdata: SpatialData, page: Page, tmp_path: Path) -> None:
+    """As far as it is known; the version without the hash of its commit."""
+    assert "100 cells in sslcst_cells and sslcst_table, by sslcst 1.2.3" in page.text
+    about = sdata["sslcst_table"].uns["sslcst"]
+    about |= {"image_key": "stain", "channel": "0", "points_key": "transcripts", "date": "2026-01-02T03:04+00:00"}
+    about["versions"] = {"sslcst": "1.2.4.dev1+gabc123"}
+    assert (
+        "sslcst_table, of image 'stain', channel '0' and points 'transcripts', on 2026-01-02, by sslcst 1.2.4.dev1\n"
+        in report(sdata, tmp_path).text
+    )
+
+
 def test_changed_parameters_come_first(page: Page) -> None:
     assert page.tables["Other than the defaults"] == {
         "nuclei.diameters": ["8.0, 9.0", "none"],
@@ -360,6 +372,8 @@ def change(sdata: SpatialData, what: str) -> None:
         about["total_counts"] = 10 * int(obs["n_counts"].sum())
     elif what == "empty cells":
         obs["n_counts"] *= np.arange(100) >= 3
+    elif what == "hardly any":
+        obs["n_counts"] = np.where(np.arange(100) < 8, 9, obs["n_counts"])
     elif what == "border":
         obs["touches_border"] = np.arange(100) < 21
     elif what == "not grown":
@@ -382,6 +396,7 @@ def change(sdata: SpatialData, what: str) -> None:
         ("few counts", "Half of the cells have 19 counts or fewer"),
         ("much outside", r"Only 10\.0 % of the counts lie in cells"),
         ("empty cells", r"3\.0 % of the cells have no counts"),
+        ("hardly any", r"8\.0 % of the cells have hardly any counts, fewer than 10"),
         ("border", r"21\.0 % of the cells are cut by the border"),
         ("not grown", r"31\.0 % of the cells are no larger than their nucleus"),
         ("unsure", r"median of the cells' mean probabilities is 0\.70"),

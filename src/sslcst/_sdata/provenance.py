@@ -17,6 +17,7 @@ from sslcst._sdata.microns import in_system, systems_of, through
 from sslcst._sdata.raster import plane
 from sslcst._sdata.transcripts import columns_of
 from sslcst.errors import KeyMissingError
+from sslcst.params import TranscriptParams
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -72,23 +73,28 @@ class Used:
         Holds the elements. All of them lie in the coordinate system that was used, where one that lies there tells how.
     record
         As `as_record` made it.
+    taken
+        Which of the transcripts were taken.
     """
 
     sdata: SpatialData
     record: Mapping[str, str]
+    taken: TranscriptParams = TranscriptParams()
 
     @classmethod
     def by(cls, sdata: SpatialData, *names: str | None) -> Used:
         """What is known of elements: first of those that a run made, then in their order."""
         known = [about for name in names if name in sdata and (about := _about(sdata, name))]
         record: dict[str, str] = {}
+        params = [about["params"] for about in known if "params" in about]
+        taken = params[0].get("transcripts", {}) if params else {}
         for about in sorted(known, key=lambda about: "points_key" not in about):
             for group in _GROUPS:
                 if group[0] not in record:
                     record |= {name: str(about[name]) for name in group if group[0] in about and name in about}
         if own := record.get("coordinate_system"):
             sdata = _in_system(sdata, own, [*names, record.get("image_key"), record.get("points_key")])
-        return cls(sdata, record)
+        return cls(sdata, record, TranscriptParams(**taken))
 
     def transcripts(self, points_key: str | None, gene_key: str | None, count_key: str | None) -> dict[str, str | None]:
         """Points and their columns: as asked for, as they were used, or as `sslcst.tl.segment` chooses."""

@@ -17,10 +17,12 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba_array
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Affine2D, Transform
+from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from spatialdata.transformations import get_transformation
 
 from sslcst._arguments import Region
 from sslcst._sdata.elements import channel_name, choose_key
+from sslcst._sdata.microns import is_in_microns
 from sslcst._sdata.provenance import Used
 from sslcst.core.threads import check_process
 from sslcst.errors import DataError, KeyMissingError, ParameterError, did_you_mean
@@ -62,11 +64,27 @@ def finish_axes(
     x0, y0, x1, y1 = region
     ax.set(xlim=(x0, x1), ylim=(y1, y0), aspect="equal")
     ax.set(xlabel=f"x ({coordinate_system})", ylabel=f"y ({coordinate_system})")
+    if is_in_microns(coordinate_system):
+        _draw_scale(ax, x1 - x0)
     legend = ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1), frameon=True, facecolor="0.35")
     plt.setp(legend.get_texts(), color="white")
     if save is not None:
         ax.figure.savefig(save, dpi=200, bbox_inches="tight")
     return ax
+
+
+def _draw_scale(ax: Axes, width: float) -> None:
+    """A bar of a round number of microns, at most a quarter of the picture."""
+    power = 10 ** math.floor(math.log10(width / 4))
+    length = max(power * step for step in (1, 2, 5) if power * step <= width / 4)
+    bar = AnchoredSizeBar(ax.transData, length, f"{length:g} \u00b5m", "lower right", color="white", size_vertical=0)
+    bar.patch.set(facecolor="black", alpha=0.5, linewidth=0)  # seen on a bright stain too
+    ax.add_artist(bar)
+
+
+def say_why_empty(ax: Axes, why: str) -> None:
+    """Words in the middle of axes that have nothing to show."""
+    ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", va="center", color="0.5", wrap=True)
 
 
 class Raster(NamedTuple):

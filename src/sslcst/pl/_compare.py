@@ -172,6 +172,8 @@ def _draw_bars(ax: Axes, comparison: Comparison) -> None:
             ax.barh(place + offset, value, height=0.38, color=colour, edgecolor="black", linewidth=0.5)
             ax.text(max(value, 0) + 0.02, place + offset, f"{value:.2f}", va="center")
     ax.set_yticks(range(len(names)), names)
+    if missing := [name for name in (*_OF_EACH, *_OF_BOTH) if name not in frame.index]:
+        ax.set_xlabel(f"unknown, for want of transcripts in cells: {', '.join(missing)}", color="0.4")
     ax.set(xlim=(min(0, frame.loc[names].to_numpy().min()), 1.15), ylim=(len(names) - 0.4, -0.6))
     ax.spines[["top", "right"]].set_visible(False)
     sides = zip((comparison.a, comparison.b), comparison.n_cells, comparison.diameter, strict=True)

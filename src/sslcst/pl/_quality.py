@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 
 from sslcst._arguments import checked
 from sslcst.errors import KeyMissingError, ParameterError
+from sslcst.pl._canvas import say_why_empty
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,15 +82,19 @@ def quality(
         axes = axes[0]
     axes = np.asarray(axes)
     for ax, column in zip(axes, columns, strict=True):
+        drawn = False
         for (name, frame), colour, stroke in zip(frames.items(), cycle(_COLOURS), cycle(_STROKES)):
             values = frame[column].to_numpy(float)
             values = values[np.isfinite(values) & ((values > 0) | (column not in _LOGARITHMIC))]
             label = f"{name} ({len(frame)} cells, {frame['share'].sum():.0%} of counts)"
+            drawn = drawn or len(values) > 0
             if len(values):
                 ax.ecdf(values, color=colour, linestyle=stroke, label=label)
             else:
                 ax.plot([], [], color=colour, linestyle=stroke, label=label)
-        if column in _LOGARITHMIC:
+        if not drawn:
+            say_why_empty(ax, f"no cell has a value{' above 0' if column in _LOGARITHMIC else ''}")
+        elif column in _LOGARITHMIC:
             ax.set_xscale("log")
         ax.set(xlabel=_NAMES.get(column, column), ylim=(0, 1))
         ax.spines[["top", "right"]].set_visible(False)

@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 
 from sslcst._arguments import Region, checked
 from sslcst._sdata.provenance import Used, nuclei_of
+from sslcst._section import check
 from sslcst.errors import KeyMissingError
 from sslcst.pl._canvas import (
     CELLS,
@@ -33,6 +34,7 @@ from sslcst.pl._canvas import (
     prepare_axes,
     read_raster,
     read_stain,
+    say_why_empty,
     show,
 )
 
@@ -56,6 +58,8 @@ def segmentation(
     points_key: str | None = None,
     truth_key: str | None = None,
     color: str | None = None,
+    vmin: float | None = None,
+    vmax: float | None = None,
     coordinate_system: str | None = None,
     region: Region | None = None,
     ax: Axes | None = None,
@@ -82,6 +86,8 @@ def segmentation(
         Labels of a reference to outline as well.
     color
         Column of the table's obs, or a gene, to fill the cells with.
+    vmin, vmax
+        Values of `color` at the ends of its colours; by default the lowest and the highest.
     coordinate_system
         In whose units the axes are, y downward; by default that in which the cells were made, else "global" or
         the only one.
@@ -101,10 +107,13 @@ def segmentation(
     KeyMissingError
         An element, channel, coordinate system or `color` is not there, or there are several images to choose from.
     ParameterError
-        `region` has no area.
+        `region` has no area, or `vmin` is not below `vmax`.
     DataError
         An element does not reach into the region.
     """
+    for name, value in (("vmin", vmin), ("vmax", vmax)):
+        check(value is None or np.isfinite(value), name, value, "must be finite")
+    check(vmin is None or vmax is None or vmin < vmax, "vmin", vmin, f"must be below vmax={vmax!r}")
     used = Used.by(sdata, f"{key}_cells")
     sdata = used.sdata
     names = {"nuclei": nuclei_of(sdata, f"{key}_cells", key), "cells": f"{key}_cells"}
@@ -124,7 +133,7 @@ def segmentation(
     ax = prepare_axes(ax, stain)
     handles: list[Artist] = []
     if values is not None:
-        handles += _fill_cells(ax, rasters["cells"], values)
+        handles += _fill_cells(ax, rasters["cells"], values, vmin, vmax)
     if dots is not None:
         handles.append(_draw_dots(ax, dots))
     for name, colour in (("reference", REFERENCE), ("cells", CELLS), ("nuclei", NUCLEI)):
@@ -174,7 +183,7 @@ def _values(table: AnnData, color: str) -> _Values:
     return _Values(color, values.set_axis(pd.Index(table.obs["cell_id"])), table.uns.get(f"{color}_colors"))
 
 
-def _fill_cells(ax: Axes, cells: Raster, values: _Values) -> list[Artist]:
+def _fill_cells(ax: Axes, cells: Raster, values: _Values, vmin: float | None, vmax: float | None) -> list[Artist]:
     """Fill the cells by value; cells without one stay clear. Returns what the legend needs, a colour bar needs none."""
     of_cell, handles = values.of_cell, []
     if isinstance(of_cell.dtype, pd.CategoricalDtype):
@@ -184,7 +193,13 @@ def _fill_cells(ax: Axes, cells: Raster, values: _Values) -> list[Artist]:
         of_cell, rgba = of_cell.cat.codes, np.vstack([colours, np.zeros(4)])[of_cell.cat.codes]
     else:
         numbers = of_cell.to_numpy(float)
-        mappable = ScalarMappable(Normalize(np.nanmin(numbers), np.nanmax(numbers)), "viridis")
+        known = numbers[np.isfinite(numbers)]
+        if not len(known):
+            say_why_empty(ax, f"no cell has a value of {values.name}")
+        low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
+        low = min(low, high if vmax is None else vmax) if vmin is None else vmin
+        high = max(low, high) if vmax is None else vmax
+        mappable = ScalarMappable(Normalize(low, high), "viridis")
         ax.figure.colorbar(mappable, ax=ax, label=values.name, location="bottom", shrink=0.6)
         rgba = mappable.to_rgba(np.ma.masked_invalid(numbers))
     place = of_cell.index.get_indexer(cells.pixels.ravel())

@@ -75,6 +75,18 @@ class Result:
         """What the pictures show, in words."""
         return channel_in_words(self.image_key, self.channel)
 
+    @property
+    def origin(self) -> str:
+        """What it was made of, when and by what, in words, as far as that is known."""
+        about, parts = self.about, []
+        if "image_key" in about:
+            parts.append(channel_in_words(about["image_key"], about.get("channel")))
+        parts += [f"{name[:-4]} {about[name]!r}" for name in ("nuclei_key", "points_key") if name in about]
+        made = f", of {' and '.join(parts)}" if parts else ""
+        made += f", on {about['date'][:10]}" if "date" in about else ""
+        version = about.get("versions", {}).get("sslcst", "of unknown version")
+        return f"{made}, by sslcst {version.partition('+')[0]}"
+
     def column(self, name: str) -> NDArray[Any] | None:
         """Values of a column of obs, None where there is none."""
         return self.table.obs[name].to_numpy() if name in self.table.obs else None

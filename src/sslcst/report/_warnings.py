@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Bounds of experience, not of theory: a good segmentation may cross one, and then for a reason that is worth knowing.
 FEW_CELLS = 20
 FEW_COUNTS = 20  # of a cell; with less, types of cells can hardly be told
+HARDLY_ANY, MANY_WITH_HARDLY_ANY = 10, 0.05
 LOW_SHARE_OF_COUNTS = 0.4
 MANY_EMPTY = 0.02
 MANY_AT_BORDER = 0.2
@@ -44,6 +45,12 @@ def _of_counts(result: Result) -> Iterator[Warn]:
             f"Half of the cells have {np.median(counts):.0f} counts or fewer.",
             "Types of cells will be hard to tell. See whether all transcripts were read (gene_key, count_key), and "
             "whether the nuclei are right (sslcst.pl.nuclei).",
+        )
+    elif (poor := (counts < HARDLY_ANY).mean()) > MANY_WITH_HARDLY_ANY:
+        yield Warn(
+            f"{100 * poor:.1f} % of the cells have hardly any counts, fewer than {HARDLY_ANY}.",
+            "They are nuclei of another plane, debris, or lie where transcripts were not measured, and blur what comes "
+            "after: drop them (cells.min_counts, or scanpy.pp.filter_cells).",
         )
     if total and counts.sum() < LOW_SHARE_OF_COUNTS * total:
         yield Warn(

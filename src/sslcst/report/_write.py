@@ -62,8 +62,7 @@ def write_report(
     if not path.parent.is_dir():
         raise StoreError(f"{path} could not be written: there is no folder {path.parent}.")
     result = Result.of(sdata, key, image_key, channel)
-    version = result.about.get("versions", {}).get("sslcst", "of unknown version")
-    subtitle = f"{number(result.table.n_obs)} cells in {key}_cells and {key}_table, by sslcst {version}"
+    subtitle = f"{number(result.table.n_obs)} cells in {key}_cells and {key}_table{result.origin}"
     with progress("report"):
         text = page(f"Segmentation of {result.name}", subtitle, sections(result))
     try:

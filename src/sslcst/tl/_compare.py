@@ -168,7 +168,7 @@ def compare(
         for of, raster in zip(labels, rasters, strict=True)
     )
     if points_key is not None:
-        transcripts = read_transcripts(sdata, **molecules, raster=rasters[0])
+        transcripts = read_transcripts(sdata, **molecules, raster=rasters[0], params=used.taken)
         to_b = np.linalg.inv(rasters[1].to_system) @ rasters[0].to_system
         owner = owners(transcripts.yx, labels[0]), owners(apply_affine(to_b, transcripts.yx), labels[1])
         for key, of in zip((a_key, b_key), owner, strict=True):

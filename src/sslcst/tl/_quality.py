@@ -84,7 +84,7 @@ def quality(
     raster, own = (raster_of(sdata, name, coordinate_system) for name in (cells_key, nuclei_key))
     cells, source_ids = read_with_ids(sdata, cells_key, raster)
     nuclei = labels_on(read_nuclei(sdata, nuclei_key, own), own, raster)
-    transcripts = read_transcripts(sdata, **molecules, raster=raster)
+    transcripts = read_transcripts(sdata, **molecules, raster=raster, params=used.taken)
     frame = quality_of_arrays(
         cells,
         nuclei,

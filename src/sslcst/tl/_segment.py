@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -314,6 +315,7 @@ def _run(
             "method": method.name,
             "params": _storable(params.to_dict() | method.params.to_dict()),
             "versions": _versions(),
+            "date": datetime.now(UTC).isoformat(timespec="minutes"),
         }
         | sources.record
     )
