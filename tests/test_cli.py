@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +106,19 @@ def test_a_region_is_a_name_or_four_numbers(store: Path, segmented_with: dict[st
         assert run("segment", store, "--region", text).exit_code == 2
 
 
-def test_segment_has_every_argument_of_the_function() -> None:
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [
+        ("segment", sslcst.tl.segment),
+        ("plan", sslcst.tl.plan),
+        ("report", sslcst.report.write_report),
+        ("export", sslcst.io.write_geojson),
+    ],
+)
+def test_a_command_has_every_argument_of_its_function(command: str, function: Callable) -> None:
     """What Python can ask for, a shell can too."""
-    arguments = set(inspect.signature(sslcst.tl.segment).parameters) - {"sdata"}
-    options = {option.name for option in typer.main.get_command(app).commands["segment"].params}
+    arguments = set(inspect.signature(function).parameters) - {"sdata", "path"}
+    options = {option.name for option in typer.main.get_command(app).commands[command].params}
     assert arguments <= options
 
 
@@ -342,10 +352,10 @@ def test_every_option_reaches_the_report(store: Path, monkeypatch: pytest.Monkey
     result = run("report", store)
     assert result.exit_code == 0, result.output
     assert result.stdout == f"report.html: the report of {store}.\n"
-    run("report", store, "--out", tmp_path / "a.html", "--key", "mine", "--image-key", "dapi")
+    run("report", store, "--out", tmp_path / "a.html", "--key", "mine", "--image-key", "dapi", "--channel", "0")
     assert given == [
-        (Path("report.html"), {"key": "sslcst", "image_key": None}),
-        (tmp_path / "a.html", {"key": "mine", "image_key": "dapi"}),
+        (Path("report.html"), {"key": "sslcst", "image_key": None, "channel": None}),
+        (tmp_path / "a.html", {"key": "mine", "image_key": "dapi", "channel": "0"}),
     ]
 
 

@@ -78,6 +78,70 @@ def test_what_comes_after_learning_changes_without_learning(name: str, learns_no
     assert np.count_nonzero(after) < np.count_nonzero(before)
 
 
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("density", {"density": {"threshold": 0.9}}),
+        ("network", {"network": {"threshold": 0.9}}),
+        ("ssl-cst", {"flow": {"threshold": 0.9, "orphans": True}}),
+        ("ssl-cst", {"cells": {"min_counts": 9}}),
+    ],
+)
+def test_a_run_that_is_replaced_has_learnt_for_the_next(
+    name: str, change: dict, stored: bool, tmp_path: Path, learns_nothing
+) -> None:
+    """Where only what comes after learning differs, and without being asked: the cells are those of a run from new."""
+    sdata, anew = chip(), chip()
+    if stored:
+        sdata.write(tmp_path / "a.zarr")
+        sdata = sd.read_zarr(tmp_path / "a.zarr")
+    params = RUNS[name].get("params", {})
+    segment(sdata, name)
+    segment(anew, name, params=params | change)
+    if stored:
+        sdata = sd.read_zarr(tmp_path / "a.zarr")
+    learns_nothing()
+    segment(sdata, name, params=params | change, overwrite=True)
+    assert_same_cells(sdata, anew)
+    segment(sdata, name, overwrite=True)  # and back, since what was learnt is handed on
+    with pytest.raises(AssertionError, match="learnt"):
+        segment(sdata, name, params=params | {"cells": {"max_distance": 1.5}}, overwrite=True)
+    with pytest.raises(AssertionError, match="learnt"):
+        segment(sdata, name, seed=1, overwrite=True)
+
+
+def test_other_input_is_learnt_from_anew(learns_nothing) -> None:
+    """Transcripts, nuclei, their place: none of them may have changed."""
+    sdata = chip()
+    segment(sdata, "density")
+    frame = sdata["transcripts"].compute()
+    sdata = with_transcripts(sdata, frame.iloc[1:])
+    learns_nothing()
+    with pytest.raises(AssertionError, match="learnt"):
+        segment(sdata, "density", overwrite=True)
+
+
+def test_a_model_from_elsewhere_is_not_taken_for_what_was_learnt_here(learns_nothing) -> None:
+    first, second = chip(), chip(1)
+    segment(first, "density")
+    segment(second, "density", model=read_model(first))
+    learns_nothing()
+    with pytest.raises(AssertionError, match="learnt"):
+        segment(second, "density", params={"density": {"threshold": 0.9}}, overwrite=True)
+
+
+def test_a_damaged_model_is_learnt_anew(caplog: pytest.LogCaptureFixture) -> None:
+    sdata, anew = chip(), chip()
+    segment(sdata, "density")
+    sdata["sslcst_table"].uns["sslcst"]["model"]["card"] = "{"
+    change = {"density": {"threshold": 0.9}}
+    segment(anew, "density", params=change)
+    segment(sdata, "density", params=change, overwrite=True)
+    assert "It is learnt anew." in caplog.text
+    assert_same_cells(sdata, anew)
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_one_model_for_many_sections(name: str, tmp_path: Path, learns_nothing) -> None:
     """The model of the first serves the second, whose table then tells of it."""

@@ -9,7 +9,7 @@ import typer
 
 import sslcst
 from sslcst.cli._console import console, read_store
-from sslcst.cli._options import ImageKey, Key, Store
+from sslcst.cli._options import Channel, ImageKey, Key, Store
 
 
 def report(
@@ -19,6 +19,7 @@ def report(
     ),
     key: Key = "sslcst",
     image_key: ImageKey = None,
+    channel: Channel = None,
 ) -> None:
     """Write what one should know of a segmentation as one HTML page.
 
@@ -30,7 +31,7 @@ def report(
     ```
     """
     with console():
-        sslcst.report.write_report(read_store(store), out, key=key, image_key=image_key)
+        sslcst.report.write_report(read_store(store), out, key=key, image_key=image_key, channel=channel)
     typer.echo(f"{out}: the report of {store}.")
 
 

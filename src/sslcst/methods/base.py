@@ -310,6 +310,11 @@ class Method(ABC):
         """Passes that lead to the fit."""
 
     @property
+    def after_learning(self) -> set[str]:
+        """Parameters, as ``"section.name"``, that do not bear on what is learnt."""
+        return set()
+
+    @property
     @abstractmethod
     def prediction(self) -> Pass:
         """The pass that gives ``probability``, of lying in a cell, of the spots or of the bins, and what else helps."""

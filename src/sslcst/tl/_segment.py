@@ -30,12 +30,11 @@ from sslcst._section import check, check_seed
 from sslcst.device import choose_device
 from sslcst.errors import ClusterError, KeyMissingError, SslcstError, StoreError
 from sslcst.methods import DEFAULT, choose_method
-from sslcst.methods.model_file import pack
 from sslcst.names import check_name
 from sslcst.params import Params
 from sslcst.run.execute import check_workers
 from sslcst.run.pipeline import elements, run
-from sslcst.run.results import keep
+from sslcst.tl._learnt import keep_model, learning_id, learnt_before
 from sslcst.tl._sources import Sources, choose_sources
 
 if TYPE_CHECKING:
@@ -147,7 +146,8 @@ def segment(
         (0: in no cell) and ``probability`` (of lying in a cell).
     overwrite
         Whether the results of an earlier run of this `key_added` may be replaced; those that this run does not make, as
-        boundaries without `shapes`, are removed.
+        boundaries without `shapes`, are removed. Where that run had the same input and the same parameters of learning,
+        what it has learnt is taken over.
 
     Raises
     ------
@@ -200,7 +200,7 @@ def segment(
         "params": params.to_dict() | chosen.params.to_dict(),
         "versions": _versions(),
         "seed": seed,
-        "model": None if model is None else [chosen.about(model), _kept_model(chosen, model).get("sha256")],
+        "model": None if model is None else [chosen.about(model), keep_model(chosen, model).get("sha256")],
         "device": device,
         "results": results,
     }
@@ -219,10 +219,10 @@ def segment(
             former = check_free(sdata, results, overwrite=overwrite, family=family)
             _check_kept(former.keys() - results, points_key=points_key, nuclei_key=nuclei_key)
         sources, params = choose_sources(sdata, **keys, params=params)
+        about |= {"params": params.to_dict() | chosen.params.to_dict(), "sources": sources.about}
         if store is None:
             run_id, folder = uuid4().hex, stack.enter_context(temporary_folder())
         else:
-            about |= {"params": params.to_dict() | chosen.params.to_dict(), "sources": sources.about}
             run_id, folder = call + fingerprint(sdata, sources.keys, about), scratch_folder(store, key_added)
             if run_id in (*finished, done):
                 held = set() if run_id in finished else {name for _, name, _ in sdata.gen_elements()}
@@ -231,13 +231,16 @@ def segment(
                 return
         if done is not None:  # by a call with other arguments
             former = check_free(sdata, results, overwrite=overwrite, family=family)
+        learning = None if model is not None else learning_id(sdata, sources, chosen, about)
+        if learning is not None:
+            model = learnt_before(sdata, f"{key_added}_table", learning)
         scratch = Scratch(folder)
         stages = stack.enter_context(collect_stages())
         with _kept(scratch, in_memory=store is None):
             if scratch.open(run_id):
                 logger.info("Going on with a run that was stopped, from what lies in %s.", folder)
             about = {"run": run_id, "results": results, "seed": seed}
-            about |= _storable({"unit": unit, "region": keys["region"]})
+            about |= _storable({"unit": unit, "region": keys["region"], "learning": learning})
             made = _run(sources, params, chosen, model, scratch, results, about, in_memory=store is None)
             with progress("write results"):
                 commit(sdata, made, results, former=former, folder=folder)
@@ -321,15 +324,9 @@ def _run(
     )
     learnt = method.model(outcome.fit)
     about |= _storable(method.about(learnt))
-    if kept := _kept_model(method, learnt):
+    if kept := keep_model(method, learnt):
         about["model"] = about.get("model", {}) | kept
     return elements(outcome, sources, names, about, in_memory=in_memory)
-
-
-def _kept_model(method: Method, model: Model) -> dict[str, Any]:
-    """What a method has learnt, as the table keeps it; nothing where the method keeps none."""
-    kept = pack(type(method), model)
-    return {} if kept is None else {"sha256": model.sha256()} | keep(kept)
 
 
 def _versions() -> dict[str, str]:

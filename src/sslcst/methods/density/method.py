@@ -79,6 +79,11 @@ class Density(Method):
         return passes
 
     @property
+    def after_learning(self) -> set[str]:
+        """The threshold, unless genes are learnt within it."""
+        return set() if self.params.density.expression else {"density.threshold"}
+
+    @property
     def prediction(self) -> Pass:
         """The probability of each bin."""
         return Pass("cell probability", self._probability, density_halo, reads=("local_density",))

@@ -39,6 +39,11 @@ class Network(Method):
         return level_passes(NetworkFit)
 
     @property
+    def after_learning(self) -> set[str]:
+        """The threshold and the weights."""
+        return {"network.threshold", "network.model"}
+
+    @property
     def prediction(self) -> Pass:
         """The probability of each bin, and whose it would be."""
         return Pass("cell probability", self._predict, lambda *_: HALO, reads=("local_density",))

@@ -23,7 +23,7 @@ from sslcst.methods.ssl_cst.inference import predict_spots
 from sslcst.methods.ssl_cst.inputs import make_inputs
 from sslcst.methods.ssl_cst.model import Model
 from sslcst.methods.ssl_cst.model_file import model_of, weights_of
-from sslcst.methods.ssl_cst.params import SslCstParams
+from sslcst.methods.ssl_cst.params import FlowParams, SslCstParams
 from sslcst.methods.ssl_cst.prior import direction_posterior, direction_prior
 from sslcst.methods.ssl_cst.relations import Relations, relate
 from sslcst.methods.ssl_cst.sampling import Samples, Survey, choose_samples, draw, survey
@@ -76,6 +76,11 @@ class SslCst(Method):
             Pass("samples", self._offer, lambda *_: MARGIN, self._draw, ("spots", "local_density")),
             Pass("training batches", self._gather, lambda *_: window, self._train, ("spots",)),
         ]
+
+    @property
+    def after_learning(self) -> set[str]:
+        """How the directions are followed."""
+        return {f"flow.{each.name}" for each in fields(FlowParams)}
 
     @property
     def prediction(self) -> Pass:

@@ -1,0 +1,60 @@
+"""What a run has learnt, kept in its table, so that a run that differs in what comes after need not learn again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sslcst._logging import logger
+from sslcst._sdata.fingerprint import fingerprint
+from sslcst.errors import DataError
+from sslcst.methods.model_file import pack, unpack
+from sslcst.run.results import keep, kept_in
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+    from sslcst.methods.base import Method, Model
+    from sslcst.tl._sources import Sources
+
+_LATE = {"cells.min_counts", "cells.min_area"}  # parameters of what comes after learning, whatever the method
+
+
+def keep_model(method: Method, model: Model) -> dict[str, Any]:
+    """What a method has learnt, as a table keeps it; nothing where the method keeps none."""
+    kept = pack(type(method), model)
+    return {} if kept is None else {"sha256": model.sha256()} | keep(kept)
+
+
+def learning_id(sdata: SpatialData, sources: Sources, method: Method, about: Mapping[str, Any]) -> str:
+    """What the learning of a run is of: input, and those parameters that bear on it.
+
+    Parameters
+    ----------
+    sdata, sources, method
+        Of the run.
+    about
+        What the run is of, in plain values; its results and the parameters of what comes after learning do not count.
+    """
+    late = _LATE | method.after_learning
+    params = {
+        section: {name: value for name, value in values.items() if f"{section}.{name}" not in late}
+        for section, values in about["params"].items()
+    }
+    return fingerprint(sdata, sources.keys, {**about, "results": None, "params": params})
+
+
+def learnt_before(sdata: SpatialData, table: str, learning: str) -> Model | None:
+    """What the run that a table is of has learnt, if that is what this run would learn."""
+    if table not in sdata.tables or sdata.tables[table].uns.get("sslcst", {}).get("learning") != learning:
+        return None
+    kept = kept_in(sdata.tables[table])
+    if kept is None:
+        return None
+    try:
+        model = unpack(kept, f"What table {table!r} keeps")
+    except DataError as error:
+        logger.warning("%s It is learnt anew.", error)
+        return None
+    logger.info("Nothing is learnt anew: input and parameters of learning are those of the run that is replaced.")
+    return model
