@@ -15,11 +15,11 @@ import spatialdata as sd
 import spatialdata_io
 import squidpy as sq
 import vendor_formats as vendors
-from spatialdata.models import Image3DModel, Labels3DModel
+from spatialdata.models import Image2DModel, Image3DModel, Labels3DModel, PointsModel
 from spatialdata.transformations import Identity
 
 import sslcst
-from sslcst._sdata.elements import NUCLEAR_CHANNELS, STAINS, TRANSCRIPTS, choose_key
+from sslcst._sdata.elements import NUCLEAR_CHANNELS, STAINS, TRANSCRIPTS, choose_image, choose_key, choose_points
 from sslcst._sdata.raster import full_scale
 from sslcst.errors import DataError, KeyMissingError
 
@@ -252,3 +252,23 @@ def test_three_dimensional_rasters_are_refused_with_what_to_do(tmp_path: Path, k
         sdata["stack"] = Labels3DModel.parse(np.stack([TISSUE.nuclei] * 3), transformations=place)
     with pytest.raises(DataError, match="'stack' is three-dimensional, with 3 planes: add one of them"):
         sslcst.tl.segment(sdata, **{f"{kind}_key": "stack"})
+
+
+@pytest.mark.parametrize("name", ["b", "gone", None, 3])
+def test_objects_of_sopa_name_their_image_and_transcripts(name):
+    """Its readers do in the attributes, which tells one of several; a name that is gone, or none, says nothing."""
+    image = Image2DModel.parse(np.zeros((1, 4, 4), np.uint8), dims=("c", "y", "x"))
+    points = PointsModel.parse(pd.DataFrame({"x": [1.0], "y": [1.0], "gene": ["a"]}), feature_key="gene")
+    names = {} if name is None else {"cell_segmentation_image": name, "transcripts_dataframe": name}
+    sdata = sd.SpatialData(images={"a": image, "b": image}, attrs=names)
+    other = sd.SpatialData(points={"a": points, "b": points}, attrs=names)
+    for choose, among in ((choose_image, sdata), (choose_points, other)):
+        if name == "b":
+            assert choose(among, None) == "b"
+        else:
+            with pytest.raises(KeyMissingError, match="Several could be"):
+                choose(among, None)
+        assert choose(among, "a") == "a"
+    fields = sd.SpatialData(points={"1_p": points, "2_p": points}, attrs={"transcripts_dataframe": "2_p"})
+    assert choose_points(fields, None) == "2_p"
+    assert choose_points(fields, None, beside="1_i") == "1_p"

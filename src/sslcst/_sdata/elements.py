@@ -38,10 +38,12 @@ def choose_key(
     usual: Iterable[str] = (),
     of: str = "",
     beside: str | None = None,
+    noted: object = None,
 ) -> str:
     """The asked-for name, or the only candidate, or the only one whose name matches a usual one.
 
-    Or else the only one that is named as of the same field of view, or sample, as an element `beside` it.
+    Or else the only one that is named as of the same field of view, or sample, as an element `beside` it; or else the
+    one that a reader, such as those of sopa, `noted` in the object's attributes.
 
     Messages call it "kind 'key'", or "kind of ... named 'key'".
 
@@ -66,6 +68,8 @@ def choose_key(
     known = [name for name in candidates if any(re.fullmatch(pattern, name) for pattern in usual)]
     if len(known) != 1 and beside is not None:
         known = _of_same_field(candidates, beside)
+    if len(known) != 1 and noted in candidates:
+        known = [noted]
     if len(known) == 1:
         logger.info("The %s is %r, unless %s= says otherwise; there are: %s.", kind, known[0], argument, listed)
         return known[0]
@@ -87,7 +91,8 @@ def choose_image(sdata: SpatialData, image_key: str | None, *, beside: str | Non
             "There is no image to find nuclei in. Nuclei that are there already, as labels or shapes, are taken with "
             f"nuclei_key=; there are: {', '.join(map(repr, given))}."
         )
-    return choose_key(sdata.images, image_key, kind="image", argument="image_key", usual=STAINS, beside=beside)
+    what = {"kind": "image", "argument": "image_key", "noted": sdata.attrs.get("cell_segmentation_image")}
+    return choose_key(sdata.images, image_key, **what, usual=STAINS, beside=beside)
 
 
 def choose_channel(sdata: SpatialData, image_key: str, channel: str | int | None) -> str:
@@ -136,7 +141,7 @@ def choose_points(sdata: SpatialData, points_key: str | None, *, beside: str | N
             "(spatialdata_io.visium_hd with load_segmentations_only=True), or join bins by nuclei, as bin2cell does."
         )
     candidates = [name for name in sdata.points if points_key is not None or not _is_result(name, sdata.points[name])]
-    what = {"kind": "points element", "argument": "points_key"}
+    what = {"kind": "points element", "argument": "points_key", "noted": sdata.attrs.get("transcripts_dataframe")}
     return choose_key(candidates, points_key, **what, usual=TRANSCRIPTS, beside=beside)
 
 

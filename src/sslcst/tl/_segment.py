@@ -92,7 +92,7 @@ def segment(
         all of them, or on any error none.
     image_key
         The stain, (c, y, x); may be left out if there is only one image, or one named as the readers of spatialdata-io
-        name it (Xenium's "morphology_focus", Stereo-seq's "..._regist").
+        name it (Xenium's "morphology_focus", Stereo-seq's "..._regist"), or as those of sopa say.
     channel
         Its channel that shows nuclei; may be left out if there is only one, or one is named DAPI, ssDNA or Hoechst, or
         for the composite images of CosMx, where it is the blue one.
