@@ -111,3 +111,19 @@ def test_original_ids_stay_with_their_cells_and_given_nuclei_stay_as_they_are():
     sslcst.tl.aggregate(steps, cells_key="theirs", params=most, key_added="of_theirs")
     assert steps["of_theirs"].n_obs == 1
     np.testing.assert_array_equal(steps["theirs"], before)
+
+
+def test_of_a_region_too(tmp_path):
+    """Cells that reach out of the region are not in it, whatever is dropped."""
+    sdata = chip()
+    sdata.write(tmp_path / "a.zarr")
+    sdata = sd.read_zarr(tmp_path / "a.zarr")
+    for key, least in (("every", 0), ("few", 40)):
+        segment(sdata, at_least(min_counts=least), **DENSITY, region=(10, 10, 50, 50), key_added=key)
+    sslcst.tl.intensities(sdata, key="few", image_key="stain")
+    every, few = (sdata[f"{key}_table"] for key in ("every", "few"))
+    kept = every.obs["n_counts"] >= 40
+    assert 0 < kept.sum() < len(kept)
+    assert few.obs["cell_id"].tolist() == every.obs["cell_id"][kept].tolist()
+    assert ids_in(sdata["few_cells"]) == ids_in(sdata["few_nuclei"]) == set(few.obs["cell_id"])
+    assert few.obsm["intensities"].notna().all(axis=None)
