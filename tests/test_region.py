@@ -10,6 +10,7 @@ import pytest
 import shapely
 import spatialdata as sd
 from geopandas import GeoDataFrame
+from matplotlib import pyplot as plt
 from spatialdata.models import Labels2DModel, ShapesModel
 from spatialdata.transformations import Affine, Identity, Scale, Sequence, get_transformation, set_transformation
 
@@ -234,6 +235,24 @@ def test_little_but_the_region_is_read(tissue: sd.SpatialData, monkeypatch) -> N
     )
     sslcst.tl.segment(sdata, **NUCLEI, region=(5, 5, 20, 20))
     assert 0 < len(read) < 6
+
+
+def test_what_follows_takes_a_region_as_it_is(tissue: sd.SpatialData, tmp_path: Path) -> None:
+    """Figures, a comparison with all cells, and the report, which names the box, also of what a store gives back."""
+    whole = chip(tissue)
+    sslcst.tl.segment(whole, **NUCLEI, region=BOX, unit="micron", pixel_size=0.5)
+    whole["true_cells"] = tissue["true_cells"].copy()
+    whole.write(tmp_path / "run.zarr")
+    sdata = sd.read_zarr(tmp_path / "run.zarr")
+    n = sdata["sslcst_table"].n_obs
+    assert len(sslcst.tl.quality(sdata)) == n
+    comparison = sslcst.tl.compare(sdata, "sslcst_cells", "true_cells")
+    assert comparison.n_cells[0] == n
+    assert comparison.mean_best_iou[0] > 0.5
+    sslcst.pl.segmentation(sdata)
+    plt.close("all")
+    sslcst.report.write_report(sdata, tmp_path / "page.html")
+    assert "60, 70, 110, 100" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_a_region_in_a_store_is_known_again(tissue: sd.SpatialData, tmp_path: Path, caplog) -> None:

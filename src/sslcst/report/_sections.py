@@ -60,11 +60,12 @@ def _overview(result: Result) -> Iterable[Block]:
     about, model = result.about, result.about.get("model", {})
     if not about:
         yield Text("The table has no uns['sslcst'], so that nothing is known of how it was made.")
+    region = about.get("region", "everywhere")
     rows = [
         ["Cells", number(result.table.n_obs)],
         ["Genes", number(result.table.n_vars)],
         ["Coordinate system", f"{result.coordinate_system} (lengths and areas are in its units)"],
-        ["Region of interest", about.get("region", "everywhere")],
+        ["Region of interest", region if isinstance(region, str) else ", ".join(f"{value:g}" for value in region)],
         ["Side of a spot", number(about.get("bin_size"))],
         ["Expected cell radius", number(about.get("radius"))],
         ["Seed", number(about.get("seed"))],
