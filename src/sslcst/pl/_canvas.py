@@ -77,7 +77,9 @@ def _draw_scale(ax: Axes, width: float) -> None:
     """A bar of a round number of microns, at most a quarter of the picture."""
     power = 10 ** math.floor(math.log10(width / 4))
     length = max(power * step for step in (1, 2, 5) if power * step <= width / 4)
-    bar = AnchoredSizeBar(ax.transData, length, f"{length:g} \u00b5m", "lower right", color="white", size_vertical=0)
+    bar = AnchoredSizeBar(
+        ax.transData, length, f"{length:g} \u00b5m", "lower right", color="white", size_vertical=width / 150
+    )
     bar.patch.set(facecolor="black", alpha=0.5, linewidth=0)  # seen on a bright stain too
     ax.add_artist(bar)
 
