@@ -2,10 +2,11 @@
 
     python benchmarks/gpu.py [--device cuda] [--out gpu.md] [--only PART ...] [--chip 10000] [--minutes 7.5]
 
-Needs one GPU, this folder, `sslcst.core` and `sslcst.methods`, and of other packages numpy, scipy, scikit-image, numba,
-torch and safetensors; no data, no SpatialData, and no installed sslcst (``PYTHONPATH=src``). It ends within --minutes:
-the chip comes last, and of its tiles those are done that there is time for. Prints tables in Markdown, part by part,
-and writes them to --out as well. What could not be measured says why.
+Needs one GPU (CUDA_VISIBLE_DEVICES chooses among several), this folder, `sslcst.core` and `sslcst.methods`, and of
+other packages numpy, scipy, scikit-image, numba, torch and safetensors; no data, no SpatialData, and no installed
+sslcst (``PYTHONPATH=src``). It ends within --minutes: the chip comes last, and of its tiles those are done that there
+is time for. Prints tables in Markdown, part by part, and writes them to --out as well. What could not be measured says
+why.
 
 card      what the card attains in large matrix products, and what its data sheet promises
 equal     nuclei, cells and spots on the GPU against the CPU: how far outputs are apart, and how many labels differ
@@ -365,7 +366,7 @@ def load_nuclei(device: str) -> NucleusNetwork:
 def main(arguments: list[str] | None = None) -> None:
     start = time.perf_counter()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", nargs="*", default=["card", "equal", "networks", "encoders", "chip"])
     parser.add_argument("--chip", type=int, default=10_000, help="spots along a side")
