@@ -74,6 +74,7 @@ def _overview(result: Result) -> Iterable[Block]:
     ]
     shown = (
         "coordinate_system",
+        "learning",
         "region",
         "bin_size",
         "radius",
