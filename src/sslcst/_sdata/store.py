@@ -42,9 +42,7 @@ from sslcst._sdata.listing import (
     on_disk,
     present,
     read_metadata,
-    relist,
 )
-from sslcst._sdata.lock import locked
 from sslcst._sdata.places import real_store
 from sslcst._sdata.scratch import Scratch, fingerprint_in, has_links, is_ours, is_trash, remove_trash
 from sslcst.errors import KeyMissingError, StoreError
@@ -84,7 +82,7 @@ def check_free(
         The store cannot be written to, or its metadata cannot be read.
     """
     if (path := real_store(sdata)) is not None:
-        _check_writable(path)
+        check_writable(path)
     family = dict(family or {}) | dict(names)
     by_case = {name.lower(): name for name in family}
     former = {}
@@ -102,7 +100,7 @@ def check_free(
     return former
 
 
-def _check_writable(path: Path) -> None:
+def check_writable(path: Path) -> None:
     if not (path / LISTING).exists():
         raise StoreError(f"{path} is no store of zarr format 3: read it and `write` it to a new place first.")
     for folder in (path, path.parent):
@@ -188,7 +186,7 @@ def finish(store: Path) -> list[str | None]:
         folder = mark.parent
         if has_links(folder):
             raise StoreError(f"{folder} holds links, which no run makes: see where they lead, then move it.")
-        with _unharmed(store):
+        with unharmed(store):
             journal = Journal.of(folder)
             if reason := journal.hindrance(store) or journal.damage(store):
                 logger.warning("What %s holds is not put into the store: %s", folder, reason)
@@ -214,7 +212,7 @@ def left_behind(store: Path) -> tuple[list[Path], list[Path]]:
 
 
 @contextmanager
-def _unharmed(store: Path) -> Iterator[None]:
+def unharmed(store: Path) -> Iterator[None]:
     try:
         yield
     except StoreError:
@@ -270,54 +268,6 @@ def commit(
     add_to_object(sdata, elements, kinds, former)
 
 
-def write_transformations(sdata: SpatialData, names: Iterable[str], added: str) -> None:
-    """Write the transformations of elements of an object to its store, if it has one and they lie there.
-
-    The metadata of one element after the other are replaced at once, the list of all in the end: whenever that is
-    stopped, what is written is whole, and readers find the store as it was or as it will be.
-
-    Parameters
-    ----------
-    sdata, names
-        The object, and its elements.
-    added
-        The coordinate system that is new to them, which they lose again where the store cannot be written.
-
-    Raises
-    ------
-    StoreError
-        It cannot be written; object and store are as they were.
-    """
-    from spatialdata.transformations import remove_transformation
-
-    with ExitStack() as on_error:
-        for name in names:
-            on_error.callback(remove_transformation, sdata[name], added)
-        if sdata.path is not None:
-            store = real_store(sdata)
-            _check_writable(store)
-            with locked(store), _unharmed(store):
-                finish(store)
-                there = listed(store)
-                places = [place for kind, name, _ in sdata.gen_elements() if (place := f"{kind}/{name}") in there]
-                places = [place for place in places if place.split("/", 1)[1] in set(names)]
-                if places:
-                    _rewrite(sdata, store, places)
-        on_error.pop_all()
-
-
-def _rewrite(sdata: SpatialData, store: Path, places: list[str]) -> None:
-    new = store / f".{LISTING}.sslcst"
-    with ExitStack() as on_error:
-        for place in places:
-            file = store / place / LISTING
-            on_error.callback(durable.write_text, file, file.read_text(encoding="utf-8"), new)
-            sdata.write_transformations(place.split("/", 1)[1])
-            durable.flush(file)
-        durable.write_text(store / LISTING, dump(relist(store, places, places)), new)
-        on_error.pop_all()
-
-
 def _places(kinds: Mapping[str, str]) -> set[str]:
     return {f"{kind}/{name}" for name, kind in kinds.items()}
 
@@ -341,7 +291,7 @@ def _publish(
 
     from spatialdata import SpatialData
 
-    with _unharmed(store), ExitStack() as on_error:
+    with unharmed(store), ExitStack() as on_error:
         _clear(folder)
         if not folder.exists():
             Scratch(folder).open("write")

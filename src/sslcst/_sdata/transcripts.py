@@ -62,44 +62,6 @@ def is_of_gem(sdata: SpatialData) -> bool:
     return not _OUR_READERS.isdisjoint(sdata.attrs)
 
 
-def check_on_image(n_on: int, n: int, pair: str, *, of_gem: bool, part: bool = False) -> str | None:
-    """Say how many of the transcripts lie off the image.
-
-    Parameters
-    ----------
-    n_on, n
-        Transcripts on the image, and all.
-    pair
-        `Raster.pair`.
-    of_gem
-        `is_of_gem`.
-    part
-        Whether it is a part of an image that counts, and only the transcripts there.
-
-    Returns
-    -------
-    A warning where most lie off it.
-
-    Raises
-    ------
-    DataError
-        None lies on it.
-    """
-    check = f"Check the transformations of {pair}, their units, and whether they are of one section."
-    if of_gem:
-        check += " For a GEM or GEF that keeps the chip's numbers, give image_offset= where its image was cut."
-    if part and not n_on:
-        raise DataError(f"No transcript lies in the region or around it. {check}")
-    if not n_on:
-        raise DataError(f"None of the {n} transcripts lies on the image. {check}")
-    off = f"{n - n_on} of {n} transcripts lie off the image and belong to no cell"
-    if 2 * n_on < n:
-        return f"{off}. {check}"
-    if n > n_on:
-        logger.info("%s.", off)
-    return None
-
-
 @dataclass(frozen=True)
 class TranscriptSource:
     """Transcripts that are read a partition at a time, by any thread or process.

@@ -8,7 +8,7 @@ from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst._sdata.elements import STAINS, choose_key
 from sslcst._sdata.microns import NAME, add_system, check_unit, find_microns, is_in_microns, pixel_side, systems_of
-from sslcst._sdata.store import write_transformations
+from sslcst._sdata.transformations import write_transformations
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -18,11 +18,12 @@ from sslcst._sdata.elements import (
 )
 from sslcst._sdata.provenance import Used, as_record
 from sslcst._sdata.raster import apply_affine, raster_of
-from sslcst._sdata.transcripts import check_on_image, is_of_gem, read_transcripts
+from sslcst._sdata.transcripts import is_of_gem, read_transcripts
 from sslcst.core.geometry import Regions
 from sslcst.core.layout import Layout, lay_out
 from sslcst.core.spots import Grid, Spots, bin_transcripts, inside_raster
 from sslcst.methods import shared_params
+from sslcst.run.warnings import check_on_image
 
 if TYPE_CHECKING:
     from anndata import AnnData

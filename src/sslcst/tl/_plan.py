@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sslcst._arguments import checked
-from sslcst._sdata.transcripts import check_on_image
 from sslcst.core.geometry import Regions
 from sslcst.core.layout import lay_out
 from sslcst.core.spots import Grid, inside_raster
@@ -19,6 +18,7 @@ from sslcst.params import Params
 from sslcst.run.estimate import bins_seen, occupied, tile_bytes
 from sslcst.run.stages.nuclei import nucleus_diameter, sample_stain
 from sslcst.run.tiling import cut, squares
+from sslcst.run.warnings import check_on_image
 from sslcst.tl._sources import Sources, choose_sources
 
 if TYPE_CHECKING:

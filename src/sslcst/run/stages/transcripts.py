@@ -10,12 +10,12 @@ import numpy as np
 
 from sslcst._logging import progress
 from sslcst._sdata.scratch import Scratch
-from sslcst._sdata.transcripts import Transcripts, TranscriptSource, check_on_image
+from sslcst._sdata.transcripts import Transcripts, TranscriptSource
 from sslcst.core.spots import Grid, Ranges, inside_raster
 from sslcst.errors import DataError
 from sslcst.params import TileParams
 from sslcst.run.tiling import blocks
-from sslcst.run.warnings import warn
+from sslcst.run.warnings import check_on_image, warn
 
 _RECORD = np.dtype(
     [("row", "i4"), ("column", "i4"), ("y", "i4"), ("x", "i4"), ("gene", "i4"), ("count", "u4"), ("transcript", "i8")]
