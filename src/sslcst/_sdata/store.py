@@ -124,9 +124,11 @@ def _check_ours(sdata: SpatialData, former: Mapping[str, str], names: Mapping[st
             )
     record = {}
     for name in (name for name, kind in former.items() if kind == "tables"):
-        record |= {} if sdata.path is None else written(real_store(sdata), name)
-        if not record and name in sdata.tables:
-            record |= sdata.tables[name].uns.get("sslcst", {}).get("results", {})
+        told = {} if sdata.path is None else written(real_store(sdata), name)
+        own = sdata.tables[name].uns.get("sslcst", {}).get("results", {}) if name in sdata.tables else {}
+        # What lies in the object alone was made after the run, and is told of by the table there.
+        there = on_disk(real_store(sdata)) if told else set()
+        record |= told | {other: kind for other, kind in own.items() if f"{kind}/{other}" not in there}
     # Steps add labels and tables under these names; shapes and points are added by a run alone, whose table tells so.
     known = record or {name for name, kind in names.items() if kind in ("labels", "tables")}
     if others := sorted(former.keys() - set(known)):
