@@ -70,6 +70,20 @@ def test_the_boundaries_are_those_of_a_run_with_shapes(sdata, path):
     assert "bare_boundaries" not in sd.read_zarr(path)
 
 
+def test_a_run_in_place_of_the_cells_replaces_their_boundaries_and_not_those_of_others(sdata, path):
+    """In the store, too, nothing is left of them."""
+    again = {"nuclei_key": "true_nuclei", "key_added": "bare", "overwrite": True, "seed": 1}
+    sdata["bare_boundaries"] = sdata["sslcst_boundaries"]
+    with pytest.raises(KeyMissingError, match="'bare_boundaries' exists and was not written by the run"):
+        sslcst.tl.segment(sdata, **again)
+    del sdata.shapes["bare_boundaries"]
+    annotate(sdata, key="bare")
+    sslcst.tl.segment(sdata, **again)
+    assert "bare_boundaries" not in sdata
+    assert sdata["bare_table"].uns["spatialdata_attrs"]["region"] == "bare_cells"
+    assert "bare_boundaries" not in sd.read_zarr(path)
+
+
 def test_what_cannot_be_annotated(sdata):
     with pytest.raises(ParameterError, match="must be one of boundaries, cells"):
         annotate(sdata, "nuclei")

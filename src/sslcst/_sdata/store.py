@@ -122,9 +122,13 @@ def _check_ours(sdata: SpatialData, former: Mapping[str, str], names: Mapping[st
             )
     record = {}
     for name in (name for name, kind in former.items() if kind == "tables"):
-        record |= {} if sdata.path is None else written(real_store(sdata), name)
-        if not record and name in sdata.tables:
-            record |= sdata.tables[name].uns.get("sslcst", {}).get("results", {})
+        told = {} if sdata.path is None else written(real_store(sdata), name)
+        about = sdata.tables[name].uns.get("sslcst") if name in sdata.tables else None
+        own = about.get("results") if isinstance(about, Mapping) else None
+        own = own if isinstance(own, Mapping) else {}
+        # What lies in the object alone was made after the run, and is told of by the table there.
+        there = on_disk(real_store(sdata)) if told else set()
+        record |= told | {other: kind for other, kind in own.items() if f"{kind}/{other}" not in there}
     # Steps add labels and tables under these names; shapes and points are added by a run alone, whose table tells so.
     known = record or {name for name, kind in names.items() if kind in ("labels", "tables")}
     if others := sorted(former.keys() - set(known)):

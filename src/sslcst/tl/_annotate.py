@@ -52,5 +52,7 @@ def annotate(sdata: SpatialData, element: str = "boundaries", *, key: str = "ssl
     if element == "boundaries" and region not in sdata.shapes:
         check_addable(sdata, "shapes", region)
         add_element(sdata, "shapes", region, boundaries_of(sdata, cells_key, table.obs["cell_id"].to_numpy()))
+        if (about := table.uns.get("sslcst", {})).get("results"):  # a run that replaces the cells replaces them too
+            about["results"] = dict(about["results"]) | {region: "shapes"}
     table.obs["region"] = pd.Categorical([region] * len(table))
     sdata.set_table_annotates_spatialelement(table_key, region, region_key="region", instance_key="cell_id")
