@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import sparse
@@ -215,6 +215,8 @@ def test_boundaries_are_no_stairs_of_bins() -> None:
 
 
 @given(seed=SEEDS, step=st.sampled_from([2.0, 3.0, 4.5]))
+@example(134, 2.0)
+@example(935, 4.0)
 @settings(max_examples=20)
 def test_cells_stay_in_one_piece_when_they_are_smoothed(seed: int, step: float) -> None:
     rng = np.random.default_rng(seed)

@@ -44,6 +44,20 @@ def keep_attached(cells: np.ndarray, nuclei: np.ndarray) -> np.ndarray:
     return np.where(attached[piece], cells, 0)
 
 
+def largest_pieces(cells: np.ndarray, nuclei: np.ndarray | None = None) -> np.ndarray:
+    """Of each cell the pieces that hang together with its nucleus, and of one without a nucleus the largest."""
+    piece = label(cells, connectivity=1)
+    area = np.bincount(piece.ravel())
+    owner = np.zeros(len(area), cells.dtype)
+    owner[piece] = cells
+    kept = np.zeros(len(area), bool)
+    if nuclei is not None:
+        kept[piece[(nuclei > 0) & (cells == nuclei)]] = True
+    order = np.lexsort([-area, ~kept, owner])  # of each cell the piece that is kept first, then the largest
+    kept[order[np.unique(owner[order], return_index=True)[1]]] = True
+    return np.where(kept[piece], cells, 0)
+
+
 def fill_holes(cells: np.ndarray) -> np.ndarray:
     """Cells with every background region filled that one cell alone encloses; regions at the border stay open."""
     region, n_regions = ndimage.label(np.pad(cells, 1) == 0)
@@ -81,6 +95,7 @@ def to_pixels(cells: np.ndarray, grid: Grid, nuclei: np.ndarray) -> np.ndarray:
     if max(grid.step) > 1:
         (rows, below), (columns, right) = (_weights(axis) for axis in grid.pixel_places())
         labels = _smoothed(labels, np.pad(cells, 1), rows, columns, below, right)
+        labels = largest_pieces(labels, nuclei)  # smoothing cuts where a cell is a bin wide and bends
     return np.where(nuclei > 0, nuclei, labels).astype(np.uint32)
 
 

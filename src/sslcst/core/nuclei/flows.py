@@ -11,10 +11,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.measure import label
 from skimage.segmentation import watershed
 
-from sslcst.core.cells import fill_holes
+from sslcst.core.cells import fill_holes, largest_pieces
 from sslcst.core.threads import parallel
 
 CORE = 3.0  # pixels
@@ -112,7 +111,7 @@ def decode(
     ground = logit.size / labels.size  # pixels of the flow's grid in one of the image
     dropped = (areas * ground < min_area) | (confidence < min_confidence) | (errors > max_error)
     dropped[0] = False
-    return _make_whole(np.where(dropped[labels], 0, labels))
+    return fill_holes(largest_pieces(np.where(dropped[labels], 0, labels)))
 
 
 @parallel()
@@ -186,15 +185,3 @@ def _measure(labels, logit, flow, sinks):  # pragma: no cover (compiled)
                 errors[number] += (to_x / length - _between(flow[1], y, x)) ** 2
     n_pixels = np.maximum(areas, 1)
     return areas, logits / n_pixels, np.sqrt(errors / n_pixels)
-
-
-def _make_whole(labels: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Keep the largest piece of each nucleus, and fill its holes."""
-    piece = label(labels, connectivity=1)
-    area = np.bincount(piece.ravel())
-    of_piece = np.zeros(len(area), labels.dtype)
-    of_piece[piece] = labels
-    order = np.lexsort([-area, of_piece])  # of each nucleus the largest piece first
-    largest = np.zeros(len(area), bool)
-    largest[order[np.unique(of_piece[order], return_index=True)[1]]] = True
-    return fill_holes(np.where(largest[piece], labels, 0))
