@@ -131,6 +131,8 @@ def run(adapter: Path, python: str, tissue: Tissue, settings: tuple[str, ...], f
         environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
         command = [python, str(adapter), str(source.resolve()), str(target.resolve()), *settings]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode < 0:  # as where memory ran out
+            return Result(failure=f"failed: ended by signal {-done.returncode}")
         if done.returncode:
             return Result(failure=f"failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
     with np.load(target) as data:

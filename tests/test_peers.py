@@ -111,6 +111,14 @@ def test_a_peer_that_fails_says_why(peers, tissue, tmp_path: Path) -> None:
     assert found.failure == "failed: ImportError: no peer"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+def test_a_peer_that_is_ended_says_by_what(peers, tissue, tmp_path: Path) -> None:
+    """Not by the last line that it happened to print."""
+    body = "import os, sys; print('a warning', file=sys.stderr); os.kill(os.getpid(), 9)"
+    found = peers.run(adapter(tmp_path, body), sys.executable, tissue, (), tmp_path)
+    assert found.failure == "failed: ended by signal 9"
+
+
 def test_a_row_for_each_method(peers, tissue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also for those that are not installed; sslcst's own, which takes its time, stands in by the nuclei."""
     real = peers.run
