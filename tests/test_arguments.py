@@ -134,6 +134,7 @@ def sound(name: str, tissue: sd.SpatialData, folder: Path) -> dict[str, Any]:
         "io.read_model": {"path": folder / "a.safetensors"},
         "io.write_model": {"model": MODEL, "path": folder / "new.safetensors"},
         "io.write_geojson": {"sdata": tissue, "path": folder / "a.json"},
+        "io.write_xenium_explorer": {"sdata": tissue, "path": folder / "explorer"},
         "report.write_report": {"sdata": tissue, "path": folder / "a.html"},
         "metrics.contamination": {"counts": counts, "pairs": np.array([[0, 1]])},
         "metrics.exclusive_pairs": {"nuclear": counts},

@@ -35,11 +35,11 @@ def main(
 
 for command in (
     _read.read,
-    _segment.plan,
     _segment.segment,
-    _store.report,
+    _segment.plan,
     _read.export,
     _store.repair,
+    _store.report,
     _demo.demo,
 ):
     app.command()(command)

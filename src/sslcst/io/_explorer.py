@@ -16,7 +16,7 @@ from sslcst._arguments import checked
 from sslcst._logging import logger, progress
 from sslcst._sdata.boundaries import boundaries_of
 from sslcst._sdata.elements import choose_image, choose_key
-from sslcst._sdata.microns import find_microns, pixel_side
+from sslcst._sdata.microns import NAME, check_unit, find_microns, pixel_side
 from sslcst._sdata.provenance import Used, nuclei_of
 from sslcst._sdata.raster import plane
 from sslcst.errors import BackendError, DataError, StoreError
@@ -77,6 +77,7 @@ def write_xenium_explorer(
     StoreError
         The folder cannot be written.
     """
+    check_unit(NAME, pixel_size)
     if find_spec("sopa") is None:
         raise BackendError("The Xenium Explorer's files are written by sopa: pip install 'sslcst[explorer]'.")
     path = Path(path)
