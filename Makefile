@@ -24,7 +24,7 @@ test: $(VENV)/.installed-test
 # The paper's nucleus model wants an older numpy: the tests that meet either.
 test-cellpose3:
 	$(MAKE) test VENV=.venv-cellpose3 CONSTRAINTS=constraints-cellpose3.txt \
-	  PYTEST_FLAGS="$(PYTEST_FLAGS) tests/test_nuclei*.py tests/test_segment.py tests/test_tiles.py tests/test_store.py"
+	  PYTEST_FLAGS="$(PYTEST_FLAGS) tests/core/nuclei tests/tl/test_segment.py tests/run/test_tiles.py tests/sdata/test_store.py"
 
 docs: $(VENV)/.installed-docs
 	$(VENV)/bin/python -W ignore -m sphinx -q -W --keep-going -b html docs docs/_build/html

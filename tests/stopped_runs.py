@@ -9,10 +9,14 @@ import time
 from importlib import import_module
 from pathlib import Path
 
+import pytest
 import spatialdata as sd
 from tiny_chips import params_of, segment
 
+from sslcst._sdata import journal, store
+
 PARAMS = params_of({"tiles": {"size": 64}})
+COMMIT = ("sslcst.tl._segment", "commit", 1)  # where a run publishes
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["stopped_runs", "sslcst.tl", "sslcst.datasets"])
@@ -60,3 +64,27 @@ def before(module, name: str, call: int, action, patch=setattr) -> None:
         return function(*args, **kwargs)
 
     patch(module, name, hooked)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing of ours catches it."""
+
+
+def kill(step, call, action):
+    """Run until a step of publishing, where the process ends as by a kill: nothing is undone."""
+
+    def end():
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal, "put_back", lambda *_: None)
+        patch.setattr(store, "put_back", lambda *_: None)
+        patch.setattr(store, "_clear", lambda *_: None)
+        before(store, step, call, end, patch.setattr)
+        with pytest.raises(Killed):
+            action()
+
+
+def beside(path: Path) -> list[str]:
+    """What lies beside a store."""
+    return sorted(other.name for other in path.parent.iterdir() if other != path)

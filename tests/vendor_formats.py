@@ -7,6 +7,8 @@ spatialdata-io of that name.
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import shapely
+import spatialdata as sd
 import tifffile
 import zarr
 from PIL import Image
@@ -342,3 +345,14 @@ def write_visium_hd(folder: Path, tissue: Tissue) -> None:
     with h5py.File(folder / "run_feature_slice.h5", "w") as out:
         layout = {"file_format": "1.0", "transform": {}}
         out.attrs["metadata_json"] = json.dumps({"hd_layout_json": json.dumps(layout)})
+
+
+def stored(read: Callable[[Path], sd.SpatialData], folder: Path) -> sd.SpatialData:
+    """What the reader makes of a folder, written and read back."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the readers: deprecated arguments, the order of points, files left open
+        read(folder).write(folder.with_suffix(".zarr"))
+    return sd.read_zarr(folder.with_suffix(".zarr"))
+
+
+TISSUE = make_tissue()

@@ -131,8 +131,8 @@ if __name__ == "__main__":
 
 def test_a_pool_made_before_the_first_run_works():
     """And gives the same as the process that it was made by."""
-    tests = str(Path(__file__).parent)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([tests, *sys.path])}
+    here = Path(__file__).parent
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent), *sys.path])}
     command = [sys.executable, "-W", "ignore", "-c", BEFORE]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert ended.stdout.endswith("the same\n"), ended.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-MAP = Path(__file__).parents[1] / "docs" / "paper_map.md"
+MAP = Path(__file__).parents[2] / "docs" / "paper_map.md"
 
 
 def rows() -> list[list[str]]:

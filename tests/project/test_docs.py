@@ -30,7 +30,7 @@ from sslcst import __all__ as subpackages
 from sslcst import cli, datasets, errors
 from sslcst.methods.ssl_cst.params import TrainingParams
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 BUILT = {"generated", "_build", "tutorials"}  # by `make docs`
 PAGES = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,12 @@ import squidpy as sq
 import vendor_formats as vendors
 from spatialdata.models import Image2DModel, Image3DModel, Labels3DModel, PointsModel
 from spatialdata.transformations import Identity
+from vendor_formats import TISSUE, stored
 
 import sslcst
 from sslcst._sdata.elements import NUCLEAR_CHANNELS, STAINS, TRANSCRIPTS, choose_image, choose_key, choose_points
 from sslcst._sdata.raster import full_scale
 from sslcst.errors import DataError, KeyMissingError
-
-TISSUE = vendors.make_tissue()
 
 
 @dataclass(frozen=True)
@@ -85,14 +83,6 @@ PLATFORMS = {
 @pytest.fixture(params=PLATFORMS)
 def platform(request) -> Platform:
     return PLATFORMS[request.param]
-
-
-def stored(read: Callable[[Path], sd.SpatialData], folder: Path) -> sd.SpatialData:
-    """What the reader makes of a folder, written and read back."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the readers: deprecated arguments, the order of points, files left open
-        read(folder).write(folder.with_suffix(".zarr"))
-    return sd.read_zarr(folder.with_suffix(".zarr"))
 
 
 def counted_by_hand(cells: np.ndarray, platform: Platform) -> pd.DataFrame:

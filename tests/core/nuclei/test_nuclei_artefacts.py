@@ -22,7 +22,7 @@ from sslcst.core.nuclei.sslcst import some_of, typical_diameter
 from sslcst.params import NucleiParams, Params
 from sslcst.run.stages import nuclei as tiles
 
-FILE = Path(__file__).parents[1] / "benchmarks" / "nuclei_artefacts.py"
+FILE = Path(__file__).parents[3] / "benchmarks" / "nuclei_artefacts.py"
 PERCENTILES = (1, 99.8)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import spatialdata as sd
 from quick_runs import files, results_in, segment, tissue, without_work
-from test_publish import kill
+from stopped_runs import kill
 
 from sslcst._sdata import store
 from sslcst.errors import StoreError

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import spatialdata as sd
-from stopped_runs import PARAMS, exit_code
-from test_resume import COMMIT, beside
+from stopped_runs import COMMIT, PARAMS, beside, exit_code
 from tiny_chips import assert_same_cells, chip, segment, with_transcripts
 from typer.testing import CliRunner
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from skimage.measure import label
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ import vendor_formats as vendors
 from matplotlib.axes import Axes
 from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Identity, Scale, get_transformation, set_transformation
-from test_readers import TISSUE, stored
 from typer.testing import CliRunner
+from vendor_formats import TISSUE, stored
 
 import sslcst
 from sslcst import pl, pp, tl

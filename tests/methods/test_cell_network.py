@@ -22,7 +22,7 @@ from sslcst.methods.network.predict import BLOCK, HALO, MARGIN, blocks_of, cut_b
 from sslcst.metrics import mean_best_iou
 
 RADIUS = 14.0
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def round_cells(size: int = 240, *, spacing: int = 36, seed: int = 0, depth: float = 0.4) -> tuple[np.ndarray, ...]:

@@ -30,7 +30,7 @@ from sslcst.errors import BackendError
 from sslcst.metrics import average_precision, best_iou
 from sslcst.params import NucleiParams
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[3]
 
 
 def draw(centres: list[tuple[float, float]], radius: float, shape: tuple[int, int] = (120, 140)) -> NDArray[np.int32]:

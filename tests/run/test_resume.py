@@ -23,7 +23,7 @@ import pandas as pd
 import pytest
 import spatialdata as sd
 from spatialdata.transformations import Scale, set_transformation
-from stopped_runs import PARAMS, before, exit_code, start
+from stopped_runs import COMMIT, PARAMS, before, beside, exit_code, start
 from tiny_chips import assert_same_cells, chip, params_of, segment, with_nuclei, with_transcripts
 
 import sslcst
@@ -66,11 +66,6 @@ def hashes(path: Path) -> dict[str, str]:
     }
 
 
-def beside(path: Path) -> list[str]:
-    """What lies beside a store."""
-    return sorted(other.name for other in path.parent.iterdir() if other != path)
-
-
 def assert_complete(path: Path, undisturbed: sd.SpatialData, before: dict[str, str]) -> None:
     found = sd.read_zarr(path)
     assert_same_cells(found, undisturbed)
@@ -100,7 +95,6 @@ class Counts:
 
 
 PREDICT = ("sslcst.run.stages.passes", "_of_tile", 2)
-COMMIT = ("sslcst.tl._segment", "commit", 1)
 STEPS = [
     ("sslcst.run.stages.nuclei", "_write", 1),
     ("sslcst.run.stages.nuclei", "_finish", 1),

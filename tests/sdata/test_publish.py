@@ -8,10 +8,10 @@ import pytest
 import spatialdata as sd
 import zarr
 from quick_runs import KINDS, files, result, results_in, segment, tissue, value_of, without_work
-from stopped_runs import before
+from stopped_runs import Killed, before, kill
 
 import sslcst
-from sslcst._sdata import journal, store
+from sslcst._sdata import store
 from sslcst.errors import KeyMissingError, SslcstError, StoreError
 from sslcst.methods.density.method import DensityFit
 
@@ -178,26 +178,7 @@ def test_what_is_added_to_the_object_meanwhile_stays(monkeypatch):
     assert results_in(sdata) == {"cells": 7}
 
 
-class Killed(BaseException):
-    """Stands for the end of the process: nothing of ours catches it."""
-
-
 SWAP = [("_unlist", 1), ("_move", 1), ("_add_to_group", 2), ("_move", 2), ("consolidate", 1)]
-
-
-def kill(step, call, action):
-    """Run until a step of publishing, where the process ends as by a kill: nothing is undone."""
-
-    def end():
-        raise Killed
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(journal, "put_back", lambda *_: None)
-        patch.setattr(store, "put_back", lambda *_: None)
-        patch.setattr(store, "_clear", lambda *_: None)
-        before(store, step, call, end, patch.setattr)
-        with pytest.raises(Killed):
-            action()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from sslcst import metrics
 from sslcst.core.counts import owners
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks are not part of this copy")
 
 
