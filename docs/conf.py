@@ -44,7 +44,7 @@ exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 
 myst_enable_extensions = ["amsmath", "deflist", "dollarmath"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"  # tests/project/test_tutorials.py runs the notebooks; the pages show the outputs that are stored
+nb_execution_mode = "off"  # the tests run the notebooks; the pages show the outputs that are stored
 nb_merge_streams = True
 
 # The API pages list what a package names in __all__.
