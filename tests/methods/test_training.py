@@ -18,6 +18,7 @@ from skimage.draw import disk
 from sslcst.core.geometry import Regions
 from sslcst.core.spots import Grid, Spots, take_genes
 from sslcst.errors import DataError, TrainingError
+from sslcst.methods.base import places_of
 from sslcst.methods.ssl_cst.encoder import Encoder, Tokens, make_encoder
 from sslcst.methods.ssl_cst.features import Features
 from sslcst.methods.ssl_cst.inference import predict_spots
@@ -306,12 +307,12 @@ def model_of(*genes: str, encoder: Encoder | None = None) -> Model:
 
 
 def read(model: Model, counts: sparse.csr_matrix, genes: list[str]) -> sparse.csr_matrix:
-    return take_genes(counts, model.places(genes))
+    return take_genes(counts, places_of(model.genes, genes))
 
 
 def test_counts_are_read_in_the_models_order(caplog: pytest.LogCaptureFixture) -> None:
     model, genes = model_of("d", "a", "c"), ["a", "b", "c", "d"]
-    assert model.places(genes).tolist() == [3, 0, 2]
+    assert places_of(model.genes, genes).tolist() == [3, 0, 2]
     found = read(model, sparse.csr_matrix(np.arange(8).reshape(2, 4)), genes)
     assert found.toarray().tolist() == [[3, 0, 2], [7, 4, 6]]
     assert sparse.isspmatrix_csr(found)
@@ -320,7 +321,7 @@ def test_counts_are_read_in_the_models_order(caplog: pytest.LogCaptureFixture) -
 
 def test_a_missing_gene_counts_0_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
     model = model_of("x", "b", "a")
-    assert model.places(["a", "b"]).tolist() == [-1, 1, 0]
+    assert places_of(model.genes, ["a", "b"]).tolist() == [-1, 1, 0]
     counts = sparse.csr_matrix(np.array([[1, 70_000]]))
     assert read(model, counts, ["a", "b"]).toarray().tolist() == [[0, 70_000, 1]]
     assert "1 of the model's 3 genes" in caplog.text
@@ -330,9 +331,9 @@ def test_data_with_half_the_genes_are_read_and_with_fewer_are_an_error() -> None
     counts = sparse.csr_matrix(np.ones((1, 2)))
     assert read(model_of("a", "b", "x", "y"), counts, ["a", "b"]).shape == (1, 4)
     with pytest.raises(DataError, match="Only 2 of the 5 genes"):
-        model_of("a", "b", "x", "y", "z").places(["a", "b"])
+        places_of(model_of("a", "b", "x", "y", "z").genes, ["a", "b"])
     with pytest.raises(DataError, match="Only 0 of the 1 genes"):
-        model_of("a").places(["b", "c"])
+        places_of(model_of("a").genes, ["b", "c"])
 
 
 @given(

@@ -14,6 +14,7 @@ import spatialdata as sd
 import zarr
 from quick_runs import files, result, results_in, segment, tissue, value_of, without_work
 from spatialdata.models import Labels2DModel, PointsModel
+from stopped_runs import kill
 
 from sslcst._sdata.lock import locked
 from sslcst._sdata.repair import repair
@@ -262,8 +263,6 @@ def test_a_journal_that_leads_elsewhere_is_not_followed(store: Path, places) -> 
 
 def test_a_killed_write_is_finished(tissue_store: Path, monkeypatch) -> None:
     """A dry run says so, and what else it would do."""
-    from test_publish import kill
-
     without_work(monkeypatch)
     kill("_move", 2, lambda: segment(sd.read_zarr(tissue_store), 1, shapes=True))
     before = files(tissue_store.parent)
@@ -275,8 +274,6 @@ def test_a_killed_write_is_finished(tissue_store: Path, monkeypatch) -> None:
 
 
 def test_a_killed_write_in_whose_place_is_another_s_is_given_up(tissue_store: Path, monkeypatch) -> None:
-    from test_publish import kill
-
     without_work(monkeypatch)
     kill("_move", 2, lambda: segment(sd.read_zarr(tissue_store), 1))
     other = sd.read_zarr(tissue_store)

@@ -65,13 +65,15 @@ def _overview(result: Result) -> Iterable[Block]:
         ["Cells", number(result.table.n_obs)],
         ["Genes", number(result.table.n_vars)],
         ["Coordinate system", f"{result.coordinate_system} (lengths and areas are in its units)"],
-        ["Region of interest", region if isinstance(region, str) else ", ".join(f"{value:g}" for value in region)],
         ["Side of a spot", number(about.get("bin_size"))],
         ["Expected cell radius", number(about.get("radius"))],
         ["Seed", number(about.get("seed"))],
         ["Model (SHA-256)", model.get("sha256", "unknown")],
         ["Seed of the model", number(model.get("seed"))],
     ]
+    if (region := about.get("region")) is not None:
+        box = region if isinstance(region, str) else ", ".join(f"{value:g}" for value in region)
+        rows.append(["Region of interest", box])
     shown = (
         "coordinate_system",
         "learning",
