@@ -152,13 +152,14 @@ def one_run(store: Path, tile: int, workers: int, *, nuclei: bool, method: str) 
         digest.update(labels[band : band + SIDE].compute().tobytes())
     table = sdata.tables[f"t{tile}w{workers}_table"]
     digest.update(table.X.data.tobytes() + table.X.indices.tobytes())
-    stages = re.findall(r"([a-z]+) ([\d.]+) s", lines[-1].split("by its end: ")[1])
+    [done] = (line for line in lines if line.startswith("Done in "))
+    stages = re.findall(r"([a-z ]+) ([\d.]+) s", done.split(": ", 1)[1])
     print(
         json.dumps(
             {
                 "seconds": seconds,
                 "peak": peak[0],
-                "stages": {name: float(took) for name, took in stages},
+                "stages": {name.strip(): float(took) for name, took in stages},
                 "cells": table.n_obs,
                 "digest": digest.hexdigest()[:12],
             }
