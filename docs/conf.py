@@ -133,7 +133,8 @@ def _parameter_table(app: Any, docname: str, source: list[str]) -> None:
     for methods, sections in {"all": Params, **{f'`"{name}"`': method_class(name).Params for name in METHODS}}.items():
         for section in fields(sections):
             kind = section.default_factory
-            told = dict(re.findall(r"^(\w+)\n((?:    .*\n?|\n)+)", inspect.getdoc(kind).split("-\n", 1)[1], re.M))
+            entries = re.findall(r"^([\w, ]+)\n((?:    .*\n?|\n)+)", inspect.getdoc(kind).split("-\n", 1)[1], re.M)
+            told = {name: text for names, text in entries for name in names.split(", ")}
             for each in fields(kind):
                 text = " ".join(told[each.name].split()).replace("``", "`").replace("|", r"\|")
                 default = str(each.default).replace("|", r"\|")
