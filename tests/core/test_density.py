@@ -17,6 +17,7 @@ from sslcst.core.density import (
     _densest,
     cell_densities,
     cell_share,
+    density_shares,
     halo,
     levels_of,
     local_density,
@@ -24,7 +25,6 @@ from sslcst.core.density import (
     measure_levels,
     tally_rings,
     tally_spread,
-    told_shares,
     with_spread,
 )
 from sslcst.core.geometry import nearest_nuclei
@@ -204,12 +204,12 @@ def test_parts_add_up_to_the_whole_and_tell_the_same(seed: int, row: int, column
         assert np.array_equal(cell_share(around, levels, radius=RADIUS)[own], share[place])
 
 
-def test_told_shares_are_right_on_average() -> None:
+def test_density_shares_are_right_on_average() -> None:
     """Deep in cells they are 1 and outside them 0 in the mean, with the variance that counting lets expect."""
     cells, nuclei = discs(radius=14)
     around = local_density(strewn(cells), nuclei, radius=RADIUS, reach=REACH)
     levels = Levels(CELL, CELL, CELL, BACKGROUND, (1.0,) * 16, 2, 12)
-    told, variance = told_shares(around, levels, radius=RADIUS)
+    told, variance = density_shares(around, levels, radius=RADIUS)
     near = np.rint(around.distance[0])
     assert told[near == 2].mean() == pytest.approx(1, abs=0.03)
     assert told[near == 2].var() == pytest.approx(variance[near == 2].mean(), rel=0.3)

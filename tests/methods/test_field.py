@@ -239,7 +239,7 @@ def test_each_input_is_read() -> None:
 # --- Lessons ---------------------------------------------------------------------------------------------------------
 
 
-def lessons(size: int = 60, crop: float = 1.5):
+def training_batches(size: int = 60, crop: float = 1.5):
     index, counts, distance = tissue()
     inputs = inputs_of(index, counts, distance)
     rng = np.random.default_rng(0)
@@ -251,13 +251,13 @@ def lessons(size: int = 60, crop: float = 1.5):
         torch.from_numpy((np.arange(120) % 3 > 0).astype(np.float32)),
     )
     draw = torch.Generator().manual_seed(0)
-    batches = list(inputs.lessons(targets, TrainingParams(crop=crop, field_size=size), draw))
+    batches = list(inputs.training_batches(targets, TrainingParams(crop=crop, field_size=size), draw))
     return index, inputs, targets, batches
 
 
 def test_an_epoch_teaches_every_sample_once() -> None:
     """In and out go with the spot they belong to; a spot is read in at most one batch."""
-    _, _, targets, batches = lessons()
+    _, _, targets, batches = training_batches()
     taught = torch.cat([field.spot[field.wanted] for field, _ in batches])
     assert torch.equal(taught, torch.cat([truth.spot for _, truth in batches]))
     assert torch.equal(taught.sort().values, targets.spot.sort().values)
@@ -271,7 +271,7 @@ def test_an_epoch_teaches_every_sample_once() -> None:
 
 def test_a_lesson_is_the_tissue_turned_square_by_square() -> None:
     """Places and directions turn alike; distances between neighbours stay, and squares do not see one another."""
-    index, inputs, targets, batches = lessons()
+    index, inputs, targets, batches = training_batches()
     matrices, classes = torch.from_numpy(turn_matrices()), torch.from_numpy(turned_classes())
     direction = torch.full((len(index),), -1).scatter_(0, targets.spot, targets.direction)
     used = set()
@@ -298,12 +298,14 @@ def test_a_lesson_is_the_tissue_turned_square_by_square() -> None:
     assert len(used) > 8
 
 
-def test_lessons_differ_from_epoch_to_epoch_and_come_again_with_the_generators_state() -> None:
-    _, inputs, targets, first = lessons()
-    again = lessons()[3]
+def test_training_batches_differ_from_epoch_to_epoch_and_come_again_with_the_generators_state() -> None:
+    _, inputs, targets, first = training_batches()
+    again = training_batches()[3]
     for (a, _), (b, _) in zip(first, again, strict=True):
         assert torch.equal(a.spot, b.spot)
-    later = list(inputs.lessons(targets, TrainingParams(crop=1.5, field_size=60), torch.Generator().manual_seed(1)))
+    later = list(
+        inputs.training_batches(targets, TrainingParams(crop=1.5, field_size=60), torch.Generator().manual_seed(1))
+    )
     assert not all(torch.equal(a.spot, b.spot) for (a, _), (b, _) in zip(first, later, strict=False))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,6 @@ from spatialdata.transformations import Identity, Scale
 from sslcst import pl, tl
 from sslcst.errors import DataError, KeyMissingError, ParameterError
 from sslcst.pl._canvas import CELLS, NUCLEI, TRANSCRIPTS
-
-
-@pytest.fixture(autouse=True)
-def close_figures() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

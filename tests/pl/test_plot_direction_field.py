@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +26,6 @@ AXES = {"input_axes": ("x", "y"), "output_axes": ("x", "y")}
 TURNED = np.array([[0.0, -2.0, 100.0], [1.0, 0.5, -10.0], [0.0, 0.0, 1.0]])  # turned, stretched and sheared
 HEIGHT, WIDTH = 40, 60
 BIN = 2  # pixels
-
-
-@pytest.fixture(autouse=True)
-def close_figures() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib as mpl
@@ -22,12 +21,6 @@ from sslcst.pl._canvas import NUCLEI, REFERENCE
 
 mpl.use("Agg")
 HEIGHT, WIDTH = 40, 60
-
-
-@pytest.fixture(autouse=True)
-def close_figures() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

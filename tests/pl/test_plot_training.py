@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +22,6 @@ HISTORY = {
     "inside_accuracy": [0.5, 0.9, 0.95, 0.94],
     "direction_accuracy": [float("nan"), 0.4, 0.6, 0.7],
 }
-
-
-@pytest.fixture(autouse=True)
-def close_figures() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+def digest(about: dict[str, Any]) -> str:
+    """Hash of plain values."""
+    return hashlib.sha256(_as_text(about)).hexdigest()
+
+
 def fingerprint(sdata: SpatialData, keys: Iterable[str], about: dict[str, Any]) -> str:
     """Hash of some rasters and shapes of an object, and of plain values.
 
@@ -25,15 +30,19 @@ def fingerprint(sdata: SpatialData, keys: Iterable[str], about: dict[str, Any]) 
     """
     from spatialdata.transformations import get_transformation
 
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
+    found = hashlib.sha256(_as_text(about))
     for key in sorted(keys):
         element = sdata[key]
-        digest.update(key.encode())
+        found.update(key.encode())
         systems = {name: str(system) for name, system in get_transformation(element, get_all=True).items()}
-        digest.update(json.dumps(systems, sort_keys=True).encode())
+        found.update(_as_text(systems))
         for part in _identity(full_scale(element)):
-            digest.update(part)
-    return digest.hexdigest()
+            found.update(part)
+    return found.hexdigest()
+
+
+def _as_text(about: Mapping[str, Any]) -> bytes:
+    return json.dumps(about, sort_keys=True, default=str).encode()
 
 
 def recorded(store: Path, results: Mapping[str, str]) -> str | None:

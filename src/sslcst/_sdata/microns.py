@@ -48,6 +48,11 @@ class Microns:
     step: np.ndarray
     why: str
 
+    @property
+    def scale(self) -> float:
+        """Microns of a unit of the other system."""
+        return _side(self.step)
+
 
 def check_unit(unit: str | None, pixel_size: float | None) -> None:
     """Raise ParameterError unless a unit, and the size of a pixel, can be meant."""
@@ -112,7 +117,7 @@ def find_microns(
             f'unit="{NAME}": nothing tells how many microns {pixel} of coordinate system {base!r} measures; give '
             "pixel_size=, as 0.2125 with Xenium, 0.108 with MERSCOPE, 0.12028 with CosMx or 0.5 with Stereo-seq."
         )
-    measured = side * _side(found.step)
+    measured = side * found.scale
     if pixel_size is not None and not np.isclose(measured, pixel_size, rtol=_AS_ONE):
         raise ParameterError(
             f"pixel_size={pixel_size!r}: {pixel} measures {measured:.4g} microns in {found.name!r} ({found.why}). "

@@ -273,11 +273,13 @@ def tally_spread(
     int64 (2, 4), one row for either place: number of bins, and sums of the shares, of their squares and of the variance
     that counting explains, in whole numbers of 1/4096, so that the sums are exact and free of order.
     """
-    told, variance = (values[owned] for values in told_shares(around, levels, radius=radius))
+    observed, variance = (values[owned] for values in density_shares(around, levels, radius=radius))
     ring = around.ring[owned]
     rows = []
     for at in ((ring > 0) & (ring <= levels.near), ring >= levels.far):
-        share, expected = (np.rint(np.clip(x[at], -_MOST, _MOST) * _SCALE).astype(np.int64) for x in (told, variance))
+        share, expected = (
+            np.rint(np.clip(x[at], -_MOST, _MOST) * _SCALE).astype(np.int64) for x in (observed, variance)
+        )
         rows.append([np.count_nonzero(at), share.sum(), (share**2).sum(), expected.sum()])
     return np.array(rows, np.int64)
 
@@ -300,7 +302,7 @@ def measure_levels(around: LocalDensity, *, radius: float, reach: float) -> Leve
 def cell_densities(around: LocalDensity, levels: Levels) -> np.ndarray:
     """Counts a bin in the cell of each bin's nearest nucleus, (rows, columns); that of all cells where there is none.
 
-    Told from the nucleus and the bins close to it, and drawn to the tissue's mean where they hold few counts.
+    Estimated from the nucleus and the bins close to it, and drawn to the tissue's mean where they hold few counts.
     """
     ring, label = around.ring, around.nuclei[0]
     known = (ring >= 0) & (ring <= levels.near)
@@ -316,7 +318,7 @@ def cell_densities(around: LocalDensity, levels: Levels) -> np.ndarray:
     return levels.cell * np.where(label > 0, np.append(relative, 1.0)[np.searchsorted(ids, label)], 1.0)
 
 
-def told_shares(around: LocalDensity, levels: Levels, *, radius: float) -> tuple[np.ndarray, np.ndarray]:
+def density_shares(around: LocalDensity, levels: Levels, *, radius: float) -> tuple[np.ndarray, np.ndarray]:
     """What share of each bin's window is cell, by the density there alone.
 
     Parameters
@@ -328,7 +330,7 @@ def told_shares(around: LocalDensity, levels: Levels, *, radius: float) -> tuple
 
     Returns
     -------
-    told
+    observed
         (λ - λ_background) / (λ_cell - λ_background), λ_cell that of the nearest nucleus; unbiased, noisy, and not bound
         to lie between 0 and 1; (rows, columns).
     variance
@@ -338,8 +340,8 @@ def told_shares(around: LocalDensity, levels: Levels, *, radius: float) -> tuple
     side = _side(_WINDOW * radius)
     weight = np.convolve(np.ones(side), np.ones(side)) / side**2
     n_bins = 1 / float((weight**2).sum()) ** 2  # of equal weight, that would average as well
-    told = (around.density - levels.background) / (cell - levels.background)
-    return told, np.maximum(around.density, cell / 4) / n_bins / (cell - levels.background) ** 2
+    observed = (around.density - levels.background) / (cell - levels.background)
+    return observed, np.maximum(around.density, cell / 4) / n_bins / (cell - levels.background) ** 2
 
 
 def cell_share(around: LocalDensity, levels: Levels, *, radius: float) -> np.ndarray:
@@ -352,12 +354,12 @@ def cell_share(around: LocalDensity, levels: Levels, *, radius: float) -> np.nda
     Parameters
     ----------
     around, levels, radius
-        As in `told_shares`.
+        As in `density_shares`.
     """
-    told, variance = told_shares(around, levels, radius=radius)
+    observed, variance = density_shares(around, levels, radius=radius)
     distance = np.minimum(around.distance[0], len(levels.share))
     usual = np.interp(distance, np.arange(len(levels.share)), levels.share)
     noise = variance + usual * levels.spread[0] + (1 - usual) * levels.spread[1]
     between = usual * (1 - usual)
-    share = usual + between / (between + noise) * (np.clip(told, 0, 1) - usual)
+    share = usual + between / (between + noise) * (np.clip(observed, 0, 1) - usual)
     return np.where(distance == 0, 1.0, np.where(around.nuclei[0] > 0, share, 0.0))

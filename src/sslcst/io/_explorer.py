@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix
 from sslcst._arguments import checked
 from sslcst._logging import logger, progress
 from sslcst._sdata.boundaries import boundaries_of
-from sslcst._sdata.elements import choose_image, choose_key
+from sslcst._sdata.elements import check_result, choose_image
 from sslcst._sdata.microns import NAME, check_unit, find_microns, pixel_side
 from sslcst._sdata.provenance import Used, nuclei_of
 from sslcst._sdata.raster import plane
@@ -85,9 +85,7 @@ def write_xenium_explorer(
         raise StoreError(f"{path} is a file: give a folder.")
     cells_key, table_key = f"{key}_cells", f"{key}_table"
     nuclei_key = nuclei_of(sdata, cells_key, key)
-    for name in (cells_key, nuclei_key):
-        choose_key(sdata.labels, name, kind="labels element", argument="key")
-    choose_key(sdata.tables, table_key, kind="table", argument="key")
+    check_result(sdata, [cells_key, nuclei_key], table_key)
     used = Used.by(sdata, cells_key)
     image_key = choose_image(sdata, used.image(image_key))
     points = used.transcripts(points_key, gene_key, None)
@@ -95,8 +93,7 @@ def write_xenium_explorer(
     keys = [image_key, cells_key, points_key]
     sdata = used.sdata
     microns = find_microns(sdata, keys, raster_key=image_key, pixel_size=pixel_size)
-    scale = np.sqrt(abs(np.linalg.det(microns.step[:2, :2])))
-    side = float(pixel_side(sdata, image_key, microns.base) * scale)
+    side = pixel_side(sdata, image_key, microns.base) * microns.scale
     counts = _counts(sdata.tables[table_key], table_key)
 
     with progress("write for Xenium Explorer"), warnings.catch_warnings():

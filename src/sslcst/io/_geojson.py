@@ -14,7 +14,7 @@ import pandas as pd
 
 from sslcst._arguments import checked
 from sslcst._logging import logger, progress
-from sslcst._sdata.elements import choose_coordinate_system, choose_key
+from sslcst._sdata.elements import check_result, choose_coordinate_system
 from sslcst._sdata.provenance import Used, nuclei_of
 from sslcst._sdata.raster import affine_matrix, apply_affine, full_scale
 from sslcst.core.polygons import polygons
@@ -72,9 +72,7 @@ def write_geojson(
         raise StoreError(f"{path} could not be written: there is no folder {path.parent}.")
     cells_key, table_key = (f"{key}_{name}" for name in ("cells", "table"))
     nuclei_key = nuclei_of(sdata, cells_key, key)
-    for name in (cells_key, nuclei_key):
-        choose_key(sdata.labels, name, kind="labels element", argument="key")
-    choose_key(sdata.tables, table_key, kind="table", argument="key")
+    check_result(sdata, [cells_key, nuclei_key], table_key)
     table = sdata.tables[table_key]
     obs = table.obs.set_index("cell_id")
     classes = {} if class_key is None else _classes(table, class_key)

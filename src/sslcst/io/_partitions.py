@@ -55,7 +55,7 @@ def lazy_points(
         divisions=(*starts[:-1], starts[-1] - 1),
         enforce_metadata=False,
     )
-    # Told that the rows are sorted, the model does not read them all; a copy, since it keeps the dict it is given.
+    # sort=True: else the model reads all rows to see whether they are sorted; a copy, since it keeps the dict.
     return PointsModel.parse(frame, feature_key="gene", sort=True, transformations=dict(transformations))
 
 

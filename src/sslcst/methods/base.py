@@ -235,16 +235,21 @@ class Pass:
     reads: tuple[str, ...] = ()
 
 
+def gene_places(wanted: Sequence[str], genes: Sequence[str]) -> np.ndarray:
+    """Where each of a model's genes is among those of a tissue, int64; -1 for one that is not there."""
+    place = {gene: i for i, gene in enumerate(genes)}
+    return np.array([place.get(gene, -1) for gene in wanted], np.int64)
+
+
 def places_of(wanted: Sequence[str], genes: Sequence[str]) -> np.ndarray:
-    """Where each of a model's genes is among those of a tissue, int64; -1 for one that is not there.
+    """As `gene_places`; says how many are not there.
 
     Raises
     ------
     DataError
         Most of the model's genes are not there.
     """
-    place = {gene: i for i, gene in enumerate(genes)}
-    found = np.array([place.get(gene, -1) for gene in wanted], np.int64)
+    found = gene_places(wanted, genes)
     n_found = int((found >= 0).sum())
     if 2 * n_found < len(wanted):
         raise DataError(f"Only {n_found} of the {len(wanted)} genes of the model are in these data: train one on them.")

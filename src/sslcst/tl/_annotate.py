@@ -8,7 +8,7 @@ import pandas as pd
 
 from sslcst._arguments import checked
 from sslcst._sdata.boundaries import boundaries_of
-from sslcst._sdata.elements import add_element, check_addable, choose_key
+from sslcst._sdata.elements import add_element, check_addable, check_result
 from sslcst._section import check
 
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ def annotate(sdata: SpatialData, element: str = "boundaries", *, key: str = "ssl
     """
     check(element in _ELEMENTS, "element", element, f"must be one of {', '.join(_ELEMENTS)}")
     cells_key, table_key, region = f"{key}_cells", f"{key}_table", f"{key}_{element}"
-    choose_key(sdata.labels, cells_key, kind="labels element", argument="key")
-    choose_key(sdata.tables, table_key, kind="table", argument="key")
+    check_result(sdata, [cells_key], table_key)
     table = sdata.tables[table_key]
     if element == "boundaries" and region not in sdata.shapes:
         check_addable(sdata, "shapes", region)

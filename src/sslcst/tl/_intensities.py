@@ -10,7 +10,7 @@ import pandas as pd
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
-from sslcst._sdata.elements import choose_image, choose_key
+from sslcst._sdata.elements import check_result, choose_image
 from sslcst._sdata.labels import read_part
 from sslcst._sdata.provenance import Used
 from sslcst._sdata.raster import apply_affine, is_identity, plane, raster_of
@@ -53,8 +53,7 @@ def intensities(sdata: SpatialData, *, key: str = "sslcst", image_key: str | Non
         No cell lies on the image; two channels have one name; an image of three dimensions.
     """
     cells_key, table_key = f"{key}_cells", f"{key}_table"
-    choose_key(sdata.labels, cells_key, kind="labels element", argument="key")
-    choose_key(sdata.tables, table_key, kind="table", argument="key")
+    check_result(sdata, [cells_key], table_key)
     used = Used.by(sdata, cells_key)
     image_key = choose_image(sdata, used.image(image_key))
     sdata, system = used.sdata, used.system([cells_key, image_key], None)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sslcst._logging import logger
-from sslcst._sdata.fingerprint import fingerprint
 from sslcst.errors import DataError
 from sslcst.methods.model_file import pack, unpack
 from sslcst.run.results import keep, kept_in
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sslcst.methods.base import Method, Model
-    from sslcst.tl._sources import Sources
 
 _LATE = {"cells.min_counts", "cells.min_area"}  # parameters of what comes after learning, whatever the method
 
@@ -26,22 +24,13 @@ def keep_model(method: Method, model: Model) -> dict[str, Any]:
     return {} if kept is None else {"sha256": model.sha256()} | keep(kept)
 
 
-def learning_id(sdata: SpatialData, sources: Sources, method: Method, about: Mapping[str, Any]) -> str:
-    """What the learning of a run is of: input, and those parameters that bear on it.
-
-    Parameters
-    ----------
-    sdata, sources, method
-        Of the run.
-    about
-        What the run is of, in plain values; its results and the parameters of what comes after learning do not count.
-    """
+def learning_params(method: Method, params: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Those of a run's parameters, by sections, that bear on what is learnt."""
     late = _LATE | method.after_learning
-    params = {
+    return {
         section: {name: value for name, value in values.items() if f"{section}.{name}" not in late}
-        for section, values in about["params"].items()
+        for section, values in params.items()
     }
-    return fingerprint(sdata, sources.keys, {**about, "results": None, "params": params})
 
 
 def learnt_before(sdata: SpatialData, table: str, learning: str) -> Model | None:

@@ -13,7 +13,7 @@ from uuid import uuid4
 from sslcst import __version__
 from sslcst._arguments import checked
 from sslcst._logging import collect_stages, logger, progress
-from sslcst._sdata.fingerprint import fingerprint, recorded
+from sslcst._sdata.fingerprint import digest, fingerprint, recorded
 from sslcst._sdata.lock import locked
 from sslcst._sdata.microns import check_unit
 from sslcst._sdata.places import real_store, temporary_folder
@@ -34,7 +34,7 @@ from sslcst.names import check_name
 from sslcst.params import Params
 from sslcst.run.execute import check_workers
 from sslcst.run.pipeline import elements, run
-from sslcst.tl._learnt import keep_model, learning_id, learnt_before
+from sslcst.tl._learnt import keep_model, learning_params, learnt_before
 from sslcst.tl._sources import Sources, choose_sources
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def segment(
         "results": results,
     }
     # Once results are published in the place of what they were made of, the call alone tells whose they are.
-    call = "" if results.keys().isdisjoint((nuclei_key, points_key)) else f"{fingerprint(sdata, (), about | keys)}-"
+    call = "" if results.keys().isdisjoint((nuclei_key, points_key)) else f"{digest(about | keys)}-"
     with ExitStack() as stack:
         finished, done = [], None
         if store is not None:
@@ -219,11 +219,12 @@ def segment(
             former = check_free(sdata, results, overwrite=overwrite, family=family)
             _check_kept(former.keys() - results, points_key=points_key, nuclei_key=nuclei_key)
         sources, params = choose_sources(sdata, **keys, params=params)
-        about |= {"params": params.to_dict() | chosen.params.to_dict(), "sources": sources.about}
+        input_id = fingerprint(sdata, sources.keys, sources.about)
+        about |= {"params": params.to_dict() | chosen.params.to_dict(), "input": input_id}
         if store is None:
             run_id, folder = uuid4().hex, stack.enter_context(temporary_folder())
         else:
-            run_id, folder = call + fingerprint(sdata, sources.keys, about), scratch_folder(store, key_added)
+            run_id, folder = call + digest(about), scratch_folder(store, key_added)
             if run_id in (*finished, done):
                 held = set() if run_id in finished else {name for _, name, _ in sdata.gen_elements()}
                 former = family if run_id in finished else ()
@@ -231,8 +232,9 @@ def segment(
                 return
         if done is not None:  # by a call with other arguments
             former = check_free(sdata, results, overwrite=overwrite, family=family)
-        learning = None if model is not None else learning_id(sdata, sources, chosen, about)
-        if learning is not None:
+        learning = None
+        if model is None:
+            learning = digest(about | {"results": None, "params": learning_params(chosen, about["params"])})
             model = learnt_before(sdata, f"{key_added}_table", learning)
         scratch = Scratch(folder)
         stages = stack.enter_context(collect_stages())

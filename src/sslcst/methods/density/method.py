@@ -14,7 +14,7 @@ from sslcst.core.cells import fill_holes, keep_attached
 from sslcst.core.density import cell_share
 from sslcst.core.spots import GeneMoments, Spots, take_genes
 from sslcst.errors import DataError
-from sslcst.methods.base import Method, Part, Pass, Tissue, Window, places_of
+from sslcst.methods.base import Method, Part, Pass, Tissue, Window, gene_places, places_of
 from sslcst.methods.density import composition
 from sslcst.methods.density.params import DensityParams
 from sslcst.methods.levels import LevelsFit, density_halo, level_passes, number
@@ -155,8 +155,8 @@ class Density(Method):
 
     def _compare(self, window: Window, fit: DensityFit, inside: np.ndarray) -> np.ndarray:
         spots, tissue = window.spots, window.tissue
-        place = {gene: i for i, gene in enumerate(tissue.genes)}
-        genes = np.array([place[gene] for gene in fit.genes if gene in place])
+        places = gene_places(fit.genes, tissue.genes)
+        genes = places[places >= 0]
         chosen = Spots(spots.grid, spots.index, take_genes(spots.counts, genes))
         total = tissue.gene_total[genes]
         return composition.compare_profiles(

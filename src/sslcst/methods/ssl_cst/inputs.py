@@ -91,7 +91,7 @@ class Inputs(ABC):
         return normalize_position((self.index[neighbors] - self.index[spot][:, None]).float(), self.radius)
 
     @abstractmethod
-    def lessons(
+    def training_batches(
         self, targets: Targets, params: TrainingParams, generator: torch.Generator
     ) -> Iterator[tuple[Tokens | Field, Targets]]:
         """All samples once, in random order and in batches: what to read, and what to learn from it."""
@@ -115,10 +115,10 @@ class SpotInputs(Inputs):
         neighbors = neighbors.clamp_min(0)
         return Tokens(neighbors, self.offsets(spot), self.distance[neighbors], present)
 
-    def lessons(
+    def training_batches(
         self, targets: Targets, params: TrainingParams, generator: torch.Generator
     ) -> Iterator[tuple[Tokens, Targets]]:
-        """See `Inputs.lessons`."""
+        """See `Inputs.training_batches`."""
         for chosen in _shuffled(len(targets.spot), generator).split(params.batch_size):
             batch = Targets(*(part[chosen] for part in targets))
             yield self.tokens(batch.spot), batch
@@ -144,10 +144,10 @@ class FieldInputs(Inputs):
         self.turns = torch.from_numpy(turn_matrices()).to(device)
         self.turned_classes = torch.from_numpy(turned_classes()).to(device)
 
-    def lessons(
+    def training_batches(
         self, targets: Targets, params: TrainingParams, generator: torch.Generator
     ) -> Iterator[tuple[Field, Targets]]:
-        """See `Inputs.lessons`."""
+        """See `Inputs.training_batches`."""
         device = self.index.device
         side = crop_side(params, self.radius)
         jitter = torch.randint(side, (2,), generator=generator, device=device)

@@ -124,7 +124,7 @@ def _one_epoch(encoder, optimizer, inputs, targets, params, epoch, noise) -> flo
         rate *= (1 + cos(pi * epoch / params.max_epochs)) / 2
     total, n_samples, step = torch.zeros((), device=targets.spot.device), 0, 0
     while step < params.min_steps:
-        for batch, truth in inputs.lessons(targets, params, noise):
+        for batch, truth in inputs.training_batches(targets, params, noise):
             step += 1
             warm = 1.0 if epoch else min(1.0, step / params.warm_up)
             for group in optimizer.param_groups:
