@@ -89,46 +89,73 @@ def test_blocks_are_aligned_with_what_the_network_halves() -> None:
     assert MARGIN % MULTIPLE == 0
 
 
-@pytest.mark.parametrize("corner", [(0, 0), (100, 3), (300, 260)])
+@pytest.mark.parametrize("corner", [(256, 256), (356, 259), (556, 516)])
 def test_a_block_beyond_the_view_is_filled_up(corner: tuple[int, int]) -> None:
     values = np.arange(1, 200 * 300 + 1).reshape(200, 300)
-    block = ((256, 512), (256, 512))
+    block = ((BLOCK, 2 * BLOCK), (BLOCK, 2 * BLOCK))
     cut = cut_block(values, block, corner)
     assert cut.shape == (BLOCK + 2 * MARGIN,) * 2
     for at in ((0, 0), (60, 60), (351, 351), (100, 340)):
-        y, x = (a + 256 - MARGIN - c for a, c in zip(at, corner, strict=True))
+        y, x = (a + BLOCK - MARGIN - c for a, c in zip(at, corner, strict=True))
         inside = 0 <= y < 200 and 0 <= x < 300
         assert cut[at] == (values[y, x] if inside else 0)
 
 
-@pytest.mark.parametrize(("row", "column"), [(101, 290), (256, 17)])
-def test_windows_give_what_the_whole_gives(network: CellNetwork, row: int, column: int) -> None:
-    """Four windows of any size, each seen with its halo, bit by bit."""
-    _, nuclei, counts = round_cells(330)
-    nuclei, counts = nuclei[:300], counts[:300]
+@pytest.mark.parametrize("at", [101, BLOCK])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_windows_give_what_the_whole_gives(network: CellNetwork, at: int, axis: int) -> None:
+    """A tissue a little longer than a block in two windows, each seen with its halo, bit by bit."""
+    strip = tuple(slice(BLOCK + 24 if i == axis else 90) for i in range(2))
+    _, nuclei, counts = (np.ascontiguousarray(values[strip]) for values in round_cells(BLOCK + 32))
     levels = levels_of(counts, nuclei)
-    whole = predict_cells(network, counts, nuclei, levels, radius=RADIUS)
-    for rows in ((0, row), (row, 300)):
-        for columns in ((0, column), (column, 330)):
-            own = (rows, columns)
-            view = tuple(slice(max(0, a - HALO), min(n, b + HALO)) for (a, b), n in zip(own, (300, 330), strict=True))
-            corner = tuple(s.start for s in view)
-            part = predict_cells(network, counts[view], nuclei[view], levels, radius=RADIUS, corner=corner, own=own)
-            for one, other in zip(part, whole, strict=True):
-                assert np.array_equal(one, other[slice(*rows), slice(*columns)])
+    whole = predict_cells(network, counts, nuclei, levels, radius=RADIUS, trust=0.4)
+    for start, stop in ((0, at), (at, BLOCK + 24)):
+        own = tuple((start, stop) if i == axis else (0, 90) for i in range(2))
+        view = tuple(slice(max(0, a - HALO), min(n, b + HALO)) for (a, b), n in zip(own, nuclei.shape, strict=True))
+        where = {"corner": tuple(s.start for s in view), "own": own}
+        part = predict_cells(network, counts[view], nuclei[view], levels, radius=RADIUS, trust=0.4, **where)
+        for one, other in zip(part, whole, strict=True):
+            assert np.array_equal(one, other[tuple(slice(*ends) for ends in own)])
 
 
 def test_a_far_corner_of_a_chip_needs_only_its_halo(network: CellNetwork) -> None:
     """A window deep in a chip is predicted from what is in view alone, like the same tissue at the chip's corner."""
-    _, nuclei, counts = round_cells(240)
+    _, nuclei, counts = round_cells(96)
     levels = levels_of(counts, nuclei)
-    here = predict_cells(network, counts, nuclei, levels, radius=RADIUS)
-    there = predict_cells(network, counts, nuclei, levels, radius=RADIUS, corner=(10 * BLOCK, 7 * BLOCK))
+    here, there = (
+        predict_cells(network, counts, nuclei, levels, radius=RADIUS, corner=corner, whole=(11 * BLOCK, 9 * BLOCK))
+        for corner in ((0, 0), (10 * BLOCK, 7 * BLOCK))
+    )
     assert all(np.array_equal(a, b) for a, b in zip(here, there, strict=True))
 
 
 def test_blocks_of_a_window() -> None:
-    assert list(blocks_of(((0, 256), (255, 257)))) == [(0, 0), (0, 256)]
+    first, second = (0, BLOCK), (BLOCK, 2 * BLOCK)
+    assert list(blocks_of((first, (BLOCK - 1, BLOCK + 1)), (2 * BLOCK, 3 * BLOCK))) == [(first, first), (first, second)]
+
+
+def test_blocks_end_with_the_tissue() -> None:
+    """A chip whose sides are no multiples: the last blocks are as large as the network can halve."""
+    [*_, last] = blocks_of(((0, BLOCK + 9), (0, 20)), (BLOCK + 9, 20))
+    assert last == ((BLOCK, BLOCK + 16), (0, 24))
+
+
+def test_three_opinions_are_weighed(network: CellNetwork) -> None:
+    """The network's by trust, density and the usual reach by half of the rest; owners are the network's."""
+    _, nuclei, counts = round_cells(96)
+    levels = levels_of(counts, nuclei)
+    (alone, owner), (none, same), (mixed, _) = (
+        predict_cells(network, counts, nuclei, levels, radius=RADIUS, trust=trust) for trust in (1.0, 0.0, 0.25)
+    )
+    inputs = make_inputs(
+        *(cut_block(each, ((0, BLOCK), (0, BLOCK)), (0, 0)) for each in (counts, nuclei)), levels, radius=RADIUS
+    )
+    own = np.s_[MARGIN : MARGIN + 96, MARGIN : MARGIN + 96]
+    usual = 1 / (1 + np.exp((inputs.distance[0] - 0.4) / 0.1))
+    expected = np.where(nuclei > 0, 1, np.where(owner > 0, (inputs.share + usual)[own] / 2, 0))
+    assert np.array_equal(owner, same)
+    assert none == pytest.approx(expected, abs=1e-6)
+    assert mixed == pytest.approx(alone / 4 + none * 3 / 4, abs=1e-6)
 
 
 # --- What it finds ---------------------------------------------------------------------------------------------------

@@ -37,12 +37,15 @@ class Inputs:
         To the nearest bin of each candidate, in r and at most `REACH`, float32 (3, rows, columns).
     offset
         From the bin to the centroid of each candidate, in r, float32 (3, 2, rows, columns); 0 where there is none.
+    share
+        What the density method tells: the probability of lying in a cell, float32 (rows, columns).
     """
 
     planes: np.ndarray
     labels: np.ndarray
     distance: np.ndarray
     offset: np.ndarray
+    share: np.ndarray
 
 
 def make_inputs(counts: np.ndarray, nuclei: np.ndarray, levels: Levels, *, radius: float) -> Inputs:
@@ -67,6 +70,7 @@ def make_inputs(counts: np.ndarray, nuclei: np.ndarray, levels: Levels, *, radiu
     density = [_blurred(counts, scale * radius) for scale in _SCALES]
     surroundings = _blurred(counts, _SURROUNDINGS * radius)
     usual = [_usual_share(near, levels) for near in around.distance[:2]]
+    share = cell_share(around, levels, radius=radius).astype(np.float32)
     planes = [
         nuclei > 0,
         *distance,
@@ -78,22 +82,26 @@ def make_inputs(counts: np.ndarray, nuclei: np.ndarray, levels: Levels, *, radiu
         *(np.sqrt(values / (levels.cell + _LEAST)) for values in density[1:]),
         np.log10(surroundings * radius**2 + 1),  # how much the densities can tell
         np.sqrt(surroundings / (levels.cell + _LEAST)),
-        cell_share(around, levels, radius=radius),
+        share,
         *usual,
     ]
-    return Inputs(np.stack(planes).astype(np.float32), labels, distance, offset)
+    return Inputs(np.stack(planes).astype(np.float32), labels, distance, offset, share)
 
 
 def _offsets(nuclei: np.ndarray, labels: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
     """Offsets from each bin to its candidates' centroids, and their diameters, both in r; 0 where there is none."""
-    ids, member = np.unique(nuclei, return_inverse=True)
-    places = np.indices(nuclei.shape)
-    area = np.bincount(member.ravel(), minlength=len(ids))
-    centers = np.stack([np.bincount(member.ravel(), place.ravel(), len(ids)) / area for place in places])
-    index = np.where(labels > 0, np.searchsorted(ids, labels), 0)
-    offset = np.stack([(center[index] - place) / radius for center, place in zip(centers, places, strict=True)], axis=1)
-    size = np.where(labels > 0, 2 * np.sqrt(area / np.pi)[index] / radius, 0)
-    return np.where(labels[:, None] > 0, offset, 0).astype(np.float32), size.astype(np.float32)
+    inside = np.nonzero(nuclei)
+    ids, member = np.unique(nuclei[inside], return_inverse=True)
+    area = np.bincount(member)
+    row, column = (np.bincount(member, place) / area for place in inside)
+    index = np.zeros(int(ids[-1]) + 1, np.int32)  # a look-up table, which is faster than a search
+    index[ids] = np.arange(len(ids))
+    index = index[labels]
+    exists = labels > 0
+    down = np.where(exists, (row[index] - np.arange(nuclei.shape[0])[:, None]) / radius, 0)
+    right = np.where(exists, (column[index] - np.arange(nuclei.shape[1])) / radius, 0)
+    size = np.where(exists, (2 * np.sqrt(area / np.pi) / radius)[index], 0)
+    return np.stack([down, right], axis=1).astype(np.float32), size.astype(np.float32)
 
 
 def _usual_share(distance: np.ndarray, levels: Levels) -> np.ndarray:

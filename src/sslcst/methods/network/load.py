@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from sslcst.core.precision import inference_dtype
 from sslcst.errors import BackendError
 from sslcst.methods.network.network import CellNetwork
 
@@ -55,7 +56,7 @@ def load_network(device: str = "cpu", path: Path | None = None) -> CellNetwork:
         raise BackendError(f"{path} does not hold weights of the cell network. {hint}") from error
     if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
         raise BackendError(f"{path} holds weights that are not finite. {hint}")
-    return network.fold().to(device, memory_format=torch.channels_last)
+    return network.fold().to(device, inference_dtype(device), memory_format=torch.channels_last)
 
 
 def read_card(path: Path | None = None) -> dict:

@@ -40,8 +40,8 @@ class Network(Method):
 
     @property
     def after_learning(self) -> set[str]:
-        """The threshold and the weights."""
-        return {"network.threshold", "network.model"}
+        """All but what the densities are measured with."""
+        return {"network.threshold", "network.trust", "network.model"}
 
     @property
     def prediction(self) -> Pass:
@@ -90,8 +90,10 @@ class Network(Method):
             window.nuclei,
             fit.levels,
             radius=tissue.radius,
+            trust=self.params.network.trust,
             corner=tuple(start for start, _ in window.ranges),
             own=window.own,
+            whole=tissue.grid.whole_shape,
         )
         near = around.distance[0][window.own_bins] <= tissue.max_distance
         return Part(of_bins={"probability": np.where(near, probability, np.float32(0)), "owner": owner})

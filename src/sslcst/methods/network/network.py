@@ -57,6 +57,7 @@ class CellNetwork(nn.Module):
         (n, 5, rows, columns): logit of lying in a cell, and the four weights of `score_candidates`.
         """
         x = (planes - self.mean[:, None, None]) * self.scale[:, None, None]
+        x = x.to(self.head.weight.dtype)
         x = self.stem(pixel_unshuffle(x, 2))  # (n, 48, rows/2, columns/2)
         skips = []
         for down in self.down:

@@ -16,15 +16,20 @@ class NetworkRuleParams(Section):
     ----------
     threshold
         Bins with at least this probability belong to a cell.
+    trust
+        Weight of the network in the probability. The density of transcripts and the usual reach of cells, 0.4 times the
+        diameter of a nucleus, share what is left. 1: the network alone, best where tissue is like that which it was
+        trained on.
     model
         Path of other weights that `benchmarks/train_cells.py` made. ``None``: those that come with the package.
     """
 
     threshold: float = 0.5
+    trust: float = 1 / 3
     model: str | None = None
 
     def _check_bounds(self) -> None:
-        check_share(self, "threshold")
+        check_share(self, "threshold", "trust")
 
 
 @dataclass(frozen=True, kw_only=True)

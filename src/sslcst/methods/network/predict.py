@@ -1,12 +1,18 @@
 """The cell network over a tissue, in blocks cut on one grid: the same numbers wherever a window begins or ends.
 
 A block is predicted from itself and a margin around it, both at fixed places of the tissue, filled up with empty bins
-beyond its edge. So it goes in the same shape through the same kernels, whatever window it is asked for.
+beyond its edge. So it goes in the same shape through the same kernels, whatever window it is asked for; blocks at the
+far edges, and of small tissues, are but as large as they need to be.
+
+In a cell or not is a question of which the network alone is too sure on tissues unlike those it was trained on. So
+three opinions are heard, each with a weight: that of the network, that of the density method, and that of the rule that
+cells usually end 0.4 r from their nucleus (a linear opinion pool; Stone, Ann. Math. Stat. 1961).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 import numpy as np
 import torch
@@ -15,11 +21,12 @@ from sslcst.core.density import Levels
 from sslcst.core.spots import Ranges, overlap, within
 from sslcst.core.threads import settle
 from sslcst.methods.network.inputs import make_inputs
-from sslcst.methods.network.network import CellNetwork, score_candidates
+from sslcst.methods.network.network import MULTIPLE, CellNetwork, score_candidates
 
-BLOCK = 256  # bins, side of a block; a multiple of what the network halves
+BLOCK = 512  # bins, side of a block; a multiple of what the network halves, and a part of the default tile
 MARGIN = 48  # bins around it, about three expected cell radii, likewise
 HALO = BLOCK - 1 + MARGIN  # bins around any window that hold all blocks which reach into it
+_END, _SOFTNESS = 0.4, 0.1  # in r: where cells usually end, and how unsure that is
 
 
 def predict_cells(
@@ -29,8 +36,10 @@ def predict_cells(
     levels: Levels,
     *,
     radius: float,
+    trust: float = 1.0,
     corner: tuple[int, int] = (0, 0),
     own: Ranges | None = None,
+    whole: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Probability of each bin of a window to lie in a cell, and whose cell that would be.
 
@@ -46,11 +55,15 @@ def predict_cells(
         Of the whole tissue, measured within `REACH` * radius of the nuclei.
     radius
         Expected cell radius r in bins.
+    trust
+        Weight of the network's opinion of in or out, from 0 to 1; the other two share what is left. 1: it alone.
     corner
         First row and column in view, counted from those of the tissue.
     own
         First row of the window and the one behind its last, and its columns, counted in the same way; by default all in
         view.
+    whole
+        Rows and columns of the tissue; by default it ends where the view does.
 
     Returns
     -------
@@ -60,13 +73,17 @@ def predict_cells(
         Label of a nucleus, of the same shape and of the type of `nuclei`; 0 where none is within reach.
     """
     settle()
-    own = own or tuple((start, start + side) for start, side in zip(corner, nuclei.shape, strict=True))
+    view = tuple((start, start + side) for start, side in zip(corner, nuclei.shape, strict=True))
+    own = own or view
     shape = [stop - start for start, stop in own]
     probability, owner = np.zeros(shape, np.float32), np.zeros(shape, nuclei.dtype)
-    for top, left in blocks_of(own):
-        block = ((top, top + BLOCK), (left, left + BLOCK))
+    for block in blocks_of(own, whole or tuple(stop for _, stop in view)):
         found = predict_block(
-            network, *(cut_block(values, block, corner) for values in (counts, nuclei)), levels, radius=radius
+            network,
+            *(cut_block(values, block, corner) for values in (counts, nuclei)),
+            levels,
+            radius=radius,
+            trust=trust,
         )
         both = overlap(own, block)
         to, out_of = within(both, own), within(both, block)
@@ -74,10 +91,16 @@ def predict_cells(
     return probability, owner
 
 
-def blocks_of(own: Ranges) -> Iterator[tuple[int, int]]:
-    """First row and column of each block that reaches into a window."""
-    rows, columns = (range(start // BLOCK * BLOCK, stop, BLOCK) for start, stop in own)
-    return ((top, left) for top in rows for left in columns)
+def blocks_of(own: Ranges, whole: tuple[int, int]) -> Iterator[Ranges]:
+    """The blocks that reach into a window of a tissue."""
+    rows, columns = (
+        [
+            (first, min(first + BLOCK, -(-side // MULTIPLE) * MULTIPLE))
+            for first in range(start // BLOCK * BLOCK, stop, BLOCK)
+        ]
+        for (start, stop), side in zip(own, whole, strict=True)
+    )
+    return product(rows, columns)
 
 
 def cut_block(values: np.ndarray, block: Ranges, corner: tuple[int, int]) -> np.ndarray:
@@ -92,7 +115,7 @@ def cut_block(values: np.ndarray, block: Ranges, corner: tuple[int, int]) -> np.
 
 @torch.inference_mode()
 def predict_block(
-    network: CellNetwork, counts: np.ndarray, nuclei: np.ndarray, levels: Levels, *, radius: float
+    network: CellNetwork, counts: np.ndarray, nuclei: np.ndarray, levels: Levels, *, radius: float, trust: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `predict_cells`, of one block: counts and nuclei with its margin in, the block alone out.
 
@@ -111,5 +134,7 @@ def predict_block(
     )
     best = score_candidates(outputs, exists, distance, offset).argmax(dim=1).cpu().numpy()
     owner = np.take_along_axis(inputs.labels[inner], best, axis=0)[0]
-    probability = outputs[0, 0].sigmoid().cpu().numpy()
+    usual = 1 / (1 + np.exp((inputs.distance[0] - _END) / _SOFTNESS))
+    others = (inputs.share + usual)[inner] / 2
+    probability = trust * outputs[0, 0].sigmoid().cpu().numpy() + (1 - trust) * others
     return np.where(nuclei[inner] > 0, np.float32(1), np.where(owner > 0, probability, np.float32(0))), owner
