@@ -5,7 +5,7 @@
 Embryo: the ten fields that are held out, with the stand-in nuclei of seed 0 and with ellipses that know nothing of the
 cell's shape. Prostate: the vendor's nuclei. CosMx: nuclei by the bundled network. Simulated: the ten tissues of
 tissues.py, true nuclei. Growing "by the best distance" takes for each tissue and figure the best of ten with the true
-cells in hand; 0.4 r is one rule for all. Prints tables in Markdown.
+cells in hand; 0.4 r is one rule for all; "network alone" is that with network.trust=1. Prints tables in Markdown.
 
 The breast has no known cells. There the pairs of genes count that exclude each other in its own nuclei
 (`sslcst.metrics.exclusive_pairs`): how often both meet in a cell that has either, against the share of the transcripts
@@ -37,6 +37,7 @@ from sslcst.methods.network.cells import decide
 from sslcst.methods.network.inputs import REACH
 from sslcst.methods.network.load import load_network
 from sslcst.methods.network.network import CellNetwork
+from sslcst.methods.network.params import NetworkRuleParams
 from sslcst.methods.network.predict import predict_cells
 from sslcst.metrics import exclusive_pairs, f1, fraction_right, mean_best_iou
 
@@ -189,10 +190,12 @@ def by_density(field: Field) -> tuple[np.ndarray, np.ndarray]:
     return np.where(field.nuclei > 0, field.nuclei, bins.to_pixels(cells)), grown(field, 0)[1]
 
 
-def by_network(field: Field, network: CellNetwork, threshold: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+def by_network(
+    field: Field, network: CellNetwork, threshold: float = 0.5, trust: float = NetworkRuleParams().trust
+) -> tuple[np.ndarray, np.ndarray]:
     bins = Binned.of(field)
     levels, _ = bins.levels(REACH)
-    probability, owner = predict_cells(network, bins.counts, bins.nuclei, levels, radius=bins.radius)
+    probability, owner = predict_cells(network, bins.counts, bins.nuclei, levels, radius=bins.radius, trust=trust)
     cells = decide(probability, owner, bins.nuclei, threshold=threshold)
     return np.where(field.nuclei > 0, field.nuclei, bins.to_pixels(cells)), bins.to_pixels(owner)
 
@@ -233,6 +236,7 @@ def scores(field: Field, network: CellNetwork) -> dict[str, np.ndarray]:
         "grown by the best distance": np.max(trials, axis=0),
         "density": score(field, *by_density(field)),
         "network": score(field, *by_network(field, network)),
+        "network alone": score(field, *by_network(field, network, trust=1)),
     }
 
 
@@ -260,6 +264,7 @@ def exclusive_rows(field: Field, network: CellNetwork) -> Iterator[str]:
     ways = {f"grown {k} r": grown(field, k * diameter) for k in (0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)}
     ways |= {"density": by_density(field)}
     ways |= {f"network, threshold {t}": by_network(field, network, t) for t in (0.4, 0.5, 0.6, 0.7, 0.8)}
+    ways |= {f"network alone, threshold {t}": by_network(field, network, t, trust=1) for t in (0.5, 0.7, 0.8)}
     for name, (labels, _) in ways.items():
         kept, meet = meetings(field.gene, field.at(labels), pairs)
         yield f"| {name} | {kept:.3f} | {meet:.4f} |"

@@ -20,7 +20,7 @@ METHODS = {
     "network": "sslcst.methods.network.method:Network",
     "ssl-cst": "sslcst.methods.ssl_cst.method:SslCst",
 }
-DEFAULT = "density"
+DEFAULT = "network"
 
 
 def method_class(method: str | type[Method]) -> type[Method]:
