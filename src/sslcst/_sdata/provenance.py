@@ -65,21 +65,12 @@ def nuclei_of(sdata: SpatialData, cells_key: str, key: str) -> str:
 
 @dataclass(frozen=True)
 class Used:
-    """What the makers of some elements used.
+    """What the makers of some elements used."""
 
-    Parameters
-    ----------
-    sdata
-        Holds the elements. All of them lie in the coordinate system that was used, where one that lies there tells how.
-    record
-        As `as_record` made it.
-    taken
-        Which of the transcripts were taken.
-    """
-
+    # holds the elements, all of which lie in the coordinate system that was used, where one that lies there tells how.
     sdata: SpatialData
-    record: Mapping[str, str]
-    taken: TranscriptParams = TranscriptParams()
+    record: Mapping[str, str]  # as `as_record` made it
+    taken: TranscriptParams = TranscriptParams()  # which of the transcripts were taken
 
     @classmethod
     def by(cls, sdata: SpatialData, *names: str | None) -> Used:

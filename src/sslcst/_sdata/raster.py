@@ -24,29 +24,15 @@ _SQUARE, _SQUARES, _HELD, _MOST_SQUARES = 256, 1000, 0.01, 8_000_000
 
 @dataclass(frozen=True)
 class Raster:
-    """The pixel grid that labels lie on.
+    """The pixel grid that labels lie on."""
 
-    Parameters
-    ----------
-    shape
-        Pixels (height, width).
-    to_system
-        Affine matrix (3, 3) from pixels (y, x) to the coordinate system.
-    coordinate_system
-        Its name.
-    transformations
-        Of the element the raster was taken from, to all its coordinate systems.
-    scale_factors
-        Of the scales of that element, from one to the next; empty where there is one alone.
-    whole, window
-        The raster of which it is a part, and its rows and columns there; None where it is whole itself.
-    """
-
-    shape: tuple[int, int]
-    to_system: np.ndarray
-    coordinate_system: str
-    transformations: dict[str, Any]
+    shape: tuple[int, int]  # pixels (height, width)
+    to_system: np.ndarray  # affine matrix (3, 3) from pixels (y, x) to the coordinate system
+    coordinate_system: str  # its name
+    transformations: dict[str, Any]  # of the element the raster was taken from, to all its coordinate systems
+    # of the scales of that element, from one to the next; empty where there is one alone
     scale_factors: tuple[int, ...] = ()
+    # the raster of which it is a part, and its rows and columns there; None where it is whole itself
     whole: Raster | None = None
     window: tuple[slice, slice] | None = None
 
@@ -164,13 +150,7 @@ def plane(sdata: SpatialData, key: str) -> DataArray:
 
 
 def raster_of(sdata: SpatialData, key: str, coordinate_system: str) -> Raster:
-    """The pixel grid of an image or labels element.
-
-    Raises
-    ------
-    DataError
-        It is three-dimensional, or its transformation flattens it to a line or a point.
-    """
+    """The pixel grid of an image or labels element."""
     from spatialdata.transformations import get_transformation
 
     element = plane(sdata, key)
@@ -188,13 +168,7 @@ def _scale_factors(element: Any) -> tuple[int, ...]:
 
 @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused
 def raster_over_points(sdata: SpatialData, points_key: str, coordinate_system: str, pixel_size: float) -> Raster:
-    """A pixel grid that just holds the points, where there is no image.
-
-    Raises
-    ------
-    DataError
-        There are no points, some are not finite, or some lie so far off that nearly all of the grid would be empty.
-    """
+    """A pixel grid that just holds the points, where there is no image; no grid nearly all of which would be empty."""
     from spatialdata.transformations import Affine
 
     points = sdata.points[points_key]

@@ -22,18 +22,10 @@ _PHASE = 60  # pixels: the whole's bins of 1 to 6 pixels begin where those of a 
 
 @dataclass(frozen=True)
 class Area:
-    """A region on the pixels of a raster.
+    """A region on the pixels of a raster."""
 
-    Parameters
-    ----------
-    polygon
-        Of shapely, in pixels (x, y).
-    name
-        What messages call it.
-    """
-
-    polygon: Any
-    name: str
+    polygon: Any  # of shapely, in pixels (x, y)
+    name: str  # what messages call it
 
     def holds(self, yx: np.ndarray) -> np.ndarray:
         """Which positions (n, 2) in pixels lie in it or on its edge, bool (n,)."""
@@ -62,23 +54,7 @@ class Area:
 def choose_area(sdata: SpatialData, region: str | Region, raster: Raster) -> Area:
     """The region that is meant, on a raster.
 
-    Parameters
-    ----------
-    sdata
-        The object.
-    region
-        The name of shapes, of which all polygons count, or (x0, y0, x1, y1) in the raster's coordinate system.
-    raster
-        What it is to lie on.
-
-    Raises
-    ------
-    KeyMissingError
-        There are no shapes of that name, or they do not lie in the coordinate system.
-    ParameterError
-        The numbers are not finite, or do not rise.
-    DataError
-        A polygon crosses itself, or there is none; the region lies off the raster.
+    It is the name of shapes, of which all polygons count, or (x0, y0, x1, y1) in the raster's coordinate system.
     """
     import shapely
 
