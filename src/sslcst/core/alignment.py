@@ -205,16 +205,8 @@ def find_alignment(
 def share_without_nuclei(nuclei: np.ndarray, counts: np.ndarray, across: float) -> float:
     """Share of the transcripts that lie far from all nuclei, though as dense there as in tissue.
 
-    Parameters
-    ----------
-    nuclei, counts
-        As of `find_alignment`.
-    across
-        Diameter of a nucleus, in bins.
-
-    Returns
-    -------
-    0 where those far off are fewer, by area, than a quarter of those in and next to nuclei: they lie between cells.
+    It is 0 where those far off are fewer, by area, than a quarter of those in and next to nuclei: they lie between
+    cells. Maps are those of `find_alignment`, and a nucleus measures `across` bins.
     """
     distance = ndimage.distance_transform_edt(nuclei == 0)
     near, far = distance <= _NEAR * across, distance > _FAR * across

@@ -24,13 +24,7 @@ DEFAULT = "density"
 
 
 def method_class(method: str | type[Method]) -> type[Method]:
-    """The class of a method: by its name, or as it is.
-
-    Raises
-    ------
-    ParameterError
-        There is no such method.
-    """
+    """The class of a method: by its name, or as it is."""
     from sslcst.methods.base import Method
 
     if isinstance(method, type) and issubclass(method, Method):

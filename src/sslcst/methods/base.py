@@ -242,13 +242,7 @@ def gene_places(wanted: Sequence[str], genes: Sequence[str]) -> np.ndarray:
 
 
 def places_of(wanted: Sequence[str], genes: Sequence[str]) -> np.ndarray:
-    """As `gene_places`; says how many are not there.
-
-    Raises
-    ------
-    DataError
-        Most of the model's genes are not there.
-    """
+    """As `gene_places`; says how many are not there, and raises a `DataError` where most are not."""
     found = gene_places(wanted, genes)
     n_found = int((found >= 0).sum())
     if 2 * n_found < len(wanted):
@@ -259,13 +253,7 @@ def places_of(wanted: Sequence[str], genes: Sequence[str]) -> np.ndarray:
 
 
 def check_scale(bin_size: float, grid: Grid) -> None:
-    """See that spots are as large as those that a model was learnt on.
-
-    Raises
-    ------
-    DataError
-        They are not.
-    """
+    """Raise a `DataError` unless spots are as large as those that a model was learnt on."""
     if not np.isclose(grid.bin_size, bin_size, rtol=0.05):
         raise DataError(
             f"The spots are bins of {grid.bin_size:.4g}, the model was trained on bins of {bin_size:.4g}: "

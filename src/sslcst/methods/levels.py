@@ -19,18 +19,10 @@ from sslcst.methods.model_file import check_names
 
 @dataclass(frozen=True)
 class LevelsFit:
-    """What the density of transcripts tells of a tissue; each method has a class of its own, which names it.
+    """What the density of transcripts tells of a tissue; each method has a class of its own, which names it."""
 
-    Parameters
-    ----------
-    bin_size
-        Side of the bins in units of the coordinate system.
-    levels
-        Densities in cells and outside, and how far cells reach.
-    """
-
-    bin_size: float
-    levels: Levels
+    bin_size: float  #: Side of the bins in units of the coordinate system
+    levels: Levels  #: Densities in cells and outside, and how far cells reach
 
     def check(self, tissue: Tissue) -> None:
         """Raise `DataError` unless the bins of a tissue are as large."""

@@ -23,22 +23,13 @@ from sslcst.methods.model_file import check_names
 
 @dataclass(frozen=True)
 class DensityFit(LevelsFit):
-    """What the density of transcripts tells of a tissue.
-
-    Parameters
-    ----------
-    bin_size, levels
-        As in `LevelsFit`.
-    genes
-        Names of the genes by which neighbours are told apart; only with ``expression``.
-    trust
-        How far these tell neighbours apart, see `composition.trust_of`.
-    """
+    """What the density of transcripts tells of a tissue."""
 
     method: ClassVar[str] = "density"
 
+    #: Names of the genes by which neighbours are told apart; only with ``expression``
     genes: tuple[str, ...] | None = None
-    trust: float = 0.0
+    trust: float = 0.0  #: How far these tell neighbours apart, see `composition.trust_of`
 
     def card(self) -> dict[str, Any]:
         """See `LevelsFit.card`."""

@@ -18,31 +18,18 @@ _FAINT = 0.05  # of a spot's weight at its own place: with less than that around
 
 @dataclass(frozen=True)
 class Field:
-    """A direction and a probability for every bin of the grid.
+    """A direction and a probability for every bin of the grid."""
 
-    Parameters
-    ----------
-    vector
-        Directions (dy, dx) towards the nucleus, of length 1 or, where nothing is known, 0: (rows, columns, 2).
-    inside
-        Probability of lying in a cell (rows, columns).
-    """
-
+    #: Directions (dy, dx) towards the nucleus, of length 1 or, where nothing is known, 0: (rows, columns, 2)
     vector: np.ndarray
-    inside: np.ndarray
+    inside: np.ndarray  #: Probability of lying in a cell (rows, columns)
 
 
 def mean_field(spots: Spots, direction: np.ndarray, inside: np.ndarray) -> Field:
     """The paper's smoothing: mean of direction vectors and probabilities over the 3 x 3 bins around each bin.
 
-    Parameters
-    ----------
-    spots
-        The n occupied spots.
-    direction
-        Posterior of the 16 directions (n, 16); the most probable one is taken.
-    inside
-        Probability of lying in a cell (n,).
+    Of the posterior of the 16 directions (n, 16) of each spot the most probable one is taken; `inside` is the
+    probability of lying in a cell (n,).
     """
     vector = spots.on_grid(direction_vectors()[direction.argmax(axis=1)], 0.0)
     occupied = spots.on_grid(np.ones(len(spots)), 0.0)
@@ -54,18 +41,12 @@ def mean_field(spots: Spots, direction: np.ndarray, inside: np.ndarray) -> Field
 
 
 def confidence_field(spots: Spots, direction: np.ndarray, inside: np.ndarray, *, sigma: float) -> Field:
-    """Predictions that give way to their neighbours' only as far as they are unsure.
+    """Predictions, as of `mean_field`, that give way to their neighbours' only as far as they are unsure.
 
     The expected direction vector of a spot has a length between 0 (all directions alike) and 1 (one direction certain),
-    and a probability is unsure near a half; both are topped up by the Gaussian mean around. A certain prediction stays
-    as it is, so that nothing is lost at boundaries, and an empty bin takes what its neighbours say.
-
-    Parameters
-    ----------
-    spots, direction, inside
-        As in `mean_field`.
-    sigma
-        Standard deviation of the Gaussian in bins.
+    and a probability is unsure near a half; both are topped up by the Gaussian mean around, of standard deviation
+    `sigma` bins. A certain prediction stays as it is, so that nothing is lost at boundaries, and an empty bin takes
+    what its neighbours say.
     """
     # A matrix product would round a row by its place among the others, and so by where a window begins.
     vector = spots.on_grid(np.einsum("nd,dc->nc", direction.astype(np.float64), direction_vectors()), 0.0)

@@ -41,21 +41,11 @@ class GeneCounts:
 
 
 class Targets(NamedTuple):
-    """What m samples tell.
+    """What m samples tell."""
 
-    Attributes
-    ----------
-    spot
-        Their spots, int64 (m,).
-    direction
-        Classes of the directions, int64 (m,), -1 where there is none.
-    inside
-        1 in a cell, 0 outside, float32 (m,).
-    """
-
-    spot: torch.Tensor
-    direction: torch.Tensor
-    inside: torch.Tensor
+    spot: torch.Tensor  #: Their spots, int64 (m,)
+    direction: torch.Tensor  #: Classes of the directions, int64 (m,), -1 where there is none
+    inside: torch.Tensor  #: 1 in a cell, 0 outside, float32 (m,)
 
 
 class Inputs(ABC):
