@@ -40,39 +40,17 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Tissue:
-    """What is known of a tissue before a method looks at it. Lengths are in bins.
+    """What is known of a tissue before a method looks at it. Lengths are in bins."""
 
-    Parameters
-    ----------
-    grid
-        All bins.
-    regions
-        The nuclei, in pixels.
-    radius
-        Expected cell radius r.
-    max_distance
-        How far from its nucleus a cell may reach.
-    genes
-        Names of the genes, (n_genes,).
-    gene_total
-        Transcripts of each gene on the raster, int64 (n_genes,).
-    n_spots
-        Occupied bins.
-    spacing
-        Half the mean spacing of the spots within nuclei, at least 1: how far a prediction speaks for.
-    block
-        Side of the squares that go through a network at once.
-    """
-
-    grid: Grid
-    regions: Regions
-    radius: float
-    max_distance: float
-    genes: np.ndarray
-    gene_total: np.ndarray
-    n_spots: int
-    spacing: float
-    block: int
+    grid: Grid  #: All bins
+    regions: Regions  #: The nuclei, in pixels
+    radius: float  #: Expected cell radius r
+    max_distance: float  #: How far from its nucleus a cell may reach
+    genes: np.ndarray  #: Names of the genes, (n_genes,)
+    gene_total: np.ndarray  #: Transcripts of each gene on the raster, int64 (n_genes,)
+    n_spots: int  #: Occupied bins
+    spacing: float  #: Half the mean spacing of the spots within nuclei, at least 1: how far a prediction speaks for
+    block: int  #: Side of the squares that go through a network at once
 
     @property
     def centers(self) -> np.ndarray:
@@ -117,24 +95,12 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a tissue, read where it is asked for.
+    """A part of a tissue, read where it is asked for."""
 
-    Parameters
-    ----------
-    tissue
-        The whole.
-    own
-        Rows and columns of the bins that the window is for.
-    ranges
-        Those in view: its own, and the halo around as far as the tissue goes.
-    source
-        Where the arrays come from.
-    """
-
-    tissue: Tissue
-    own: Ranges
-    ranges: Ranges
-    source: Source
+    tissue: Tissue  #: The whole
+    own: Ranges  #: Rows and columns of the bins that the window is for
+    ranges: Ranges  #: Those in view: its own, and the halo around as far as the tissue goes
+    source: Source  #: Where the arrays come from
 
     @property
     def grid(self) -> Grid:
@@ -189,20 +155,12 @@ class Window:
 
 @dataclass(frozen=True)
 class Part:
-    """What a pass finds in a window.
+    """What a pass finds in a window."""
 
-    Parameters
-    ----------
-    statistics
-        Arrays and sparse matrices by their names, for `fit`.
-    of_spots
-        Values (n, ...) of the window's own spots, for later passes and `decide`.
-    of_bins
-        Values (rows, columns) of the window's own bins, likewise.
-    """
-
-    statistics: Mapping[str, Any] = field(default_factory=dict)
+    statistics: Mapping[str, Any] = field(default_factory=dict)  #: Arrays and sparse matrices by their names, for `fit`
+    #: Values (n, ...) of the window's own spots, for later passes and `decide`
     of_spots: Mapping[str, np.ndarray] = field(default_factory=dict)
+    #: Values (rows, columns) of the window's own bins, likewise
     of_bins: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -212,26 +170,15 @@ def _same(parts: Sequence[Mapping[str, Any]], tissue: Tissue, fit: Fit) -> Fit:
 
 @dataclass(frozen=True)
 class Pass:
-    """One look at the tissue.
+    """One look at the tissue."""
 
-    Parameters
-    ----------
-    name
-        Written before the progress bar; of the files that it leaves.
-    map
-        Called with a window and the fit so far.
-    halo
-        Bins beyond a window that bear on what `map` says of its own, from the tissue and the fit so far.
-    fit
-        From the statistics of all windows, the tissue and the fit so far to the fit.
-    reads
-        Names of the window's arrays that `map` uses, read ahead while another window is computed.
-    """
-
-    name: str
-    map: Callable[[Window, Fit], Part]
+    name: str  #: Written before the progress bar; of the files that it leaves
+    map: Callable[[Window, Fit], Part]  #: Called with a window and the fit so far
+    #: Bins beyond a window that bear on what `map` says of its own, from the tissue and the fit so far
     halo: Callable[[Tissue, Fit], int] = lambda tissue, fit: 0
+    #: From the statistics of all windows, the tissue and the fit so far to the fit
     fit: Callable[[Sequence[Mapping[str, Any]], Tissue, Fit], Fit] = _same
+    #: Names of the window's arrays that `map` uses, read ahead while another window is computed
     reads: tuple[str, ...] = ()
 
 
@@ -268,23 +215,12 @@ def _silent(name: str, total: int, *, unit: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """How cells come about.
+    """How cells come about."""
 
-    Parameters
-    ----------
-    params
-        The method's own parameters.
-    seed
-        Of whatever is drawn.
-    device
-        Where torch computes.
-    progress
-        Makes a progress bar, as ``sslcst._logging.progress`` does, for what takes long within a pass' `fit`.
-    """
-
-    params: Sections
-    seed: int = 0
-    device: str = "cpu"
+    params: Sections  #: The method's own parameters
+    seed: int = 0  #: Of whatever is drawn
+    device: str = "cpu"  #: Where torch computes
+    #: Makes a progress bar, as ``sslcst._logging.progress`` does, for what takes long within a pass' `fit`
     progress: Callable[..., AbstractContextManager] = _silent
 
     name: ClassVar[str]

@@ -85,30 +85,13 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 def track(
     field: Field, nuclei: np.ndarray, *, threshold: float, step: float, reach: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Follow the directions from every bin in a cell until a nucleus is met.
+    """Follow the directions from every bin in a cell until a nucleus is met: cells and sinks (rows, columns).
 
-    Parameters
-    ----------
-    field
-        Directions and probabilities.
-    nuclei
-        Nucleus labels on the grid (rows, columns).
-    threshold
-        Bins with a lower probability are outside every cell, unless they lie in a nucleus.
-    step
-        Bins that one step goes; a nucleus passed on the way is met.
-    reach
-        Distance from its start, in bins, beyond which a path is not followed.
+    Bins of a probability below the threshold are outside every cell, unless they lie in a nucleus. A path goes `step`
+    bins at a time, meets a nucleus that it passes on the way, and is not followed farther than `reach` bins from its
+    start. Cells are labels like `nuclei`, 0 where the bin's path meets none; sinks are the flat index of the bin where
+    a path from inside ended without a nucleus, -1 for all other bins.
 
-    Returns
-    -------
-    cells
-        Label of the nucleus that each bin's path meets, 0 for none, like `nuclei`.
-    sinks
-        Flat index of the bin where a path from inside ended without a nucleus, -1 for all other bins.
-
-    Notes
-    -----
     Each bin follows its own path, so that the result depends on no order, and on nothing beyond `reach`.
     """
     inside = (field.inside >= threshold) | (nuclei > 0)
