@@ -114,7 +114,7 @@ class Used:
     def image(self, image_key: str | None) -> str | None:
         """The image: as asked for, as it was used, or as `segment` chooses; None where there is none to choose."""
         if image_key is None:
-            image_key = self._there("image_key", self.sdata.images)
+            image_key = self.known_image
         if image_key is None and not self.sdata.images:
             return None
         try:
@@ -124,6 +124,11 @@ class Used:
                 raise
             logger.info("The run took nuclei that were there, and no image. %s", error)
             return None
+
+    @property
+    def known_image(self) -> str | None:
+        """The image that was used, if it is there still."""
+        return self._there("image_key", self.sdata.images)
 
     def channel(self, image_key: str, channel: str | int | None) -> str | int | list[str]:
         """The channel, or channels, of an image: as asked for, as was used, as `segment` chooses, or the first."""

@@ -207,6 +207,19 @@ def raster_of_nuclei(
     return raster_over_points(sdata, points_key, coordinate_system, diameter / _PIXELS_ACROSS)
 
 
+def rasters_of_cells(
+    sdata: SpatialData, keys: Sequence[str], *, image_key: str | None, points_key: str | None, coordinate_system: str
+) -> list[Raster]:
+    """The pixel grid for each of some labels or shapes: of labels their own, of shapes that of the first labels.
+
+    Where there are no labels, it is the one that `import_nuclei` takes for the first shapes.
+    """
+    own = {key: raster_of(sdata, key, coordinate_system) for key in keys if key in sdata.labels}
+    where = {"image_key": image_key, "points_key": points_key, "coordinate_system": coordinate_system}
+    shared = next(iter(own.values())) if own else raster_of_nuclei(sdata, keys[0], **where)
+    return [own.get(key, shared) for key in keys]
+
+
 def grid_of_nuclei(sdata: SpatialData, nuclei_key: str, image_key: str | None) -> str | None:
     """The element whose pixels are those of nuclei that are there already; None for shapes without an image."""
     if nuclei_key in sdata.labels:
