@@ -12,7 +12,7 @@ import pandas as pd
 from sslcst._logging import logger
 from sslcst._sdata.labels import GivenLabels, NucleusSource
 from sslcst._sdata.listing import check_case, present
-from sslcst._sdata.raster import Raster, affine_matrix, as_labels, invertible, plane
+from sslcst._sdata.raster import Raster, as_labels, plane
 from sslcst._sdata.shapes import DrawnShapes, Outlines
 from sslcst._sdata.source_ids import add_table, check_free, of_labels, table_name
 from sslcst.core.threads import check_process
@@ -175,10 +175,8 @@ def open_nuclei(sdata: SpatialData, nuclei_key: str, raster: Raster) -> NucleusS
         data = plane(sdata, nuclei_key).data
         return GivenLabels.of(nuclei_key, data[raster.window or ...], of_labels(sdata, nuclei_key))
     shapes = sdata.shapes[nuclei_key]
-    to_system = invertible(affine_matrix(shapes, raster.coordinate_system), nuclei_key, raster.coordinate_system)
-    outlines = Outlines.of(shapes, nuclei_key)
-    to_pixel = np.linalg.inv(raster.to_system) @ to_system
-    return DrawnShapes.of(outlines, raster.shape, to_pixel, part=raster.window is not None)
+    to_pixel = raster.to_pixel(shapes, nuclei_key)
+    return DrawnShapes.of(Outlines.of(shapes, nuclei_key), raster.shape, to_pixel, part=raster.window is not None)
 
 
 def read_nuclei(sdata: SpatialData, nuclei_key: str, raster: Raster) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from sslcst._logging import logger
 from sslcst._sdata.elements import choose_coordinate_system, choose_key
-from sslcst._sdata.raster import affine_matrix, followed, full_scale, invertible
+from sslcst._sdata.raster import followed, full_scale, matrix_of
 from sslcst._section import check
 from sslcst.errors import ParameterError
 
@@ -141,7 +141,7 @@ def systems_of(element: Any) -> set[str]:
 
 def _matrix(sdata: SpatialData, key: str, system: str) -> np.ndarray:
     element = sdata[key] if key in sdata.points or key in sdata.shapes else full_scale(sdata[key])
-    return invertible(affine_matrix(element, system), key, system)
+    return matrix_of(element, key, system)
 
 
 def pixel_side(sdata: SpatialData, key: str, system: str) -> float:

@@ -120,15 +120,21 @@ def _check_ours(sdata: SpatialData, former: Mapping[str, str], names: Mapping[st
         )
 
 
-def written(store: Path, table: str) -> dict[str, str]:
-    """Name -> kind of what the run that made a table wrote; empty where the table does not tell."""
+def told_by(store: Path, table: str, name: str) -> Any:
+    """What ``uns["sslcst"]`` of a table tells of the run that made it; None where it does not, or is damaged."""
     import zarr
     from anndata.io import read_elem
 
     try:
-        return dict(read_elem(zarr.open_group(store / "tables" / table, mode="r")["uns/sslcst/results"]))
-    except UNREADABLE:  # it tells nothing, or is damaged
-        return {}
+        return read_elem(zarr.open_group(store / "tables" / table, mode="r")[f"uns/sslcst/{name}"])
+    except UNREADABLE:
+        return None
+
+
+def written(store: Path, table: str) -> dict[str, str]:
+    """Name -> kind of what the run that made a table wrote; empty where the table does not tell."""
+    told = told_by(store, table, "results")
+    return dict(told) if isinstance(told, Mapping) else {}
 
 
 def scratch_folder(store: Path, key_added: str) -> Path:

@@ -16,7 +16,7 @@ from scipy import sparse
 from sslcst._logging import logger
 from sslcst._sdata.columns import as_counts, as_numbers, gene_codes
 from sslcst._sdata.elements import choose_key
-from sslcst._sdata.raster import YX, Raster, affine_matrix, apply_affine, invertible
+from sslcst._sdata.raster import YX, Raster, apply_affine
 from sslcst.core.spots import inside_raster
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.params import TranscriptParams
@@ -127,8 +127,7 @@ def open_transcripts(
     genes, sizes, bounds, digest = _survey(blocks, points_key, params)
     if isinstance(blocks, _Molecules):
         blocks = replace(blocks, starts=tuple(np.cumsum([0, *sizes[:-1]]).tolist()))
-    to_system = invertible(affine_matrix(points, raster.coordinate_system), points_key, raster.coordinate_system)
-    to_pixel = np.linalg.inv(raster.to_system) @ to_system
+    to_pixel = raster.to_pixel(points, points_key)
     return TranscriptSource(genes, blocks, to_pixel, params, digest, is_of_gem(sdata), bounds)
 
 

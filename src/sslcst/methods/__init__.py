@@ -39,19 +39,9 @@ def choose_method(
 ) -> tuple[Params, Method]:
     """The parameters that all methods share, and the method with its own; `params` holds sections of both.
 
-    Parameters
-    ----------
-    method
-        Name or class.
-    params
-        Nested mappings of what differs from the defaults, or the shared parameters alone.
-    settings
-        ``seed``, ``device`` and ``progress`` of the method.
-
-    Raises
-    ------
-    ParameterError
-        No such method, section or parameter, or a value out of bounds.
+    They are nested mappings of what differs from the defaults, or the shared parameters alone; `settings` are ``seed``,
+    ``device`` and ``progress`` of the method. Raises a `ParameterError` for a method, section or parameter that is not
+    known, or a value out of bounds.
     """
     kind = method_class(method)
     shared, own = split(params, kind)

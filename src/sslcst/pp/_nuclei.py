@@ -23,7 +23,7 @@ from sslcst._sdata.elements import (
     read_with_ids,
 )
 from sslcst._sdata.provenance import as_record, note
-from sslcst._sdata.raster import Raster, affine_matrix, invertible, raster_of, raster_over_points
+from sslcst._sdata.raster import Raster, matrix_of, raster_of, raster_over_points
 from sslcst._sdata.shapes import Outlines
 from sslcst.core.nuclei import choose_method, none_found
 from sslcst.core.nuclei import segment_nuclei as segment_array
@@ -202,7 +202,7 @@ def raster_of_nuclei(
     points_key = choose_points(sdata, points_key)
     coordinate_system = choose_coordinate_system(sdata, [nuclei_key, points_key], coordinate_system)
     shapes = sdata.shapes[nuclei_key]
-    matrix = invertible(affine_matrix(shapes, coordinate_system), nuclei_key, coordinate_system)
+    matrix = matrix_of(shapes, nuclei_key, coordinate_system)
     diameter = Outlines.of(shapes, nuclei_key).diameter() * np.sqrt(abs(np.linalg.det(matrix)))
     return raster_over_points(sdata, points_key, coordinate_system, diameter / _PIXELS_ACROSS)
 

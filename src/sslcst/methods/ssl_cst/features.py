@@ -63,20 +63,9 @@ def gather(
     Those are, for one that reads fields, the spots in the squares of tissue that hold samples and in the eight squares
     around each; and for one that reads spot by spot, those of the samples and the nearest of each.
 
-    Parameters
-    ----------
-    spots
-        The spots in view.
-    samples
-        Those of the whole chip; what is not owned is another part's to gather.
-    counts, distance
-        Counts of the genes that are read (n, n_genes), and distance to the nearest centroid in bins (n,).
-    radius
-        Expected cell radius r in bins.
-    params
-        The kind of encoder, the squares' side, and how neighbours are sought.
-    owned
-        The spots that are this part's; the others serve as neighbours.
+    Samples are those of the whole chip, but only spots that are owned are cut out; the others serve as neighbours.
+    `counts` (n, n_genes) are of the genes that are read, `distance` is that to the nearest centroid in bins (n,), and
+    r, the expected cell radius, is `radius` bins.
     """
     seek = {"n_neighbors": params.inputs.n_neighbors, "window": params.inputs.window}
     mine = np.zeros(len(spots), bool)

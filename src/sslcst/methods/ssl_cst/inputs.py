@@ -49,18 +49,9 @@ class Targets(NamedTuple):
 
 
 class Inputs(ABC):
-    """The spots' features on one device, and the batches in which an encoder reads them.
+    """The features of n spots on one device, and the batches in which an encoder of some parameters reads them.
 
-    Parameters
-    ----------
-    features
-        Of the n spots.
-    params
-        Of the encoder that reads them.
-    radius
-        Expected cell radius r in bins.
-    device
-        Where the tensors lie.
+    Lengths are in bins, and r, the expected cell radius, is `radius`.
     """
 
     def __init__(self, features: Features, params: EncoderParams, *, radius: float, device: str = "cpu") -> None:

@@ -35,14 +35,7 @@ class Field:
 class FieldBlock(nn.Module):
     """Eq. 6-11: pre-norm attention to the nearest spots and RMLP, each with a residual connection.
 
-    Parameters
-    ----------
-    params
-        Width and heads.
-    layer
-        Number of the block. Heads start by looking each another way, by turns of a right angle from layer to layer.
-    generator
-        Draws the weights.
+    Heads start by looking each another way, by turns of a right angle from layer to layer.
     """
 
     def __init__(self, params: EncoderParams, layer: int, generator: torch.Generator) -> None:

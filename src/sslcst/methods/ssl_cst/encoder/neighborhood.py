@@ -22,14 +22,10 @@ _FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}  # sums in any order, so t
 
 
 class Neighborhood:
-    """Who the neighbours of n spots are and where they lie.
+    """Who the neighbours of n spots are, and where they lie as seen from them.
 
-    Parameters
-    ----------
-    neighbors
-        Token of each neighbour, int32 (n, k), -1 where there is none.
-    place
-        Where it lies as seen from the spot, float32 (n, k, 3); any number where there is none.
+    Neighbours are tokens, int32 (n, k), -1 where there is none; places float32 (n, k, 3), any number where there is
+    none.
     """
 
     def __init__(self, neighbors: torch.Tensor, place: torch.Tensor) -> None:
