@@ -395,11 +395,6 @@ def test_parameters_do_not_change() -> None:
 
 def test_no_parameter_is_a_list_of_words() -> None:
     """Parameters go into a table's uns, and anndata's copy of such a list, read back from a store, crashes Python."""
-    lists = [
-        value
-        for kind in KINDS
-        for section in kind().to_dict().values()
-        for value in section.values()
-        if isinstance(value, tuple)
-    ]
+    sections = [section for kind in KINDS for section in kind().to_dict().values()]
+    lists = [value for section in sections for value in section.values() if isinstance(value, tuple)]
     assert lists and not any(isinstance(item, str) for value in lists for item in value)
