@@ -27,6 +27,16 @@ if TYPE_CHECKING:
 STAINS = ("morphology_focus", ".*_regist")  # xenium, stereoseq
 TRANSCRIPTS = ("transcripts", "bin1_genes")  # xenium, stereoseq
 NUCLEAR_CHANNELS = ("(?i)dapi|hoechst.*|ssdna|dna|nucle(i|us)",)
+# Of whole cells, the first of which there is one: membranes before cytoplasm.
+CELL_CHANNELS = (
+    "(?i)ATP1A1/CD45/E-Cadherin",  # Xenium
+    "(?i).*membrane.*|boundary",  # CosMx
+    *(f"(?i)cellbound[ _-]?{n}" for n in (1, 2, 3)),  # MERSCOPE
+    "(?i)pan-?ck",
+    "(?i)cyto.*",
+    "(?i)18S",
+    "(?i)poly-?t",
+)
 
 
 def choose_key(
@@ -102,6 +112,31 @@ def choose_channel(sdata: SpatialData, image_key: str, channel: str | int | None
         argument="channel",
         usual=NUCLEAR_CHANNELS,
     )
+
+
+def choose_cell_channel(sdata: SpatialData, image_key: str, channel: str | int | None) -> str:
+    """The asked-for channel, or the one that is named as a stain of whole cells.
+
+    Raises
+    ------
+    KeyMissingError
+        There is no such channel, or none of a usual name and none was chosen.
+    """
+    names = [str(name) for name in plane(sdata, image_key).coords["c"].values]
+    if channel is not None:
+        name, of = channel_name(names, channel), f"of image {image_key!r}"
+        return choose_key(names, name, kind="channel", of=of, argument="channels")
+    known = [name for pattern in CELL_CHANNELS for name in names if re.fullmatch(pattern, name)]
+    listed = ", ".join(map(repr, names))
+    if not known:
+        raise KeyMissingError(
+            f"No channel of image {image_key!r} is known to stain whole cells: name it and that of nuclei, "
+            f"channels=(cells, nuclei); there are: {listed}."
+        )
+    logger.info(
+        "Whole cells are stained by channel %r, unless channels= says otherwise; there are: %s.", known[0], listed
+    )
+    return known[0]
 
 
 def channel_name(names: Sequence[str], channel: str | int) -> str:

@@ -16,8 +16,8 @@ _BAND = 1024  # rows that are looked at at once
 
 
 def read_part(array: Any, rows: slice, columns: slice) -> np.ndarray:
-    """A part of an array (y, x), which may be one of dask, computed in this thread: the caller's is the pool."""
-    part = array[rows, columns]
+    """A part of an array (..., y, x), which may be one of dask, computed in this thread: the caller's is the pool."""
+    part = array[..., rows, columns]
     return np.asarray(part.compute(scheduler="synchronous") if hasattr(part, "compute") else part)
 
 

@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 PLACE = "sslcst"  # in attrs and uns
 # What is taken from one record as a whole: the columns and channels of one element say nothing of another.
 _GROUPS = (
-    ("image_key", "channel"),
+    ("image_key", "channel", "channels"),
     ("points_key", "gene_key", "count_key"),
     ("coordinate_system",),
     ("nuclei_key",),
+    ("cells_key",),
 )
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -172,7 +173,9 @@ def _about(sdata: SpatialData, name: str) -> Mapping[str, Any]:
     maker, noted = _maker(sdata, name), sdata.attrs.get(PLACE, {}).get(name)
     if noted is not None and noted.get("after_run") == _run_of(maker):
         return noted
-    return maker or next((about for _, about in _records(sdata) if about.get("nuclei_key") == name), {})
+    return maker or next(
+        (about for _, about in _records(sdata) if name in (about.get("nuclei_key"), about.get("cells_key"))), {}
+    )
 
 
 def _maker(sdata: SpatialData, name: str) -> Mapping[str, Any]:

@@ -19,8 +19,15 @@ METHODS = {
     "density": "sslcst.methods.density.method:Density",
     "network": "sslcst.methods.network.method:Network",
     "ssl-cst": "sslcst.methods.ssl_cst.method:SslCst",
+    "stain": "sslcst.methods.whole.method:Stain",
+    "given": "sslcst.methods.whole.method:Given",
 }
 DEFAULT = "density"
+
+
+def default_method(cells_key: str | None) -> str:
+    """The method of a run that names none: where cells are given, the one that takes them."""
+    return DEFAULT if cells_key is None else "given"
 
 
 def method_class(method: str | type[Method]) -> type[Method]:

@@ -18,11 +18,12 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from sslcst.core.cells import to_pixels
 from sslcst.core.density import LocalDensity
 from sslcst.core.geometry import Regions
 from sslcst.core.spots import Grid, Ranges, Spots, within
 from sslcst.errors import DataError
-from sslcst.params import Sections
+from sslcst.params import NucleiParams, Sections
 
 logger = logging.getLogger("sslcst")
 
@@ -43,7 +44,7 @@ class Tissue:
     """What is known of a tissue before a method looks at it. Lengths are in bins."""
 
     grid: Grid  #: All bins
-    regions: Regions  #: The nuclei, in pixels
+    regions: Regions  #: The nuclei, or the cells of a method that takes whole ones, in pixels
     radius: float  #: Expected cell radius r
     max_distance: float  #: How far from its nucleus a cell may reach
     genes: np.ndarray  #: Names of the genes, (n_genes,)
@@ -54,12 +55,12 @@ class Tissue:
 
     @property
     def centers(self) -> np.ndarray:
-        """Centroids of the nuclei (n, 2)."""
+        """Centroids of these regions (n, 2)."""
         return self.regions.centers / self.grid.step
 
     @property
     def extent(self) -> int:
-        """Longest side of a nucleus' bounding box."""
+        """Longest side of a region's bounding box."""
         return self.regions.extent(self.grid.step)
 
     @property
@@ -88,6 +89,9 @@ class Source(Protocol):
 
     def nuclei(self, pixels: tuple[slice, slice]) -> np.ndarray:
         """Nucleus labels of some pixels, uint32."""
+
+    def whole_cells(self, pixels: tuple[slice, slice]) -> np.ndarray:
+        """Labels of some pixels, uint32, of the cells that are there before: of methods that take such."""
 
     def stain(self, pixels: tuple[slice, slice]) -> np.ndarray | None:
         """The stain of some pixels; None where nuclei were given."""
@@ -228,6 +232,7 @@ class Method(ABC):
     max_distance: ClassVar[float] = 1.25  # how far from its nucleus a cell may reach, in r, unless parameters say
     n_nearest: ClassVar[int] = 1  # nuclei of each bin's surroundings that it asks for
     has_weights: ClassVar[bool] = False  # whether its models are kept with weights
+    whole_cells: ClassVar[bool] = False  # whether it takes cells that are there before: given, or found in a stain
 
     def reach(self, max_distance: float | None, radius: float) -> float:
         """How far from its nucleus a cell may reach, in bins; `max_distance`, in r, is what the parameters say."""
@@ -255,6 +260,15 @@ class Method(ABC):
     @abstractmethod
     def decide(self, window: Window, fit: Fit) -> np.ndarray:
         """Labels of the bins in view (rows, columns), each with the id of its nucleus; 0 in no cell."""
+
+    def label_pixels(self, window: Window, fit: Fit, nuclei: np.ndarray) -> np.ndarray:
+        """Labels of the pixels in view (y, x) by what is decided of bins; those of nuclei, given likewise, stay."""
+        return to_pixels(self.decide(window, fit), window.grid, nuclei)
+
+    @property
+    def cell_params(self) -> NucleiParams | None:
+        """How whole cells are found in a stain; None where they are given, or not taken."""
+        return None
 
     def model(self, fit: Fit) -> Model:
         """What of a fit serves other tissues too."""

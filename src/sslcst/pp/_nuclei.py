@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 _FEW = 0.005  # share of a stain that nuclei cover, below which most may have been missed
-_PIXELS_ACROSS = 16  # a nucleus, where shapes are drawn and no image gives the pixels
+_PIXELS_ACROSS = (16, 32)  # a nucleus, or a whole cell, where shapes are drawn and no image gives the pixels
 
 
 @checked
@@ -190,8 +190,9 @@ def raster_of_nuclei(
     image_key: str | None,
     points_key: str | None,
     coordinate_system: str | None,
+    whole_cells: bool = False,
 ) -> Raster:
-    """The grid of nuclei that are there already: of labels their own, of shapes the one that `import_nuclei` takes."""
+    """The grid of nuclei, or cells, that are there already: those of labels, or as `import_nuclei` draws shapes."""
     choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
     if nuclei_key in sdata.labels:
         coordinate_system = choose_coordinate_system(sdata, [nuclei_key], coordinate_system)
@@ -204,7 +205,7 @@ def raster_of_nuclei(
     shapes = sdata.shapes[nuclei_key]
     matrix = matrix_of(shapes, nuclei_key, coordinate_system)
     diameter = Outlines.of(shapes, nuclei_key).diameter() * np.sqrt(abs(np.linalg.det(matrix)))
-    return raster_over_points(sdata, points_key, coordinate_system, diameter / _PIXELS_ACROSS)
+    return raster_over_points(sdata, points_key, coordinate_system, diameter / _PIXELS_ACROSS[whole_cells])
 
 
 def rasters_of_cells(
