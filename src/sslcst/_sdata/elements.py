@@ -100,7 +100,7 @@ def choose_image(sdata: SpatialData, image_key: str | None, *, beside: str | Non
 
 def choose_channel(sdata: SpatialData, image_key: str, channel: str | int | None) -> str:
     """The asked-for channel, the only one, or the one that is named as a stain of nuclei."""
-    names = [str(name) for name in plane(sdata, image_key).coords["c"].values]
+    names = _channels(plane(sdata, image_key))
     if channel is None and names == ["r", "g", "b"] and sdata.attrs.get("spatialdata_io_reader") == "cosmx":
         logger.info("The blue of the composite image %r shows nuclei, unless channel= says otherwise.", image_key)
         return "b"
@@ -122,7 +122,7 @@ def choose_cell_channel(sdata: SpatialData, image_key: str, channel: str | int |
     KeyMissingError
         There is no such channel, or none of a usual name and none was chosen.
     """
-    names = [str(name) for name in plane(sdata, image_key).coords["c"].values]
+    names = _channels(plane(sdata, image_key))
     if channel is not None:
         name, of = channel_name(names, channel), f"of image {image_key!r}"
         return choose_key(names, name, kind="channel", of=of, argument="channels")
@@ -190,8 +190,17 @@ def choose_coordinate_system(sdata: SpatialData, keys: Iterable[str], coordinate
 def channel_of(sdata: SpatialData, image_key: str, channel: str | int | None) -> DataArray:
     """One channel (y, x) of an image, not read yet."""
     image = plane(sdata, image_key)
-    name = choose_channel(sdata, image_key, channel)
-    return image.isel(c=[str(each) for each in image.coords["c"].values].index(name))
+    return image.isel(c=_channels(image).index(choose_channel(sdata, image_key, channel)))
+
+
+def channels_of(sdata: SpatialData, image_key: str, names: Sequence[str]) -> DataArray:
+    """Some channels (c, y, x) of an image by their names, not read yet."""
+    image = plane(sdata, image_key)
+    return image.isel(c=[_channels(image).index(name) for name in names])
+
+
+def _channels(image: DataArray) -> list[str]:
+    return [str(name) for name in image.coords["c"].values]
 
 
 def channel_in_words(image_key: str, channel: object) -> str:

@@ -20,7 +20,7 @@ from sslcst.run.pipeline import NUCLEI_ACROSS
 from sslcst.run.stages.nuclei import nucleus_diameter, sample_stain
 from sslcst.run.tiling import cut, squares
 from sslcst.run.warnings import check_on_image
-from sslcst.tl._sources import Sources, choose_sources
+from sslcst.tl._sources import Sources, check_whole_cells, choose_sources
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -121,6 +121,7 @@ def plan(
         As in `sslcst.tl.segment`.
     """
     params, chosen = choose_method(method or default_method(cells_key), params)
+    check_whole_cells(chosen, cells_key, channel, channels)
     sources, params = choose_sources(
         sdata,
         image_key=image_key,

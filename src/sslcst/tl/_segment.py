@@ -35,7 +35,7 @@ from sslcst.params import Params
 from sslcst.run.execute import check_workers
 from sslcst.run.pipeline import elements, run
 from sslcst.tl._learnt import keep_model, learning_params, learnt_before
-from sslcst.tl._sources import Sources, choose_sources
+from sslcst.tl._sources import Sources, check_whole_cells, choose_sources
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -195,6 +195,7 @@ def segment(
     params, chosen = choose_method(
         method or default_method(cells_key), params, seed=seed, device=device, progress=progress
     )
+    check_whole_cells(chosen, cells_key, channel, channels)
     if model is not None:
         check(model.method == chosen.name, "method", chosen.name, f"the model is of method {model.method!r}: give that")
     results = _results(key_added, shapes=shapes, assign_points=assign_points)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 import pandas as pd
 
 from sslcst._sdata.elements import (
     channel_in_words,
     channel_of,
+    channels_of,
     choose_cell_channel,
     choose_channel,
     choose_coordinate_system,
@@ -111,7 +111,6 @@ def choose_sources(
     """
     check_unit(unit, pixel_size)
     stained = method.cell_params is not None
-    _check_whole_cells(method, cells_key, channel, channels)
     given = _given(sdata, cells_key=cells_key, nuclei_key=nuclei_key)
     points_key = choose_points(sdata, points_key, beside=next(iter(given), image_key))
     # Where cells are given, and no image is there to find nuclei in, they have none.
@@ -148,7 +147,7 @@ def choose_sources(
         if stained:
             cell_channel = choose_cell_channel(sdata, image_key, cell_channel)
             channels = [cell_channel, channel]
-            cell_stain = da.stack([with_real_paths(channel_of(sdata, image_key, cell_channel).data), image])
+            cell_stain = with_real_paths(channels_of(sdata, image_key, channels).data)
     else:
         channel = None
     if unit is not None:
@@ -192,7 +191,7 @@ def choose_sources(
     ), params
 
 
-def _check_whole_cells(
+def check_whole_cells(
     method: Method, cells_key: str | None, channel: str | int | None, channels: Sequence[str | int] | None
 ) -> None:
     """See that a method and what names whole cells belong together."""

@@ -181,6 +181,8 @@ def nucleus_diameter(sample: StainSample, *, pixel_size: float, params: NucleiPa
     found there.
     """
     segment = load_backend(params, device=device)
+    if len(params.diameters) == 1:
+        return params.diameters[0] / pixel_size
     with computing:
         tried = {d: _try(segment, sample.windows, d) for d in [d / pixel_size for d in params.diameters] or [None]}
     diameter = max(tried, key=lambda d: sum(map(np.count_nonzero, tried[d])))
