@@ -304,7 +304,8 @@ def chip_table(card: Card, sizes: Sizes, side: int, deadline: float) -> Iterator
     yield "| stage | where | seconds | million spots/s |\n|---|---|---|---|"
     for (name, where), took in work.seconds.items():
         yield f"| {name} | {card.name if where == 'device' else 'CPU'} | {took:.2f} | {area / took / 1e6:.2f} |"
-    total, inference = sum(work.seconds.values()), sum(work.of(name) for name in INFERENCE)
+    total = sum(work.seconds.values())
+    inference = sum(took for (name, _), took in work.seconds.items() if name in INFERENCE)
     yield f"| all | | {total:.2f} | {area / total / 1e6:.2f} |"
     if done < len(corners):
         yield f"\nThe other tiles were not run. By area, all would take {total * whole / area:.0f} s."
@@ -326,9 +327,6 @@ class Stages:
         start = time.perf_counter()
         yield
         self.seconds[name, where] += time.perf_counter() - start
-
-    def of(self, name: str) -> float:
-        return sum(took for (each, _), took in self.seconds.items() if each == name)
 
 
 def one_tile(work: Stages, seen: Patch, networks: tuple, levels: Levels, rng: np.random.Generator) -> None:
@@ -377,13 +375,9 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("there is no GPU here that torch sees: --device cpu --tiny shows that the script runs")
     sizes = TINY if args.tiny else Sizes()
     card = card_of(args.device, sizes)
-    tables: dict[str, Callable[[], Iterator[str]]] = {
-        name: partial(table, card, sizes)
-        for name, table in (("card", card_table), ("equal", equal_table), ("networks", networks_table))
-    }
-    tables["encoders"] = partial(encoders_table, card, sizes)
-    chip = min(args.chip, 2 * sizes.tile) if args.tiny else args.chip
-    tables["chip"] = partial(chip_table, card, sizes, chip, start + 60 * args.minutes)
+    side = min(args.chip, 2 * sizes.tile) if args.tiny else args.chip
+    tables = {"card": card_table, "equal": equal_table, "networks": networks_table, "encoders": encoders_table}
+    tables["chip"] = partial(chip_table, side=side, deadline=start + 60 * args.minutes)
     lines: list[str] = []
 
     def say(line: str) -> None:
@@ -395,7 +389,7 @@ def main(arguments: list[str] | None = None) -> None:
     say(f"{card.name}; torch {torch.__version__}, Python {platform.python_version()}{', tiny sizes' * args.tiny}.")
     for name in args.only:
         say(f"\n### {name}\n")
-        for line in tables[name]():
+        for line in tables[name](card, sizes):
             say(line)
     say(f"\n{time.perf_counter() - start:.0f} s in all.")
 

@@ -121,6 +121,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "Sequence[float]": (_several(_is_number), "a list of numbers"),
     "tuple[float, float]": (_several(_is_finite, 2), "two finite numbers"),
     "Region": (_several(_is_number, 4), "(x0, y0, x1, y1), four numbers"),
+    "Normalize": (_of("matplotlib.Normalize"), "a norm of matplotlib.colors"),
     "Axes": (_of("matplotlib.Axes"), "matplotlib axes"),
     "Sequence[Axes]": (_several(_of("matplotlib.Axes")), "a list of matplotlib axes"),
     "tuple[Axes, Axes]": (_several(_of("matplotlib.Axes"), 2), "two matplotlib axes"),

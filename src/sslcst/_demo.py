@@ -31,23 +31,14 @@ NEEDED = ("igraph", "scanpy", "squidpy")
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """What the demo made and how close it came.
-
-    Attributes
-    ----------
-    store, picture
-        Where the SpatialData store and the picture lie.
-    n_true, n_cells, n_clusters
-        Number of simulated cells, of cells found, and of clusters among these.
-    scores
-        One row a way to segment, "nuclei alone", "grown by 1" to 6 (microns) and "sslcst"; one column a figure.
-    """
+    """What the demo made and how close it came."""
 
     store: Path
     picture: Path
     n_true: int
     n_cells: int
     n_clusters: int
+    #: One row a way to segment, "nuclei alone", "grown by 1" to 6 (microns) and "sslcst"; one column a figure
     scores: pd.DataFrame
 
     def report(self) -> str:
@@ -80,26 +71,7 @@ class DemoResult:
 
 
 def run_demo(out: Path, *, n_cells: int, seed: int) -> DemoResult:
-    """Simulate a tissue, segment it, analyse the cells, and compare them with the true ones.
-
-    Parameters
-    ----------
-    out
-        Folder of the results. Its ``demo.zarr`` and ``demo.png`` are replaced.
-    n_cells
-        Number of cells to simulate.
-    seed
-        Of the simulation, the segmentation and the analysis.
-
-    Returns
-    -------
-    The scores, and where the store and the picture lie.
-
-    Raises
-    ------
-    BackendError
-        scanpy, squidpy or igraph is not installed.
-    """
+    """Simulate a tissue, segment it, analyse the cells, and compare them with the true ones."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise BackendError(f"The demo needs {', '.join(missing)}: pip install 'sslcst[demo]'.")

@@ -54,14 +54,7 @@ logger.addFilter(_is_asked_for)
 def progress(stage: str, total: int = 1, *, unit: str = "step") -> Iterator[tqdm]:
     """A progress bar for one stage, which goes when it ends; a stage of a single step is done when the block ends.
 
-    Parameters
-    ----------
-    stage
-        Name of the stage, written before the bar.
-    total
-        Number of steps, told to the bar by ``bar.update(n)``.
-    unit
-        What a step is.
+    Steps are told to the bar by ``bar.update(n)``.
     """
     from tqdm.auto import tqdm
 

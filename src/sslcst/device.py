@@ -11,17 +11,7 @@ _KNOWN_AS = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps"}
 
 
 def choose_device(device: str | None) -> str:
-    """The asked-for device, or by default a GPU where there is one.
-
-    Raises
-    ------
-    ParameterError
-        There is no such kind of device.
-    ProcessError
-        This process cannot compute.
-    BackendError
-        The asked-for device is not there.
-    """
+    """The asked-for device, or by default a GPU where there is one."""
     import torch
 
     from sslcst.core.threads import check_process

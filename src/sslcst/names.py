@@ -11,31 +11,16 @@ _RULE = (
 )
 
 
-def check_name(name: object, argument: str = "key_added", *, results: tuple[str, ...] = ()) -> None:
-    """See that elements can be named so.
-
-    Parameters
-    ----------
-    name
-        The name, or the prefix of the names of several results.
-    argument
-        Who gave it.
-    results
-        Endings of the results' names, where it is a prefix.
-
-    Raises
-    ------
-    ParameterError
-        It is no text, or spatialdata would refuse or overlook an element of such a name.
-    """
+def check_name(name: object, *, results: tuple[str, ...] = ()) -> None:
+    """See that elements can be named so, or by this prefix and the endings of several results."""
     if not isinstance(name, str):
-        raise ParameterError(f"{argument}={name!r} is no text, but {type(name).__name__}: {_RULE}.")
+        raise ParameterError(f"key_added={name!r} is no text, but {type(name).__name__}: {_RULE}.")
     if not is_valid(name) or len(name.encode()) > _LONGEST:
         shown = name if len(name) <= _LONGEST else f"{name[:20]}..."
-        raise ParameterError(f"{argument}={shown!r} cannot name an element: {_RULE}.")
+        raise ParameterError(f"key_added={shown!r} cannot name an element: {_RULE}.")
     for ending in results:
         if not is_valid(f"{name}_{ending}"):
-            raise ParameterError(f"{argument}={name!r} would make {f'{name}_{ending}'!r}: {_RULE}.")
+            raise ParameterError(f"key_added={name!r} would make {f'{name}_{ending}'!r}: {_RULE}.")
 
 
 def is_valid(name: str) -> bool:

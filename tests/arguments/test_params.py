@@ -131,6 +131,12 @@ BROKEN = [
     ("flow", "threshold", float("nan")),
     ("flow", "step", 0.5),
     ("flow", "min_orphan_area", 0),
+    ("stain", "method", "stardist"),
+    ("stain", "model", "cyto3"),
+    ("stain", "diameters", (0.0,)),
+    ("stain", "flow_threshold", 0.0),
+    ("stain", "cellprob_threshold", 1001.0),
+    ("stain", "percentiles", (99.0, 1.0)),
     ("tiles", "size", 0),
     ("tiles", "block", 0),
     ("tiles", "block", 500),
@@ -395,11 +401,6 @@ def test_parameters_do_not_change() -> None:
 
 def test_no_parameter_is_a_list_of_words() -> None:
     """Parameters go into a table's uns, and anndata's copy of such a list, read back from a store, crashes Python."""
-    lists = [
-        value
-        for kind in KINDS
-        for section in kind().to_dict().values()
-        for value in section.values()
-        if isinstance(value, tuple)
-    ]
+    sections = [section for kind in KINDS for section in kind().to_dict().values()]
+    lists = [value for section in sections for value in section.values() if isinstance(value, tuple)]
     assert lists and not any(isinstance(item, str) for value in lists for item in value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tracemalloc
 
 import numpy as np
@@ -10,15 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy import ndimage
 from skimage.draw import disk
 from skimage.measure import label, regionprops
 from skimage.segmentation import expand_labels
-from spatialdata import SpatialData
-from spatialdata.models import Image2DModel, Labels2DModel
 
-import sslcst
-from sslcst.errors import DataError, KeyMissingError, ParameterError
+from sslcst.errors import DataError, ParameterError
 from sslcst.methods.ssl_cst.erosion import (
     _are_solid,
     _solidity_at_least,
@@ -365,38 +360,3 @@ def test_the_octagon_spares_round_nuclei_the_hull() -> None:
         shapes[(a / 20) ** 2 + (b / 11) ** 2 < 1] = number
     assert _solidity_at_least(shapes)[1:].min() > 0.9
     assert _solidity_at_least(label(discs()))[1:].min() > 0.9
-
-
-# --- on a SpatialData object
-
-
-def tissue() -> SpatialData:
-    nuclei = discs()
-    faint = ndimage.gaussian_filter(noisy(nuclei), 1)
-    return SpatialData(
-        images={"stain": Image2DModel.parse(faint[None], dims=("c", "y", "x"), c_coords=["DAPI"])},
-        labels={"sslcst_nuclei": Labels2DModel.parse(nuclei, dims=("y", "x"))},
-    )
-
-
-def test_pp_logs_and_returns_the_report(caplog: pytest.LogCaptureFixture) -> None:
-    sdata = tissue()
-    with caplog.at_level(logging.INFO, "sslcst"):
-        report = sslcst.pp.erode_nuclei(sdata, seed=2)
-    assert caplog.messages == [str(report)]
-    expected, same = erode_and_report(discs(), seed=2)
-    assert np.array_equal(sdata["sslcst_cores"].to_numpy(), expected)
-    assert report == same
-
-
-def test_pp_takes_the_contrast_from_the_stain() -> None:
-    sdata = tissue()
-    params = {"erosion": {"contrast": 3}}
-    sslcst.pp.erode_nuclei(sdata, params=params, key_added="without")
-    sslcst.pp.erode_nuclei(sdata, image_key="stain", params=params)
-    with_stain, without = (np.count_nonzero(sdata[key].to_numpy()) for key in ("sslcst_cores", "without"))
-    assert with_stain < without
-    with pytest.raises(KeyMissingError, match="no image 'other'"):
-        sslcst.pp.erode_nuclei(sdata, image_key="other")
-    with pytest.raises(KeyMissingError, match="no channel of image 'stain' named 'GFP'"):
-        sslcst.pp.erode_nuclei(sdata, image_key="stain", channel="GFP")

@@ -92,7 +92,7 @@ def test_without_transcripts_their_bars_are_left_out(sdata: SpatialData) -> None
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"a_key": "no"}, KeyMissingError, "no labels 'no'"),
+        ({"a_key": "no"}, KeyMissingError, "no labels or shapes 'no'"),
         ({"image_key": "no"}, KeyMissingError, "no image 'no'"),
         ({"coordinate_system": "mm"}, KeyMissingError, "'mm'"),
         ({"region": (5, 5, 5, 9)}, ParameterError, "region"),

@@ -91,8 +91,8 @@ def test_without_image_on_given_axes_into_a_file(sdata: SpatialData, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"nuclei_key": "no"}, KeyMissingError, "no labels 'no'.*'sslcst_nuclei', 'truth'"),
-        ({"truth_key": "no"}, KeyMissingError, "no labels 'no'"),
+        ({"nuclei_key": "no"}, KeyMissingError, "no labels or shapes 'no'.*'sslcst_nuclei', 'truth'"),
+        ({"truth_key": "no"}, KeyMissingError, "no labels or shapes 'no'"),
         ({"image_key": "no"}, KeyMissingError, "no image 'no'.*'stain'"),
         ({"channel": "GFP"}, KeyMissingError, "no channel 'GFP'"),
         ({"coordinate_system": "mm"}, KeyMissingError, "nuclei is not in .*'mm'|cells is not in .*'mm'"),

@@ -210,7 +210,7 @@ def test_quality_is_of_the_nuclei_of_the_cells(segmented: sd.SpatialData) -> Non
     sdata = copy_of(segmented)
     del sdata.labels["sslcst_nuclei"]
     assert len(tl.quality(sdata, cells_key="f1_cells"))
-    with pytest.raises(KeyMissingError, match="no labels element 'sslcst_nuclei'"):
+    with pytest.raises(KeyMissingError, match="no labels or shapes element 'sslcst_nuclei'"):
         tl.quality(sdata)  # and not by those of another
 
 

@@ -7,14 +7,17 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
+from geopandas import GeoDataFrame
 from skimage.segmentation import expand_labels
 from spatialdata import SpatialData
-from spatialdata.models import Labels2DModel, PointsModel
+from spatialdata.models import Labels2DModel, PointsModel, ShapesModel
 from spatialdata.transformations import Affine, Identity, Scale, Sequence, Translation
 
 import sslcst
 from sslcst import metrics
 from sslcst.core.counts import owners
+from sslcst.core.polygons import polygons
 from sslcst.errors import DataError, KeyMissingError, ParameterError
 from sslcst.tl import compare, quality
 
@@ -105,6 +108,44 @@ def test_another_grid_changes_nothing(change, place) -> None:
         assert found.share_in_cells[0] == found.share_in_cells[1]
 
 
+@pytest.fixture(scope="module")
+def outlined(tissue: SpatialData) -> SpatialData:
+    """The same cells and nuclei as shapes too, in microns of which a pixel is half a one."""
+    sdata = SpatialData(labels=dict(tissue.labels), points=dict(tissue.points))
+    for key in ("true_cells", "true_nuclei"):
+        rings = polygons(sdata.labels[key].to_numpy())
+        shapes = GeoDataFrame(
+            {"geometry": [shapely.Polygon(ring[:, ::-1] / 2) for ring in rings.values()]}, index=rings
+        )
+        sdata.shapes[f"{key}_outlines"] = ShapesModel.parse(shapes, transformations={"global": Identity()})
+    return sdata
+
+
+def test_shapes_are_compared_as_labels_of_the_same_cells(outlined: SpatialData) -> None:
+    """Whichever of the two they are, or both: then on a grid of their own, whose pixels are others."""
+    expected = compare(outlined, "true_cells", "true_nuclei").to_frame().to_numpy()
+    for pair in (("true_cells", "true_nuclei_outlines"), ("true_cells_outlines", "true_nuclei")):
+        assert compare(outlined, *pair).to_frame().to_numpy() == pytest.approx(expected, nan_ok=True)
+    both = compare(outlined, "true_cells_outlines", "true_nuclei_outlines")
+    assert both.to_frame().to_numpy() == pytest.approx(expected, rel=0.05, nan_ok=True)
+    assert (both.a, both.n_cells) == ("true_cells_outlines", (60, 60))
+
+
+def test_quality_of_shapes_is_that_of_labels_of_the_same_cells(outlined: SpatialData) -> None:
+    expected = quality(outlined, cells_key="true_cells", nuclei_key="true_nuclei")
+    for cells, nuclei in (("_outlines", ""), ("", "_outlines")):
+        found = quality(outlined, cells_key=f"true_cells{cells}", nuclei_key=f"true_nuclei{nuclei}")
+        pd.testing.assert_frame_equal(found, expected)
+
+
+def test_shapes_on_other_ground_are_told(outlined: SpatialData) -> None:
+    sdata = SpatialData(labels=dict(outlined.labels))
+    far = GeoDataFrame({"geometry": [shapely.box(900, 900, 910, 910)]})
+    sdata.shapes["far"] = ShapesModel.parse(far, transformations={"global": Identity()})
+    with pytest.raises(DataError, match="'far': none of the 1 shapes is seen on the raster: 1 off the image"):
+        compare(sdata, "true_cells", "far")
+
+
 def test_without_transcripts_geometry_alone(tissue: SpatialData) -> None:
     bare = SpatialData(labels={key: tissue.labels[key] for key in ("true_cells", "grown")})
     found, full = compare(bare, "true_cells", "grown"), compare(tissue, "true_cells", "grown")
@@ -126,8 +167,8 @@ def test_cells_on_other_ground_are_told(tissue: SpatialData) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"a_key": "no"}, KeyMissingError, "no labels element 'no'.*'true_cells'"),
-        ({"b_key": "transcripts"}, KeyMissingError, "no labels element 'transcripts'"),
+        ({"a_key": "no"}, KeyMissingError, "no labels or shapes element 'no'.*'true_cells'"),
+        ({"b_key": "transcripts"}, KeyMissingError, "no labels or shapes element 'transcripts'"),
         ({"points_key": "no"}, KeyMissingError, "no points element 'no'"),
         ({"gene_key": "no"}, KeyMissingError, "'no'"),
         ({"coordinate_system": "mm"}, KeyMissingError, "'mm'"),
@@ -155,8 +196,8 @@ def test_quality_is_that_of_the_metrics(tissue: SpatialData) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"cells_key": "no"}, KeyMissingError, "no labels element 'no'"),
-        ({"nuclei_key": "no"}, KeyMissingError, "no labels element 'no'"),
+        ({"cells_key": "no"}, KeyMissingError, "no labels or shapes element 'no'"),
+        ({"nuclei_key": "no"}, KeyMissingError, "no labels or shapes element 'no'"),
         ({"ring": -1}, ParameterError, "ring=-1"),
     ],
 )

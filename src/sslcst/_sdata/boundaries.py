@@ -19,18 +19,10 @@ if TYPE_CHECKING:
 def as_boundaries(
     ids: np.ndarray, corners: np.ndarray, size: np.ndarray, transformations: Mapping[str, Any]
 ) -> GeoDataFrame:
-    """Polygons in pixels as an element, in the order of their ids.
+    """Polygons in pixels as an element, in the order of their ids (n,).
 
-    Parameters
-    ----------
-    ids
-        Of the polygons (n,).
-    corners
-        Those (y, x) of all rings, one behind the other, the first of each not repeated.
-    size
-        How many each ring has (n,).
-    transformations
-        Of the labels.
+    `corners` are those (y, x) of all rings, one behind the other, the first of each not repeated; `size` says how many
+    each ring has (n,).
     """
     import geopandas as gpd
     import shapely
@@ -47,13 +39,7 @@ def as_boundaries(
 
 
 def boundaries_of(sdata: SpatialData, labels_key: str, ids: np.ndarray) -> GeoDataFrame:
-    """The boundaries of some labels, as shapes.
-
-    Raises
-    ------
-    DataError
-        One of the ids does not occur.
-    """
+    """The boundaries of some labels, all of which must occur, as shapes."""
     from spatialdata.transformations import get_transformation
 
     labels = plane(sdata, labels_key)

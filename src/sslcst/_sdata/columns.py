@@ -15,37 +15,19 @@ _MISSING_AS_TEXT = frozenset({"None", "nan", "NaN", "<NA>"})
 
 
 def as_numbers(column: pd.Series, what: str) -> np.ndarray:
-    """A column of any type of numbers as float64, NaN where a value is missing.
-
-    Raises
-    ------
-    DataError
-        It holds no numbers.
-    """
+    """A column of any type of numbers as float64, NaN where a value is missing."""
     if column.dtype.kind not in "biuf":
         raise DataError(f"{what} must hold numbers, and is of type {column.dtype}: convert it with astype(float).")
     return column.to_numpy(np.float64, na_value=np.nan)
 
 
 def as_counts(values: np.ndarray, what: str) -> np.ndarray:
-    """Numbers of molecules as int64.
-
-    Raises
-    ------
-    DataError
-        One is negative, not finite, no whole number, or beyond `LARGEST_COUNT`.
-    """
+    """Numbers of molecules as int64."""
     return as_whole(values, f"{what} must hold counts", 0, LARGEST_COUNT)
 
 
 def as_whole(values: np.ndarray, rule: str, low: int, high: int) -> np.ndarray:
-    """Whole numbers within bounds, of any type, as int64.
-
-    Raises
-    ------
-    DataError
-        One is no such number; the message begins with the rule.
-    """
+    """Whole numbers within bounds, of any type, as int64; the message about others begins with the rule."""
     if values.dtype.kind in "biuf":
         good = (values >= low) & (values <= high) & (values == np.floor(values))
         if good.all():
@@ -59,12 +41,8 @@ def as_whole(values: np.ndarray, rule: str, low: int, high: int) -> np.ndarray:
 def gene_codes(names: Iterable[object], *, literal: bool = False) -> tuple[np.ndarray, pd.Index]:
     """The genes that are named, sorted, and which of them each name is; -1 for a name that is missing or blank.
 
-    Parameters
-    ----------
-    names
-        Text, bytes as HDF5 files have them, or numbers. Equal ones are one gene.
-    literal
-        Whether "nan" and the like are names, since no missing value was made text where they come from.
+    Names are text, bytes as HDF5 files have them, or numbers; equal ones are one gene. If `literal`, "nan" and the like
+    are names, since no missing value was made text where they come from.
     """
     missing = frozenset() if literal else _MISSING_AS_TEXT
     texts = [

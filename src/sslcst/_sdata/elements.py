@@ -12,7 +12,7 @@ import pandas as pd
 from sslcst._logging import logger
 from sslcst._sdata.labels import GivenLabels, NucleusSource
 from sslcst._sdata.listing import check_case, present
-from sslcst._sdata.raster import Raster, affine_matrix, as_labels, invertible, plane
+from sslcst._sdata.raster import Raster, as_labels, plane
 from sslcst._sdata.shapes import DrawnShapes, Outlines
 from sslcst._sdata.source_ids import add_table, check_free, of_labels, table_name
 from sslcst.core.threads import check_process
@@ -27,6 +27,16 @@ if TYPE_CHECKING:
 STAINS = ("morphology_focus", ".*_regist")  # xenium, stereoseq
 TRANSCRIPTS = ("transcripts", "bin1_genes")  # xenium, stereoseq
 NUCLEAR_CHANNELS = ("(?i)dapi|hoechst.*|ssdna|dna|nucle(i|us)",)
+# Of whole cells, the first of which there is one: membranes before cytoplasm.
+CELL_CHANNELS = (
+    "(?i)ATP1A1/CD45/E-Cadherin",  # Xenium
+    "(?i).*membrane.*|boundary",  # CosMx
+    *(f"(?i)cellbound[ _-]?{n}" for n in (1, 2, 3)),  # MERSCOPE
+    "(?i)pan-?ck",
+    "(?i)cyto.*",
+    "(?i)18S",
+    "(?i)poly-?t",
+)
 
 
 def choose_key(
@@ -43,16 +53,9 @@ def choose_key(
     """The asked-for name, or the only candidate, or the only one whose name matches a usual one.
 
     Or else the only one that is named as of the same field of view, or sample, as an element `beside` it; or else the
-    one that a reader, such as those of sopa, `noted` in the object's attributes.
-
-    Messages call it "kind 'key'", or "kind of ... named 'key'".
-
-    Raises
-    ------
-    KeyMissingError
-        There is no such name, or several could be meant; the message lists the candidates.
-    ProcessError
-        This process cannot compute, nor read.
+    one that a reader, such as those of sopa, `noted` in the object's attributes. `KeyMissingError`, which lists the
+    candidates, where there is none such, or several could be meant. Messages call it "kind 'key'", or "kind of ...
+    named 'key'".
     """
     check_process()
     candidates = list(candidates)
@@ -96,14 +99,8 @@ def choose_image(sdata: SpatialData, image_key: str | None, *, beside: str | Non
 
 
 def choose_channel(sdata: SpatialData, image_key: str, channel: str | int | None) -> str:
-    """The asked-for channel, the only one, or the one that is named as a stain of nuclei.
-
-    Raises
-    ------
-    KeyMissingError
-        There is no such channel, or several and none was chosen.
-    """
-    names = [str(name) for name in plane(sdata, image_key).coords["c"].values]
+    """The asked-for channel, the only one, or the one that is named as a stain of nuclei."""
+    names = _channels(plane(sdata, image_key))
     if channel is None and names == ["r", "g", "b"] and sdata.attrs.get("spatialdata_io_reader") == "cosmx":
         logger.info("The blue of the composite image %r shows nuclei, unless channel= says otherwise.", image_key)
         return "b"
@@ -117,6 +114,31 @@ def choose_channel(sdata: SpatialData, image_key: str, channel: str | int | None
     )
 
 
+def choose_cell_channel(sdata: SpatialData, image_key: str, channel: str | int | None) -> str:
+    """The asked-for channel, or the one that is named as a stain of whole cells.
+
+    Raises
+    ------
+    KeyMissingError
+        There is no such channel, or none of a usual name and none was chosen.
+    """
+    names = _channels(plane(sdata, image_key))
+    if channel is not None:
+        name, of = channel_name(names, channel), f"of image {image_key!r}"
+        return choose_key(names, name, kind="channel", of=of, argument="channels")
+    known = [name for pattern in CELL_CHANNELS for name in names if re.fullmatch(pattern, name)]
+    listed = ", ".join(map(repr, names))
+    if not known:
+        raise KeyMissingError(
+            f"No channel of image {image_key!r} is known to stain whole cells: name it and that of nuclei, "
+            f"channels=(cells, nuclei); there are: {listed}."
+        )
+    logger.info(
+        "Whole cells are stained by channel %r, unless channels= says otherwise; there are: %s.", known[0], listed
+    )
+    return known[0]
+
+
 def channel_name(names: Sequence[str], channel: str | int) -> str:
     """The name of a channel that is told by its name or else by its place, counted from 0, be it as text."""
     name = str(channel)
@@ -125,15 +147,7 @@ def channel_name(names: Sequence[str], channel: str | int) -> str:
 
 
 def choose_points(sdata: SpatialData, points_key: str | None, *, beside: str | None = None) -> str:
-    """The asked-for points, the only ones, those that a reader of spatialdata-io names as transcripts, or `beside`.
-
-    Raises
-    ------
-    KeyMissingError
-        There are no such points, or several that could be meant.
-    DataError
-        It is a Visium HD run, which has no points.
-    """
+    """The asked-for points, the only ones, those that a reader of spatialdata-io names as transcripts, or `beside`."""
     if not sdata.points and sdata.attrs.get("spatialdata_io_reader") == "visium_hd":
         raise DataError(
             "This is a Visium HD run: its counts are of square bins of 2 micron or more, too coarse to tell where in "
@@ -159,13 +173,7 @@ def check_result(sdata: SpatialData, labels_keys: Iterable[str], table_key: str)
 
 
 def choose_coordinate_system(sdata: SpatialData, keys: Iterable[str], coordinate_system: str | None) -> str:
-    """The coordinate system that all these elements share: the asked-for one, else "global", else the only one.
-
-    Raises
-    ------
-    KeyMissingError
-        They share none, or not the asked-for one, or several of which none is "global".
-    """
+    """The coordinate system that all these elements share: the asked-for one, else "global", else the only one."""
     from spatialdata.transformations import get_transformation
 
     systems = {key: set(get_transformation(sdata[key], get_all=True)) for key in keys}
@@ -180,18 +188,19 @@ def choose_coordinate_system(sdata: SpatialData, keys: Iterable[str], coordinate
 
 
 def channel_of(sdata: SpatialData, image_key: str, channel: str | int | None) -> DataArray:
-    """One channel (y, x) of an image, not read yet.
-
-    Raises
-    ------
-    KeyMissingError
-        There is no such channel, or several and none was chosen.
-    DataError
-        The image has a third dimension.
-    """
+    """One channel (y, x) of an image, not read yet."""
     image = plane(sdata, image_key)
-    name = choose_channel(sdata, image_key, channel)
-    return image.isel(c=[str(each) for each in image.coords["c"].values].index(name))
+    return image.isel(c=_channels(image).index(choose_channel(sdata, image_key, channel)))
+
+
+def channels_of(sdata: SpatialData, image_key: str, names: Sequence[str]) -> DataArray:
+    """Some channels (c, y, x) of an image by their names, not read yet."""
+    image = plane(sdata, image_key)
+    return image.isel(c=[_channels(image).index(name) for name in names])
+
+
+def _channels(image: DataArray) -> list[str]:
+    return [str(name) for name in image.coords["c"].values]
 
 
 def channel_in_words(image_key: str, channel: object) -> str:
@@ -200,36 +209,22 @@ def channel_in_words(image_key: str, channel: object) -> str:
 
 
 def read_channel(sdata: SpatialData, image_key: str, channel: str | int | None) -> np.ndarray:
-    """One channel (y, x) of an image; raises what `channel_of` does."""
+    """One channel (y, x) of an image."""
     return channel_of(sdata, image_key, channel).to_numpy()
 
 
 def open_nuclei(sdata: SpatialData, nuclei_key: str, raster: Raster) -> NucleusSource:
-    """Labels, or shapes to be drawn on the raster.
-
-    Raises
-    ------
-    DataError
-        Labels that are no integers, or negative; shapes of which none has an area, or that a transformation flattens.
-    """
+    """Labels, or shapes to be drawn on the raster."""
     if nuclei_key in sdata.labels:
         data = plane(sdata, nuclei_key).data
         return GivenLabels.of(nuclei_key, data[raster.window or ...], of_labels(sdata, nuclei_key))
     shapes = sdata.shapes[nuclei_key]
-    to_system = invertible(affine_matrix(shapes, raster.coordinate_system), nuclei_key, raster.coordinate_system)
-    outlines = Outlines.of(shapes, nuclei_key)
-    to_pixel = np.linalg.inv(raster.to_system) @ to_system
-    return DrawnShapes.of(outlines, raster.shape, to_pixel, part=raster.window is not None)
+    to_pixel = raster.to_pixel(shapes, nuclei_key)
+    return DrawnShapes.of(Outlines.of(shapes, nuclei_key), raster.shape, to_pixel, part=raster.window is not None)
 
 
 def read_nuclei(sdata: SpatialData, nuclei_key: str, raster: Raster) -> np.ndarray:
-    """Labels, or shapes drawn on the raster: uint32 (y, x).
-
-    Raises
-    ------
-    DataError
-        As `open_nuclei`; no nucleus on the raster.
-    """
+    """Labels, or shapes drawn on the raster: uint32 (y, x)."""
     return read_with_ids(sdata, nuclei_key, raster)[0]
 
 
@@ -244,15 +239,7 @@ def read_with_ids(sdata: SpatialData, nuclei_key: str, raster: Raster) -> tuple[
 
 
 def check_addable(sdata: SpatialData, kind: str, name: str) -> None:
-    """See, before any work, that an element can be added under a name.
-
-    Raises
-    ------
-    ParameterError
-        It is no name for an element.
-    KeyMissingError
-        An element of that name, case apart, is there, in the object or in its store, and none that it would replace.
-    """
+    """See, before any work, that an element of a kind can be added under a name: no other one has it, case apart."""
     check_name(name)
     for other_kind, other in sorted(present(sdata)):
         check_case(other_kind, other, name)
@@ -261,7 +248,7 @@ def check_addable(sdata: SpatialData, kind: str, name: str) -> None:
 
 
 def add_element(sdata: SpatialData, kind: str, name: str, element: Any) -> None:
-    """Add an element to the object, in place of one of that name and kind; raises what `check_addable` does."""
+    """Add an element to the object, in place of one of that name and kind."""
     check_addable(sdata, kind, name)
     elements = getattr(sdata, kind)
     elements.pop(name, None)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from sslcst._sdata.listing import LISTING
 from sslcst._sdata.raster import full_scale
+from sslcst._sdata.store import told_by
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -47,16 +49,10 @@ def _as_text(about: Mapping[str, Any]) -> bytes:
 
 def recorded(store: Path, results: Mapping[str, str]) -> str | None:
     """The run that results (name -> kind) in a store are of, by what their table tells; None where some are missing."""
-    import zarr
-    from anndata.io import read_elem
-
-    if not all((store / kind / name / "zarr.json").is_file() for name, kind in results.items()):
+    if not all((store / kind / name / LISTING).is_file() for name, kind in results.items()):
         return None
     [table] = (name for name, kind in results.items() if kind == "tables")
-    try:
-        return read_elem(zarr.open_group(store / "tables" / table, mode="r")["uns/sslcst/run"])
-    except (OSError, KeyError, ValueError, TypeError):  # it tells none, or is damaged
-        return None
+    return told_by(store, table, "run")
 
 
 def _identity(element: Any) -> Iterable[bytes]:

@@ -45,27 +45,13 @@ def _places(noted: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Journal:
-    """What is to be put in its place.
+    """What is to be put in its place."""
 
-    Parameters
-    ----------
-    folder
-        The scratch folder, in which results lie as in a store.
-    new
-        Each result, as ``kind/name``.
-    former
-        What may give way to them; those that the results do not replace are removed.
-    whole
-        Whether the file that tells so could be read; else it is what lies in the folder.
-    sums
-        Checksum of each result, where that was noted.
-    """
-
-    folder: Path
-    new: list[str]
-    former: list[str]
-    whole: bool = True
-    sums: dict[str, Any] = field(default_factory=dict)
+    folder: Path  # the scratch folder, in which results lie as in a store
+    new: list[str]  # each result, as ``kind/name``
+    former: list[str]  # what may give way to them; those that the results do not replace are removed
+    whole: bool = True  # whether the file that tells so could be read; else it is what lies in the folder
+    sums: dict[str, Any] = field(default_factory=dict)  # checksum of each result, where that was noted
 
     @classmethod
     def of(cls, folder: Path) -> Journal:

@@ -16,61 +16,37 @@ _BAND = 1024  # rows that are looked at at once
 
 
 def read_part(array: Any, rows: slice, columns: slice) -> np.ndarray:
-    """A part of an array (y, x), which may be one of dask, computed in this thread: the caller's is the pool."""
-    part = array[rows, columns]
+    """A part of an array (..., y, x), which may be one of dask, computed in this thread: the caller's is the pool."""
+    part = array[..., rows, columns]
     return np.asarray(part.compute(scheduler="synchronous") if hasattr(part, "compute") else part)
 
 
 class NucleusSource(Protocol):
-    """Nuclei that are there already, read by parts.
+    """Nuclei that are there already, read by parts."""
 
-    Attributes
-    ----------
-    source_ids
-        Their original ids by their labels, where these differ.
-    """
-
-    source_ids: pd.Series | None
+    source_ids: pd.Series | None  # their original ids by their labels, where these differ
 
     def read(self, rows: slice, columns: slice) -> np.ndarray:
         """The labels of some pixels, uint32 (y, x)."""
         ...
 
     def check(self, found: np.ndarray) -> None:
-        """Say what is not among the labels that were found once all was read; raise `DataError` where none was."""
+        """Say what is not among the labels that were found once all was read; raise a `DataError` where none was."""
         ...
 
 
 @dataclass(frozen=True)
 class GivenLabels:
-    """Labels as they are; where some are above 2^32 - 1, numbered in their order.
+    """Labels as they are; where some are above 2^32 - 1, numbered in their order."""
 
-    Parameters
-    ----------
-    key
-        Name of the labels.
-    data
-        (y, x), of numpy or dask.
-    source_ids
-        Their original ids by the labels that are read, where these differ.
-    ids
-        The labels that occur, rising, where they are numbered.
-    """
-
-    key: str
-    data: Any
-    source_ids: pd.Series | None
-    ids: np.ndarray | None
+    key: str  # name of the labels
+    data: Any  # (y, x), of numpy or dask
+    source_ids: pd.Series | None  # their original ids by the labels that are read, where these differ
+    ids: np.ndarray | None  # the labels that occur, rising, where they are numbered
 
     @classmethod
     def of(cls, key: str, data: Any, source_ids: pd.Series | None) -> GivenLabels:
-        """Labels (y, x) of a name, and the original ids that are known of them.
-
-        Raises
-        ------
-        DataError
-            They are no integers, or negative.
-        """
+        """Labels (y, x) of a name, whole numbers from 0, and the original ids that are known of them."""
         if not np.issubdtype(data.dtype, np.integer):
             hint = " A mask does not tell nuclei apart: skimage.measure.label does." if data.dtype == bool else ""
             raise DataError(f"Labels {key!r} are {data.dtype}: they must be integers, one for each nucleus.{hint}")
@@ -93,7 +69,7 @@ class GivenLabels:
         return np.where(labels > 0, np.searchsorted(self.ids, labels) + 1, 0).astype(np.uint32)
 
     def check(self, found: np.ndarray) -> None:
-        """Raise a `DataError` where no label was found."""
+        """See that there is a label."""
         if not len(found):
             raise DataError(f"There are no nuclei in {self.key!r}: every pixel is background.")
 

@@ -23,13 +23,7 @@ _INLINE = {"kind": "inline", "must_understand": False}
 
 
 def read_metadata(file: Path) -> dict[str, Any]:
-    """The content of a metadata file of zarr format 3.
-
-    Raises
-    ------
-    StoreError
-        It cannot be read, or is no such file.
-    """
+    """The content of a metadata file of zarr format 3."""
     try:
         metadata = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -71,13 +65,7 @@ def present(sdata: SpatialData) -> set[tuple[str, str]]:
 
 
 def check_case(kind: str, there: str, name: str) -> None:
-    """See that an element that is there and one to come do not differ in case alone.
-
-    Raises
-    ------
-    KeyMissingError
-        They do.
-    """
+    """Raise a `KeyMissingError` where an element that is there and one to come differ in case alone."""
     if there != name and there.lower() == name.lower():
         raise KeyMissingError(
             f"{there!r} exists among the {kind}, and {name!r} differs from it in case alone, which spatialdata does "
@@ -104,22 +92,7 @@ def gather(store: Path, place: str) -> dict[str, Any]:
 
 
 def relist(store: Path, places: Iterable[str], seen: Iterable[str]) -> dict[str, Any]:
-    """The root of a store with other entries for some elements.
-
-    Parameters
-    ----------
-    store
-        Its folder.
-    places
-        The elements whose entries change; all others keep theirs.
-    seen
-        Those of them that are to be listed as they lie there.
-
-    Raises
-    ------
-    StoreError
-        A metadata file cannot be read.
-    """
+    """The root of a store with other entries for some places: those of them that are seen are listed as they lie."""
     root = read_metadata(store / LISTING)
     found, kinds = entries(root), {place.split("/")[0] for place in places}
     hidden = tuple(f"{place}/" for place in places)

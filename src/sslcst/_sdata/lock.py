@@ -20,13 +20,7 @@ CAN_LOCK = fcntl is not None
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold a folder, which is no link, where the system has file locks.
-
-    Raises
-    ------
-    BlockingIOError
-        Another process does.
-    """
+    """Hold a folder, which is no link, where the system has file locks; a `BlockingIOError` if another process does."""
     if not CAN_LOCK:
         yield
         return
@@ -40,13 +34,7 @@ def held(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(store: Path) -> Iterator[None]:
-    """Hold a store, so that no second run works on it.
-
-    Raises
-    ------
-    StoreError
-        Another run holds it.
-    """
+    """Hold a store, so that no second run works on it."""
     if not CAN_LOCK:
         logger.warning("This system has no file locks: do not start a second run on %s.", store)
     with ExitStack() as stack:

@@ -11,7 +11,7 @@ import numpy as np
 
 from sslcst._logging import logger
 from sslcst._sdata.elements import choose_coordinate_system, choose_key
-from sslcst._sdata.raster import affine_matrix, followed, full_scale, invertible
+from sslcst._sdata.raster import followed, full_scale, matrix_of
 from sslcst._section import check
 from sslcst.errors import ParameterError
 
@@ -29,24 +29,12 @@ _COSMX_FIELDS = {(4256, 4256): _COSMX, (3648, 5472): 0.18}  # by the pixels of a
 
 @dataclass(frozen=True)
 class Microns:
-    """A coordinate system in microns, and how it follows from another one.
+    """A coordinate system in microns, and how it follows from another one."""
 
-    Parameters
-    ----------
-    name
-        Of the system.
-    base
-        The one that it follows from.
-    step
-        Affine matrix (3, 3) on (y, x) from there.
-    why
-        What tells so, in words.
-    """
-
-    name: str
-    base: str
-    step: np.ndarray
-    why: str
+    name: str  # of the system
+    base: str  # the one that it follows from
+    step: np.ndarray  # affine matrix (3, 3) on (y, x) from there
+    why: str  # what tells so, in words
 
     @property
     def scale(self) -> float:
@@ -71,26 +59,10 @@ def find_microns(
 ) -> Microns:
     """The system in microns that elements lie in, or else one that can be built for them; what tells it is logged.
 
-    It is told by a system named as one in microns that one of them lies in, else by `pixel_size`, else by what the
-    reader of spatialdata-io leaves.
-
-    Parameters
-    ----------
-    sdata, keys
-        The object, and the elements that are to lie in the system.
-    raster_key
-        The one whose pixels are meant; None: a unit of the system it is built on counts as one.
-    pixel_size
-        Microns along the side of a pixel.
-    coordinate_system
-        The system in microns, or the one to build on; by default "global" or the only one.
-
-    Raises
-    ------
-    ParameterError
-        Nothing tells the size of a pixel, or `pixel_size` is not what a system of the elements says.
-    KeyMissingError
-        The elements share no coordinate system, or several that could be meant.
+    It is told by a system named as one in microns that one of the elements lies in, else by `pixel_size`, microns along
+    the side of a pixel, else by what the reader of spatialdata-io leaves. Pixels are those of the element `raster_key`;
+    without one, a unit of the system it is built on counts as one. `coordinate_system` is the one in microns, or the
+    one to build on; by default "global" or the only one.
     """
     named = {key: sorted(filter(is_in_microns, systems_of(sdata[key]))) for key in keys}
     wanted = coordinate_system if coordinate_system and is_in_microns(coordinate_system) else None
@@ -169,7 +141,7 @@ def systems_of(element: Any) -> set[str]:
 
 def _matrix(sdata: SpatialData, key: str, system: str) -> np.ndarray:
     element = sdata[key] if key in sdata.points or key in sdata.shapes else full_scale(sdata[key])
-    return invertible(affine_matrix(element, system), key, system)
+    return matrix_of(element, key, system)
 
 
 def pixel_side(sdata: SpatialData, key: str, system: str) -> float:

@@ -20,13 +20,7 @@ _PREFIX = "sslcst-run-"
 
 
 def real_store(sdata: SpatialData) -> Path | None:
-    """The folder of an object's store, whatever links lead there and wherever one works later; None in memory.
-
-    Raises
-    ------
-    StoreError
-        It is not there.
-    """
+    """The folder of an object's store, whatever links lead there and wherever one works later; None in memory."""
     if sdata.path is None:
         return None
     store = Path(os.path.realpath(sdata.path))
@@ -37,13 +31,7 @@ def real_store(sdata: SpatialData) -> Path | None:
 
 
 def check_there(sdata: SpatialData, keys: list[str]) -> None:
-    """See that the files of elements are there, where they are read from files: a missing chunk would be read as zeros.
-
-    Raises
-    ------
-    StoreError
-        They are not.
-    """
+    """See that the files that elements are read from are there: a missing chunk would be read as zeros."""
     from spatialdata import get_dask_backing_files
 
     for key in keys:

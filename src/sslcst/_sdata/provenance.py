@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 PLACE = "sslcst"  # in attrs and uns
 # What is taken from one record as a whole: the columns and channels of one element say nothing of another.
 _GROUPS = (
-    ("image_key", "channel"),
+    ("image_key", "channel", "channels"),
     ("points_key", "gene_key", "count_key"),
     ("coordinate_system",),
     ("nuclei_key",),
+    ("cells_key",),
 )
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -65,21 +66,12 @@ def nuclei_of(sdata: SpatialData, cells_key: str, key: str) -> str:
 
 @dataclass(frozen=True)
 class Used:
-    """What the makers of some elements used.
+    """What the makers of some elements used."""
 
-    Parameters
-    ----------
-    sdata
-        Holds the elements. All of them lie in the coordinate system that was used, where one that lies there tells how.
-    record
-        As `as_record` made it.
-    taken
-        Which of the transcripts were taken.
-    """
-
+    # holds the elements, all of which lie in the coordinate system that was used, where one that lies there tells how.
     sdata: SpatialData
-    record: Mapping[str, str]
-    taken: TranscriptParams = TranscriptParams()
+    record: Mapping[str, str]  # as `as_record` made it
+    taken: TranscriptParams = TranscriptParams()  # which of the transcripts were taken
 
     @classmethod
     def by(cls, sdata: SpatialData, *names: str | None) -> Used:
@@ -123,7 +115,7 @@ class Used:
     def image(self, image_key: str | None) -> str | None:
         """The image: as asked for, as it was used, or as `segment` chooses; None where there is none to choose."""
         if image_key is None:
-            image_key = self._there("image_key", self.sdata.images)
+            image_key = self.known_image
         if image_key is None and not self.sdata.images:
             return None
         try:
@@ -133,6 +125,11 @@ class Used:
                 raise
             logger.info("The run took nuclei that were there, and no image. %s", error)
             return None
+
+    @property
+    def known_image(self) -> str | None:
+        """The image that was used, if it is there still."""
+        return self._there("image_key", self.sdata.images)
 
     def channel(self, image_key: str, channel: str | int | None) -> str | int | list[str]:
         """The channel, or channels, of an image: as asked for, as was used, as `segment` chooses, or the first."""
@@ -176,7 +173,9 @@ def _about(sdata: SpatialData, name: str) -> Mapping[str, Any]:
     maker, noted = _maker(sdata, name), sdata.attrs.get(PLACE, {}).get(name)
     if noted is not None and noted.get("after_run") == _run_of(maker):
         return noted
-    return maker or next((about for _, about in _records(sdata) if about.get("nuclei_key") == name), {})
+    return maker or next(
+        (about for _, about in _records(sdata) if name in (about.get("nuclei_key"), about.get("cells_key"))), {}
+    )
 
 
 def _maker(sdata: SpatialData, name: str) -> Mapping[str, Any]:

@@ -24,29 +24,15 @@ _SQUARE, _SQUARES, _HELD, _MOST_SQUARES = 256, 1000, 0.01, 8_000_000
 
 @dataclass(frozen=True)
 class Raster:
-    """The pixel grid that labels lie on.
+    """The pixel grid that labels lie on."""
 
-    Parameters
-    ----------
-    shape
-        Pixels (height, width).
-    to_system
-        Affine matrix (3, 3) from pixels (y, x) to the coordinate system.
-    coordinate_system
-        Its name.
-    transformations
-        Of the element the raster was taken from, to all its coordinate systems.
-    scale_factors
-        Of the scales of that element, from one to the next; empty where there is one alone.
-    whole, window
-        The raster of which it is a part, and its rows and columns there; None where it is whole itself.
-    """
-
-    shape: tuple[int, int]
-    to_system: np.ndarray
-    coordinate_system: str
-    transformations: dict[str, Any]
+    shape: tuple[int, int]  # pixels (height, width)
+    to_system: np.ndarray  # affine matrix (3, 3) from pixels (y, x) to the coordinate system
+    coordinate_system: str  # its name
+    transformations: dict[str, Any]  # of the element the raster was taken from, to all its coordinate systems
+    # of the scales of that element, from one to the next; empty where there is one alone
     scale_factors: tuple[int, ...] = ()
+    # the raster of which it is a part, and its rows and columns there; None where it is whole itself
     whole: Raster | None = None
     window: tuple[slice, slice] | None = None
 
@@ -59,6 +45,10 @@ class Raster:
     def pixel_size(self) -> float:
         """Side of a square of a pixel's area, in units of the coordinate system."""
         return float(np.sqrt(abs(np.linalg.det(self.to_system[:2, :2]))))
+
+    def to_pixel(self, element: Any, key: str) -> np.ndarray:
+        """Affine matrix (3, 3) on (y, x) from an element's own coordinates to pixels."""
+        return np.linalg.inv(self.to_system) @ matrix_of(element, key, self.coordinate_system)
 
     def lying_in(self, system: str, step: np.ndarray) -> Raster:
         """The same raster in one more system, if it does not lie there yet, by an affine matrix (3, 3) from its own."""
@@ -116,8 +106,9 @@ def affine_matrix(element: Any, coordinate_system: str) -> np.ndarray:
     return get_transformation(element, to_coordinate_system=coordinate_system).to_affine_matrix(YX, YX)
 
 
-def invertible(matrix: np.ndarray, key: str, coordinate_system: str) -> np.ndarray:
-    """An element's affine matrix, if it is finite, flattens nothing and has a sane scale; else a `DataError`."""
+def matrix_of(element: Any, key: str, coordinate_system: str) -> np.ndarray:
+    """An element's `affine_matrix`, if it is finite, flattens nothing and has a sane scale; else a `DataError`."""
+    matrix = affine_matrix(element, coordinate_system)
     sides = np.linalg.svd(matrix[:2, :2], compute_uv=False) if np.isfinite(matrix).all() else np.zeros(2)
     if not _SCALES[0] <= sides[1] <= sides[0] <= min(_SCALES[1], _FLATTENED * sides[1]):
         raise DataError(
@@ -164,20 +155,13 @@ def plane(sdata: SpatialData, key: str) -> DataArray:
 
 
 def raster_of(sdata: SpatialData, key: str, coordinate_system: str) -> Raster:
-    """The pixel grid of an image or labels element.
-
-    Raises
-    ------
-    DataError
-        It is three-dimensional, or its transformation flattens it to a line or a point.
-    """
+    """The pixel grid of an image or labels element."""
     from spatialdata.transformations import get_transformation
 
     element = plane(sdata, key)
-    matrix = invertible(affine_matrix(element, coordinate_system), key, coordinate_system)
-    sizes = element.sizes
+    shape, matrix = (element.sizes["y"], element.sizes["x"]), matrix_of(element, key, coordinate_system)
     transformations = get_transformation(element, get_all=True)
-    return Raster((sizes["y"], sizes["x"]), matrix, coordinate_system, transformations, _scale_factors(sdata[key]))
+    return Raster(shape, matrix, coordinate_system, transformations, _scale_factors(sdata[key]))
 
 
 def _scale_factors(element: Any) -> tuple[int, ...]:
@@ -188,17 +172,11 @@ def _scale_factors(element: Any) -> tuple[int, ...]:
 
 @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused
 def raster_over_points(sdata: SpatialData, points_key: str, coordinate_system: str, pixel_size: float) -> Raster:
-    """A pixel grid that just holds the points, where there is no image.
-
-    Raises
-    ------
-    DataError
-        There are no points, some are not finite, or some lie so far off that nearly all of the grid would be empty.
-    """
+    """A pixel grid that just holds the points, where there is no image; no grid nearly all of which would be empty."""
     from spatialdata.transformations import Affine
 
     points = sdata.points[points_key]
-    matrix = invertible(affine_matrix(points, coordinate_system), points_key, coordinate_system)
+    matrix = matrix_of(points, points_key, coordinate_system)
     low, high, held = np.full(2, np.inf), np.full(2, -np.inf), pd.DataFrame(columns=YX, dtype=float)
     for partition in points[list(YX)].partitions:
         yx = apply_affine(matrix, partition.compute().to_numpy(np.float64))

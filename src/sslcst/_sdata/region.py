@@ -9,7 +9,7 @@ import numpy as np
 
 from sslcst._arguments import Region
 from sslcst._sdata.elements import choose_key
-from sslcst._sdata.raster import Raster, affine_matrix, apply_affine, invertible
+from sslcst._sdata.raster import Raster, apply_affine
 from sslcst._sdata.shapes import Outlines
 from sslcst.errors import DataError, KeyMissingError, ParameterError
 
@@ -22,18 +22,10 @@ _PHASE = 60  # pixels: the whole's bins of 1 to 6 pixels begin where those of a 
 
 @dataclass(frozen=True)
 class Area:
-    """A region on the pixels of a raster.
+    """A region on the pixels of a raster."""
 
-    Parameters
-    ----------
-    polygon
-        Of shapely, in pixels (x, y).
-    name
-        What messages call it.
-    """
-
-    polygon: Any
-    name: str
+    polygon: Any  # of shapely, in pixels (x, y)
+    name: str  # what messages call it
 
     def holds(self, yx: np.ndarray) -> np.ndarray:
         """Which positions (n, 2) in pixels lie in it or on its edge, bool (n,)."""
@@ -62,35 +54,17 @@ class Area:
 def choose_area(sdata: SpatialData, region: str | Region, raster: Raster) -> Area:
     """The region that is meant, on a raster.
 
-    Parameters
-    ----------
-    sdata
-        The object.
-    region
-        The name of shapes, of which all polygons count, or (x0, y0, x1, y1) in the raster's coordinate system.
-    raster
-        What it is to lie on.
-
-    Raises
-    ------
-    KeyMissingError
-        There are no shapes of that name, or they do not lie in the coordinate system.
-    ParameterError
-        The numbers are not finite, or do not rise.
-    DataError
-        A polygon crosses itself, or there is none; the region lies off the raster.
+    It is the name of shapes, of which all polygons count, or (x0, y0, x1, y1) in the raster's coordinate system.
     """
     import shapely
 
-    system = raster.coordinate_system
     if isinstance(region, str):
-        polygon, to_system, name = *_of_shapes(sdata, region, system), f"region {region!r}"
+        polygon, to_pixel, name = *_of_shapes(sdata, region, raster), f"region {region!r}"
     else:
         x0, y0, x1, y1 = box = tuple(map(float, region))
         if not (np.isfinite(box).all() and x0 < x1 and y0 < y1):
             raise ParameterError(f"region={box!r}: must be (x0, y0, x1, y1), finite, with x0 < x1 and y0 < y1.")
-        polygon, to_system, name = shapely.box(*box), np.eye(3), f"region={box!r}"
-    to_pixel = np.linalg.inv(raster.to_system) @ to_system
+        polygon, to_pixel, name = shapely.box(*box), np.linalg.inv(raster.to_system), f"region={box!r}"
     polygon = shapely.transform(polygon, lambda xy: apply_affine(to_pixel, xy[:, ::-1])[:, ::-1])
     height, width = raster.shape
     seen = shapely.intersection(polygon, shapely.box(0, 0, width, height))
@@ -99,19 +73,19 @@ def choose_area(sdata: SpatialData, region: str | Region, raster: Raster) -> Are
         (top, left), (bottom, right) = corners.min(axis=0), corners.max(axis=0)
         raise DataError(
             f"{name} lies off the image, which reaches from x={left:.6g}, y={top:.6g} to x={right:.6g}, y={bottom:.6g} "
-            f"in coordinate system {system!r}: see in what units the region is."
+            f"in coordinate system {raster.coordinate_system!r}: see in what units the region is."
         )
     return Area(seen, name)
 
 
-def _of_shapes(sdata: SpatialData, key: str, system: str) -> tuple[Any, np.ndarray]:
-    """The polygons of shapes as one, and the affine matrix (3, 3) to a coordinate system."""
+def _of_shapes(sdata: SpatialData, key: str, raster: Raster) -> tuple[Any, np.ndarray]:
+    """The polygons of shapes as one, and the affine matrix (3, 3) to pixels of a raster."""
     import shapely
     from spatialdata.transformations import get_transformation
 
     choose_key(sdata.shapes, key, kind="shapes element", argument="region")
     shapes = sdata.shapes[key]
-    systems = get_transformation(shapes, get_all=True)
+    systems, system = get_transformation(shapes, get_all=True), raster.coordinate_system
     if system not in systems:
         raise KeyMissingError(
             f"region={key!r} lies in {', '.join(map(repr, sorted(systems)))}, and not in coordinate system {system!r}: "
@@ -125,4 +99,4 @@ def _of_shapes(sdata: SpatialData, key: str, system: str) -> tuple[Any, np.ndarr
             f"{len(crossing)} polygons of region {key!r} are not valid ({named}): "
             f"{shapely.is_valid_reason(geometry[crossing[0]])}. Mend them with shapely.make_valid, or draw them again."
         )
-    return shapely.union_all(Outlines.of(shapes, key).polygons), invertible(affine_matrix(shapes, system), key, system)
+    return shapely.union_all(Outlines.of(shapes, key).polygons), raster.to_pixel(shapes, key)

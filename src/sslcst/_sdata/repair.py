@@ -30,29 +30,13 @@ from sslcst.errors import StoreError
 
 
 def repair(store: Path, *, dry_run: bool = False) -> list[str]:
-    """Clean a store, and touch nothing else.
+    """Clean a store, and touch nothing else; what was done, or would be, and what only its owner can mend, a line each.
 
     Results that a killed run of `sslcst.tl.segment` had made whole are put in their places; folders beside the store in
     which stopped runs keep what they have done are removed, so that those runs begin anew. Elements that keep
     spatialdata from reading the store leave the list of what it holds: those that are gone, that cannot be read, and
     results of ours whose names differ in case alone from those of others. Their folders stay as they are, whatever is
     in them.
-
-    Parameters
-    ----------
-    store
-        Folder of a SpatialData store of zarr format 3.
-    dry_run
-        Whether only to say what would be done.
-
-    Returns
-    -------
-    What was done, and what was found that only you can mend, a line each; empty where there is neither.
-
-    Raises
-    ------
-    StoreError
-        It is no such store, its metadata cannot be read, a run is at work on it, or it cannot be written to.
     """
     if not (store / LISTING).is_file():
         raise StoreError(f"{store} is no SpatialData store of zarr format 3: it has no {LISTING}.")

@@ -44,24 +44,12 @@ _PIECE = 2**20  # bytes of a file that are read at once
 
 @dataclass(frozen=True)
 class Scratch:
-    """A folder of whole files.
+    """A folder of whole files."""
 
-    Parameters
-    ----------
-    folder
-        Where it lies; workers on other machines must see it under the same path.
-    """
-
-    folder: Path
+    folder: Path  # where it lies; workers on other machines must see it under the same path
 
     def open(self, fingerprint: str) -> bool:
-        """Make the folder that of a run with this fingerprint, empty unless it was; whether it was.
-
-        Raises
-        ------
-        StoreError
-            Something lies there that no run made.
-        """
+        """Make the folder that of a run with this fingerprint, empty unless it was; whether it was."""
         known = is_ours(self.folder) and fingerprint_in(self.folder) == fingerprint and not has_links(self.folder)
         if not known:
             if not self.is_empty():  # an empty one may be held by its lock, and stays the same
@@ -121,13 +109,7 @@ class Scratch:
             np.savez(file, **flat)
 
     def load(self, name: str, *only: str) -> dict[str, Any]:
-        """Read what `save` wrote, all of it or some of the arrays.
-
-        Raises
-        ------
-        StoreError
-            The file is damaged. It is removed, so that the same call makes it anew.
-        """
+        """Read what `save` wrote, all or some of the arrays; a damaged file is removed, so that it is made anew."""
         path = self.folder / name
         try:
             with np.load(path) as file:
@@ -152,13 +134,7 @@ class Scratch:
         )
 
     def remove(self) -> None:
-        """Remove the folder and all in it: at once for all who look, since it takes another name first.
-
-        Raises
-        ------
-        StoreError
-            Something lies there that no run made.
-        """
+        """Remove the folder and all in it: at once for all who look, since it takes another name first."""
         trash = self.folder.with_name(f"{self.folder.name}{_TRASH}")
         for folder in (trash, self.folder):
             if os.path.lexists(folder) and not is_ours(folder):

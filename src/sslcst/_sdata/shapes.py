@@ -21,37 +21,17 @@ _NAMED = 5  # rows that a message names at the most
 
 @dataclass(frozen=True)
 class Outlines:
-    """The polygons of shapes, in their own coordinates.
+    """The polygons of shapes, in their own coordinates."""
 
-    Parameters
-    ----------
-    key
-        Name of the shapes.
-    names
-        Index of the shapes, (n,).
-    polygons
-        (m,), several for a shape in pieces.
-    row
-        Of each polygon's shape, rising, (m,).
-    useless
-        Rows of the shapes that have no polygon, by the reason.
-    """
-
-    key: str
-    names: pd.Index
-    polygons: np.ndarray
-    row: np.ndarray
-    useless: dict[str, np.ndarray]
+    key: str  # name of the shapes
+    names: pd.Index  # index of the shapes, (n,)
+    polygons: np.ndarray  # (m,), several for a shape in pieces
+    row: np.ndarray  # of each polygon's shape, rising, (m,)
+    useless: dict[str, np.ndarray]  # rows of the shapes that have no polygon, by the reason
 
     @classmethod
     def of(cls, shapes: GeoDataFrame, key: str) -> Outlines:
-        """Points become circles of their radius, which nothing else has; polygons that cross themselves are mended.
-
-        Raises
-        ------
-        DataError
-            There is no polygon among them.
-        """
+        """Points become circles of their radius, which nothing else has; polygons that cross themselves are mended."""
         import shapely
 
         geometry = shapely.force_2d(shapes.geometry.to_numpy())
@@ -104,34 +84,17 @@ def _any(masks: dict[str, np.ndarray]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class DrawnShapes:
-    """Outlines to be drawn on a raster of some pixels; of two that overlap the later one is seen.
+    """Outlines to be drawn on a raster of some pixels; of two that overlap the later one is seen."""
 
-    Parameters
-    ----------
-    shape
-        Pixels (height, width).
-    outlines
-        What is drawn.
-    numbers
-        Of the shapes, uint32 (n,).
-    source_ids
-        The index of the shapes by these numbers; None where it is the same.
-    rings
-        Corners (k, 2) of each polygon in pixels, whose centres are at integers.
-    low, high
-        Pixels around each polygon, the first and those behind the last, int64 (m, 2); none where it is off the raster.
-    part
-        Whether the raster is a part of an image, off which shapes may lie.
-    """
-
-    shape: tuple[int, int]
-    outlines: Outlines
-    numbers: np.ndarray
-    source_ids: pd.Series | None
-    rings: list[np.ndarray]
+    shape: tuple[int, int]  # pixels (height, width)
+    outlines: Outlines  # what is drawn
+    numbers: np.ndarray  # of the shapes, uint32 (n,)
+    source_ids: pd.Series | None  # the index of the shapes by these numbers; None where it is the same
+    rings: list[np.ndarray]  # corners (k, 2) of each polygon in pixels, whose centres are at integers
+    # pixels around each polygon, the first and those behind the last, int64 (m, 2); none where it is off the raster
     low: np.ndarray
     high: np.ndarray
-    part: bool = False
+    part: bool = False  # whether the raster is a part of an image, off which shapes may lie
 
     @classmethod
     def of(cls, outlines: Outlines, shape: tuple[int, int], to_pixel: np.ndarray, *, part: bool = False) -> DrawnShapes:
@@ -157,13 +120,7 @@ class DrawnShapes:
         return labels
 
     def check(self, found: np.ndarray) -> None:
-        """Say which shapes are not among the labels that were found once all was drawn, and why.
-
-        Raises
-        ------
-        DataError
-            None is.
-        """
+        """Say which shapes are not among the labels that were found once all was drawn, and why."""
         n = len(self.numbers)
         known = np.zeros(n, bool)
         known[np.concatenate([np.zeros(0, np.int64), *self.outlines.useless.values()])] = True

@@ -19,18 +19,9 @@ COLUMN = "source_id"
 
 
 def number(ids: pd.Index, what: str) -> tuple[np.ndarray, pd.Series | None]:
-    """A number for each id: itself where all are distinct whole numbers from 1 to 2^32 - 1, else 1, 2, ...
+    """A number, uint32, for each id: itself where all are distinct whole numbers from 1 to 2^32 - 1, else 1, 2, ...
 
-    Parameters
-    ----------
-    ids
-        Of any type.
-    what
-        Whose they are, to say so where several are alike.
-
-    Returns
-    -------
-    The numbers, uint32 (n,), and the ids by their numbers; None in place of these where they are the same.
+    And the ids by their numbers, None where they are the same. `what` says whose they are, where several are alike.
     """
     if pd.api.types.is_integer_dtype(ids) and ids.is_unique and ids.min() > 0 and ids.max() <= LARGEST:
         return ids.to_numpy(np.uint32), None

@@ -57,29 +57,11 @@ UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, Runti
 def check_free(
     sdata: SpatialData, names: Mapping[str, str], *, overwrite: bool, family: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """See that results can be written, before they are computed.
+    """See, before any work, that results, name -> kind, can be written; name -> kind of what gives way to them.
 
-    Parameters
-    ----------
-    sdata
-        The object and, where it has a path, its store.
-    names
-        Name -> kind (``"labels"``, ``"tables"``) of each result.
-    overwrite
-        Whether results of an earlier run may be replaced.
-    family
-        Name -> kind of all that other runs of this prefix may have written; by default `names`.
-
-    Returns
-    -------
-    Name -> kind of what gives way to the results: it is replaced or, where it is of the family alone, removed.
-
-    Raises
-    ------
-    KeyMissingError
-        An element of such a name exists, case apart, and may not be replaced or is none of the earlier run's.
-    StoreError
-        The store cannot be written to, or its metadata cannot be read.
+    `family`, by default `names`, is all that other runs of this prefix may have written: what the results do not
+    replace of it is removed. Raises `KeyMissingError` where something else has such a name, case apart, or may not be
+    replaced.
     """
     if (path := real_store(sdata)) is not None:
         check_writable(path)
@@ -138,15 +120,21 @@ def _check_ours(sdata: SpatialData, former: Mapping[str, str], names: Mapping[st
         )
 
 
-def written(store: Path, table: str) -> dict[str, str]:
-    """Name -> kind of what the run that made a table wrote; empty where the table does not tell."""
+def told_by(store: Path, table: str, name: str) -> Any:
+    """What ``uns["sslcst"]`` of a table tells of the run that made it; None where it does not, or is damaged."""
     import zarr
     from anndata.io import read_elem
 
     try:
-        return dict(read_elem(zarr.open_group(store / "tables" / table, mode="r")["uns/sslcst/results"]))
-    except UNREADABLE:  # it tells nothing, or is damaged
-        return {}
+        return read_elem(zarr.open_group(store / "tables" / table, mode="r")[f"uns/sslcst/{name}"])
+    except UNREADABLE:
+        return None
+
+
+def written(store: Path, table: str) -> dict[str, str]:
+    """Name -> kind of what the run that made a table wrote; empty where the table does not tell."""
+    told = told_by(store, table, "results")
+    return dict(told) if isinstance(told, Mapping) else {}
 
 
 def scratch_folder(store: Path, key_added: str) -> Path:
@@ -176,12 +164,7 @@ def finish(store: Path) -> list[str | None]:
     """Finish what killed runs had begun to publish, and remove their scratch folders; the fingerprints of the runs.
 
     What cannot be finished, since an element of such a name was written meanwhile or results are no longer what they
-    were, is taken back.
-
-    Raises
-    ------
-    StoreError
-        The store could not be written, or a folder was tampered with; the store is as it was.
+    were, is taken back; so is all where the store cannot be written, or a folder was tampered with (`StoreError`).
     """
     for folder in filter(is_trash, _folders(store)):
         remove_trash(folder)
@@ -238,25 +221,11 @@ def commit(
     former: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> None:
-    """Add results to an object and, where it has one, to its store; all of them or none.
+    """Add results to an object and, where it has one, to its store; all of them or none (`StoreError`).
 
-    Parameters
-    ----------
-    sdata
-        The object to add to.
-    elements
-        Name -> element, in the order in which they are to appear.
-    kinds
-        Name -> ``"labels"``, ``"tables"``, ``"shapes"`` or ``"points"``.
-    former
-        Name -> kind of what gives way to them (`check_free`); by default what is there of their names.
-    folder
-        Where the results are written first, on the store's disk; by default one that is removed in the end.
-
-    Raises
-    ------
-    StoreError
-        The store could not be written, or an element of such a name was added meanwhile; it is as it was.
+    `elements` come in the order in which they are to appear, and take the place of `former`, name -> kind
+    (`check_free`); by default of what is there of their names. They are written to `folder` first, on the store's disk;
+    by default to one that is removed in the end.
     """
     if sdata.path is not None:
         finish(real_store(sdata))
@@ -371,13 +340,7 @@ def consolidate(store: Path, journal: Journal) -> None:
 
 
 def read_back(store: Path, kinds: Mapping[str, str]) -> dict[str, Any]:
-    """Results as they lie on disk, so that computed arrays can be let go.
-
-    Raises
-    ------
-    StoreError
-        The store cannot be read.
-    """
+    """Results as they lie on disk, so that computed arrays can be let go."""
     import warnings
 
     from spatialdata import read_zarr

@@ -16,7 +16,7 @@ from scipy import sparse
 from sslcst._logging import logger
 from sslcst._sdata.columns import as_counts, as_numbers, gene_codes
 from sslcst._sdata.elements import choose_key
-from sslcst._sdata.raster import YX, Raster, affine_matrix, apply_affine, invertible
+from sslcst._sdata.raster import YX, Raster, apply_affine
 from sslcst.core.spots import inside_raster
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.params import TranscriptParams
@@ -34,26 +34,13 @@ _BLOCK = 4_000_000  # entries of a table of counts that are read at once
 
 @dataclass(frozen=True)
 class Transcripts:
-    """Transcripts on a raster.
+    """Transcripts on a raster."""
 
-    Parameters
-    ----------
-    yx
-        Positions (n, 2) in pixels of the raster.
-    gene
-        Index into `genes`, (n,).
-    count
-        Molecules of each (n,), or None for one each.
-    genes
-        Names of the genes, sorted.
-    row
-        Which row of the points element each is, (n,), counted over all partitions: some rows are left out.
-    """
-
-    yx: np.ndarray
-    gene: np.ndarray
-    count: np.ndarray | None
-    genes: pd.Index
+    yx: np.ndarray  # positions (n, 2) in pixels of the raster
+    gene: np.ndarray  # index into `genes`, (n,)
+    count: np.ndarray | None  # molecules of each (n,), or None for one each
+    genes: pd.Index  # names of the genes, sorted
+    # which row of the points element each is, (n,), counted over all partitions: some rows are left out
     row: np.ndarray
 
 
@@ -64,35 +51,17 @@ def is_of_gem(sdata: SpatialData) -> bool:
 
 @dataclass(frozen=True)
 class TranscriptSource:
-    """Transcripts that are read a partition at a time, by any thread or process.
+    """Transcripts that are read a partition at a time, by any thread or process."""
 
-    Parameters
-    ----------
-    genes
-        Names of the genes of all partitions, sorted: those that occur among the transcripts that are kept.
-    blocks
-        The rows of each partition, as they are.
-    to_pixel
-        Affine matrix (3, 3) from the element's own coordinates to pixels of the raster.
-    params
-        Which rows are kept.
-    digest
-        Hash of all rows in their order.
-    of_gem
-        `is_of_gem`.
-    bounds
-        The lowest and the highest place (y, x) of each partition, (n, 2, 2).
-    within
-        Pixels (height, width) outside of which transcripts are left out; None: none are.
-    """
-
+    # names of the genes of all partitions, sorted: those that occur among the transcripts that are kept
     genes: pd.Index
-    blocks: _Molecules | _Places
-    to_pixel: np.ndarray
-    params: TranscriptParams
-    digest: str
-    of_gem: bool
-    bounds: np.ndarray
+    blocks: _Molecules | _Places  # the rows of each partition, as they are
+    to_pixel: np.ndarray  # affine matrix (3, 3) from the element's own coordinates to pixels of the raster
+    params: TranscriptParams  # which rows are kept
+    digest: str  # hash of all rows in their order
+    of_gem: bool  # `is_of_gem`
+    bounds: np.ndarray  # the lowest and the highest place (y, x) of each partition, (n, 2, 2)
+    # pixels (height, width) outside of which transcripts are left out; None: none are
     within: tuple[int, int] | None = None
 
     @property
@@ -148,14 +117,6 @@ def open_transcripts(
     """Transcripts of a points element: molecules with a gene each, or places with a table of counts.
 
     One pass over the element checks all of it, and finds which genes there are.
-
-    Raises
-    ------
-    DataError
-        No transcripts, or none that is kept; coordinates that are not finite; missing genes; counts that are no whole
-        numbers from 0 to 2^32 - 1.
-    KeyMissingError
-        No column of genes, or several that could be meant.
     """
     points = sdata.points[points_key]
     columns = columns_of(sdata, points_key, gene_key, count_key)
@@ -166,13 +127,12 @@ def open_transcripts(
     genes, sizes, bounds, digest = _survey(blocks, points_key, params)
     if isinstance(blocks, _Molecules):
         blocks = replace(blocks, starts=tuple(np.cumsum([0, *sizes[:-1]]).tolist()))
-    to_system = invertible(affine_matrix(points, raster.coordinate_system), points_key, raster.coordinate_system)
-    to_pixel = np.linalg.inv(raster.to_system) @ to_system
+    to_pixel = raster.to_pixel(points, points_key)
     return TranscriptSource(genes, blocks, to_pixel, params, digest, is_of_gem(sdata), bounds)
 
 
 def read_transcripts(sdata: SpatialData, points_key: str, **kwargs: Any) -> Transcripts:
-    """All partitions of `open_transcripts`, which takes the same arguments and raises the same errors, as one."""
+    """All partitions of `open_transcripts`, which takes the same arguments, as one."""
     source = open_transcripts(sdata, points_key, **kwargs)
     parts = list(source.partitions())
     yx, gene, row = (np.concatenate([getattr(part, name) for part in parts]) for name in ("yx", "gene", "row"))

@@ -21,19 +21,8 @@ def write_transformations(sdata: SpatialData, names: Iterable[str], added: str) 
     """Write the transformations of elements of an object to its store, if it has one and they lie there.
 
     The metadata of one element after the other are replaced at once, the list of all in the end: whenever that is
-    stopped, what is written is whole, and readers find the store as it was or as it will be.
-
-    Parameters
-    ----------
-    sdata, names
-        The object, and its elements.
-    added
-        The coordinate system that is new to them, which they lose again where the store cannot be written.
-
-    Raises
-    ------
-    StoreError
-        It cannot be written; object and store are as they were.
+    stopped, what is written is whole, and readers find the store as it was or as it will be. Where it cannot be
+    written, the elements lose the system that was `added`, and object and store are as they were.
     """
     from spatialdata.transformations import remove_transformation
 

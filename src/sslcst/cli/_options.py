@@ -16,11 +16,18 @@ Store = Annotated[
 ]
 ImageKey = Annotated[str | None, typer.Option(help="The stain image.")]
 Channel = Annotated[str | None, typer.Option(help="The channel of the image that shows nuclei.")]
+Channels = Annotated[
+    str | None,
+    typer.Option(metavar="CELLS,NUCLEI", help="With --method stain: the channels that show whole cells, and nuclei."),
+]
 PointsKey = Annotated[str | None, typer.Option(help="The transcripts.")]
 GeneKey = Annotated[str | None, typer.Option(help="The column of the transcripts that names the gene.")]
 CountKey = Annotated[str | None, typer.Option(help="The column that holds counts; else each row is one.")]
 NucleiKey = Annotated[
     str | None, typer.Option(help="Labels or shapes to take as the nuclei, instead of finding them in an image.")
+]
+CellsKey = Annotated[
+    str | None, typer.Option(help="Labels or shapes to take as whole cells, and to count the transcripts in.")
 ]
 CoordinateSystem = Annotated[str | None, typer.Option(help="Where image and transcripts meet.")]
 Unit = Annotated[str | None, typer.Option(help='"micron": lengths are microns, and results lie in such a system too.')]
@@ -38,7 +45,9 @@ RegionOfInterest = Annotated[
 MethodName = Annotated[
     str | None,
     typer.Option(
-        help=f"How cells come about: {', '.join(METHODS)}; by default {DEFAULT}.", metavar="NAME", show_default=False
+        help=f"How cells come about: {', '.join(METHODS)}; by default {DEFAULT}, and given with --cells-key.",
+        metavar="NAME",
+        show_default=False,
     ),
 ]
 Params = Annotated[Path | None, typer.Option(help="TOML or JSON file of parameters.", exists=True, dir_okay=False)]
@@ -76,6 +85,11 @@ def read_region(text: str | None) -> str | tuple[float, ...] | None:
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is neither a name nor X0,Y0,X1,Y1", param_hint="--region") from error
     return x0, y0, x1, y1
+
+
+def split_channels(text: str | None) -> list[str] | None:
+    """The channels that are named with commas between."""
+    return None if text is None else text.split(",")
 
 
 def parse_value(text: str) -> Any:

@@ -10,7 +10,9 @@ import typer
 import sslcst
 from sslcst.cli._console import console, read_store
 from sslcst.cli._options import (
+    CellsKey,
     Channel,
+    Channels,
     CoordinateSystem,
     CountKey,
     GeneKey,
@@ -26,18 +28,20 @@ from sslcst.cli._options import (
     Unit,
     read_params,
     read_region,
+    split_channels,
 )
-from sslcst.methods import DEFAULT
 
 
 def segment(
     store: Store,
     image_key: ImageKey = None,
     channel: Channel = None,
+    channels: Channels = None,
     points_key: PointsKey = None,
     gene_key: GeneKey = None,
     count_key: CountKey = None,
     nuclei_key: NucleiKey = None,
+    cells_key: CellsKey = None,
     coordinate_system: CoordinateSystem = None,
     unit: Unit = None,
     pixel_size: PixelSize = None,
@@ -83,21 +87,26 @@ def segment(
     chosen, where = read_params(params, set_), read_region(region)
     with console():
         learnt = None if model is None else sslcst.io.read_model(model)
-        method = method or (DEFAULT if learnt is None else learnt.method)
+        if method is None and learnt is not None:
+            method = learnt.method
         if save_model is not None:
-            from sslcst.methods import method_class
+            from sslcst.methods import default_method, method_class
             from sslcst.methods.model_file import new_files
 
-            new_files(method_class(method), save_model)  # before a run of hours, not behind it
+            new_files(
+                method_class(method or default_method(cells_key)), save_model
+            )  # before a run of hours, not behind it
         sdata = read_store(store)
         sslcst.tl.segment(
             sdata,
             image_key=image_key,
             channel=channel,
+            channels=split_channels(channels),
             points_key=points_key,
             gene_key=gene_key,
             count_key=count_key,
             nuclei_key=nuclei_key,
+            cells_key=cells_key,
             coordinate_system=coordinate_system,
             unit=unit,
             pixel_size=pixel_size,
@@ -121,15 +130,17 @@ def plan(
     store: Store,
     image_key: ImageKey = None,
     channel: Channel = None,
+    channels: Channels = None,
     points_key: PointsKey = None,
     gene_key: GeneKey = None,
     count_key: CountKey = None,
     nuclei_key: NucleiKey = None,
+    cells_key: CellsKey = None,
     coordinate_system: CoordinateSystem = None,
     unit: Unit = None,
     pixel_size: PixelSize = None,
     region: RegionOfInterest = None,
-    method: MethodName = DEFAULT,
+    method: MethodName = None,
     params: Params = None,
     set_: Settings = None,
 ) -> None:
@@ -147,10 +158,12 @@ def plan(
             read_store(store),
             image_key=image_key,
             channel=channel,
+            channels=split_channels(channels),
             points_key=points_key,
             gene_key=gene_key,
             count_key=count_key,
             nuclei_key=nuclei_key,
+            cells_key=cells_key,
             coordinate_system=coordinate_system,
             unit=unit,
             pixel_size=pixel_size,

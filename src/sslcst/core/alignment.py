@@ -29,37 +29,19 @@ class Alignment:
     lies around them within half a diameter, by least squares: whether nuclei hold more transcripts than the cytoplasm
     or fewer, cells stand out from what lies between them. Under a random placement the scores follow an exponential
     distribution, so that of a hundred thousand the largest is some 12 times their mean.
-
-    Parameters
-    ----------
-    share, best_share
-        Share of the transcripts that lie in nuclei, as placed and after the shift and turn.
-    score, best_score
-        The score as placed and after the shift and turn.
-    noise
-        Mean score over all shifts and turns that were tried.
-    shift
-        Along y and x, how far the nuclei would have to move, at the middle of the map, in units.
-    angle
-        By how many degrees they would have to turn about it, from y towards x.
-    displacement
-        Root mean square of the way that this is, in units.
-    diameter
-        Of a nucleus, in units.
-    middle
-        Of the map, along y and x from its corner, in units.
     """
 
-    share: float
-    best_share: float
-    score: float
-    best_score: float
-    noise: float
+    share: float  #: Share of the transcripts that lie in nuclei, as placed
+    best_share: float  #: The same after the shift and turn
+    score: float  #: The score as placed
+    best_score: float  #: The same after the shift and turn
+    noise: float  #: Mean score over all shifts and turns that were tried
+    #: Along y and x, how far the nuclei would have to move, at the middle of the map, in units
     shift: tuple[float, float]
-    angle: float
-    displacement: float
-    diameter: float
-    middle: tuple[float, float]
+    angle: float  #: By how many degrees they would have to turn about it, from y towards x
+    displacement: float  #: Root mean square of the way that this is, in units
+    diameter: float  #: Of a nucleus, in units
+    middle: tuple[float, float]  #: Of the map, along y and x from its corner, in units
 
     @property
     def found(self) -> bool:
@@ -205,16 +187,8 @@ def find_alignment(
 def share_without_nuclei(nuclei: np.ndarray, counts: np.ndarray, across: float) -> float:
     """Share of the transcripts that lie far from all nuclei, though as dense there as in tissue.
 
-    Parameters
-    ----------
-    nuclei, counts
-        As of `find_alignment`.
-    across
-        Diameter of a nucleus, in bins.
-
-    Returns
-    -------
-    0 where those far off are fewer, by area, than a quarter of those in and next to nuclei: they lie between cells.
+    It is 0 where those far off are fewer, by area, than a quarter of those in and next to nuclei: they lie between
+    cells. Maps are those of `find_alignment`, and a nucleus measures `across` bins.
     """
     distance = ndimage.distance_transform_edt(nuclei == 0)
     near, far = distance <= _NEAR * across, distance > _FAR * across

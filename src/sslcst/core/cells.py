@@ -77,19 +77,10 @@ def fill_holes(cells: np.ndarray) -> np.ndarray:
 
 
 def to_pixels(cells: np.ndarray, grid: Grid, nuclei: np.ndarray) -> np.ndarray:
-    """Cells on the raster of the nuclei; a nucleus' pixels are always its own.
+    """Cells (rows, columns) on the raster of the nuclei (y, x), of the same ids; a nucleus' pixels are always its own.
 
     Where bins are wider than pixels, a pixel takes the label that weighs most among its bin and the eight around, so
     that boundaries are smooth instead of stairs of bins.
-
-    Parameters
-    ----------
-    cells
-        Labels on the grid (rows, columns).
-    grid
-        The grid.
-    nuclei
-        Labels on the pixels in view (y, x), of the same ids.
     """
     labels = grid.to_raster(cells)
     if max(grid.step) > 1:

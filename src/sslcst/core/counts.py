@@ -20,24 +20,10 @@ def owners(yx: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def count_matrix(
     owner: np.ndarray, gene: np.ndarray, count: np.ndarray | None, *, ids: np.ndarray, n_genes: int
 ) -> sparse.csr_matrix:
-    """Molecules of each gene in each cell.
+    """Molecules of each gene in each of the m cells `ids`, ascending: integer csr (m, n_genes).
 
-    Parameters
-    ----------
-    owner
-        Cell of each transcript (n,); transcripts of a cell that is not among `ids` are not counted.
-    gene
-        Gene of each transcript in [0, n_genes), (n,).
-    count
-        Molecules of each transcript (n,); None is one each.
-    ids
-        The cells, ascending (m,).
-    n_genes
-        Number of genes.
-
-    Returns
-    -------
-    Integer csr matrix (m, n_genes): int32, or int64 where a sum needs it.
+    `owner`, `gene` and `count` (None: one each) are of each transcript, (n,); those of other cells are not counted.
+    Sums are int32, or int64 where one needs it.
     """
     owned = np.isin(owner, ids)
     row = np.searchsorted(ids, owner[owned])

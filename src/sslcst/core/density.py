@@ -29,27 +29,15 @@ _MOST, _SCALE = 8.0, 1 << 12  # a share that is told counts as no more, in whole
 
 @dataclass(frozen=True)
 class LocalDensity:
-    """Where the bins of a grid lie, and how densely transcripts do around them.
+    """Where the bins of a grid lie, and how densely transcripts do around them."""
 
-    Parameters
-    ----------
-    nuclei
-        Labels of the nearest nuclei, nearest first (k, rows, columns), 0 where there are no more within reach.
-    distance
-        Distances to them in bins, float32 (k, rows, columns), 0 in a nucleus, infinite where there is none.
-    counts
-        Transcripts in each bin (rows, columns).
-    density
-        Counts a bin in the window around, float32 (rows, columns).
-    wide
-        Counts in the wide square around, int64 (rows, columns).
-    """
-
+    #: Labels of the nearest nuclei, nearest first (k, rows, columns), 0 where there are no more within reach
     nuclei: np.ndarray
+    #: Distances to them in bins, float32 (k, rows, columns), 0 in a nucleus, infinite where there is none
     distance: np.ndarray
-    counts: np.ndarray
-    density: np.ndarray
-    wide: np.ndarray
+    counts: np.ndarray  #: Transcripts in each bin (rows, columns)
+    density: np.ndarray  #: Counts a bin in the window around, float32 (rows, columns)
+    wide: np.ndarray  #: Counts in the wide square around, int64 (rows, columns)
 
     @property
     def in_nucleus(self) -> np.ndarray:
@@ -69,20 +57,10 @@ class LocalDensity:
 def local_density(
     counts: np.ndarray, nuclei: np.ndarray, *, radius: float, reach: float, n_nearest: int = 3
 ) -> LocalDensity:
-    """Nuclei and counts around all bins.
+    """Nuclei and counts around all bins of a grid (rows, columns).
 
-    Parameters
-    ----------
-    counts
-        Transcripts in each bin, integer (rows, columns).
-    nuclei
-        Nucleus labels (rows, columns).
-    radius
-        Expected cell radius r in bins.
-    reach
-        Bins beyond which no bin belongs to a nucleus.
-    n_nearest
-        How many nuclei are sought around each bin.
+    `n_nearest` nuclei are sought around each, none farther than `reach` bins; `radius` is the expected cell radius r in
+    bins, as everywhere in this module.
     """
     side = _side(_WINDOW * radius)
     counts = counts.astype(np.int64)
@@ -117,62 +95,28 @@ def _squares(values: np.ndarray, side: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Membership:
-    """The cell that each of n spots may lie in, and how likely it does.
-
-    Parameters
-    ----------
-    owner
-        Label of the nucleus whose edge is nearest, 0 beyond reach, (n,).
-    share
-        Probability to lie in its cell (n,).
-    """
-
-    owner: np.ndarray
-    share: np.ndarray
-
-
-@dataclass(frozen=True)
 class Levels:
-    """What a tissue as a whole tells, in a few numbers.
+    """What a tissue as a whole tells, in a few numbers."""
 
-    Parameters
-    ----------
-    nucleus, close, cell, background
-        Counts a bin in nuclei, next to nuclei, in cells where they are densest, and outside cells.
-    share
-        Share of the bins at each whole distance from a nucleus, from 0 bins on, that lie in its cell.
-    near, far
-        Distances in bins up to which a cell's density, and from which on the background's, is measured.
-    spread
-        Variance of the shares that densities tell, beyond what counting explains: among cells, and outside them.
-    """
-
-    nucleus: float
-    close: float
-    cell: float
-    background: float
+    nucleus: float  #: Counts a bin in nuclei
+    close: float  #: Next to nuclei
+    cell: float  #: In cells where they are densest
+    background: float  #: Outside cells
+    #: Share of the bins at each whole distance from a nucleus, from 0 bins on, that lie in its cell
     share: tuple[float, ...]
-    near: int
-    far: int
+    near: int  #: Distance in bins up to which a cell's density is measured
+    far: int  #: From which on the background's is
+    #: Variance of the shares that densities tell, beyond what counting explains: among cells, and outside them
     spread: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class Rings:
-    """Counts of bins by their distance from the nearest nucleus, in whole numbers; of parts of a chip they add up.
+    """Counts of bins by their distance from the nearest nucleus, in whole numbers; of parts of a chip they add up."""
 
-    Parameters
-    ----------
-    n_bins, total
-        Bins at each whole distance from 0 on, and transcripts in them, int64 (n,).
-    wide
-        Bins at each whole distance by the transcripts in the wide square around them, int64 (n, m).
-    """
-
-    n_bins: np.ndarray
-    total: np.ndarray
-    wide: np.ndarray
+    n_bins: np.ndarray  #: Bins at each whole distance from 0 on, int64 (n,)
+    total: np.ndarray  #: Transcripts in them, int64 (n,)
+    wide: np.ndarray  #: Bins at each whole distance by the transcripts in the wide square around them, int64 (n, m)
 
     def __add__(self, other: Rings) -> Rings:
         width = max(self.wide.shape[1], other.wide.shape[1])
@@ -181,17 +125,7 @@ class Rings:
 
 
 def tally_rings(around: LocalDensity, *, reach: float, owned: tuple[slice, slice] = _ALL) -> Rings:
-    """Tally the bins of a grid, or those of it that are owned.
-
-    Parameters
-    ----------
-    around
-        Nuclei and counts around all bins.
-    reach
-        As in `local_density`.
-    owned
-        Rows and columns of the bins that count.
-    """
+    """Tally the bins of a grid, or those of it whose rows and columns are owned; `reach` as in `local_density`."""
     ring = around.ring[owned]
     within = ring >= 0
     ring, counts = ring[within], around.counts[owned][within]
@@ -211,13 +145,6 @@ def levels_of(rings: Rings, *, radius: float) -> Levels:
     that lies in cells. λ_cell is the density where it is highest, since it may rise from a nucleus poor in transcripts
     to a cytoplasm rich in them; λ_background is the median around r, which a few cells without a nucleus do not raise.
     f does not rise with d, and is 1 up to where cells are densest.
-
-    Parameters
-    ----------
-    rings
-        Of the whole tissue.
-    radius
-        Expected cell radius r in bins.
     """
     n_bins, total = rings.n_bins, rings.total
     near, far = max(1, round(_NEAR * radius)), min(round(_FAR * radius), len(n_bins) - 1)
@@ -268,9 +195,7 @@ def tally_spread(
 ) -> np.ndarray:
     """What the shares that densities tell add up to, close to nuclei and far from them; of parts of a chip it adds up.
 
-    Returns
-    -------
-    int64 (2, 4), one row for either place: number of bins, and sums of the shares, of their squares and of the variance
+    One row for either place, int64 (2, 4): number of bins, and sums of the shares, of their squares and of the variance
     that counting explains, in whole numbers of 1/4096, so that the sums are exact and free of order.
     """
     observed, variance = (values[owned] for values in density_shares(around, levels, radius=radius))
@@ -319,22 +244,10 @@ def cell_densities(around: LocalDensity, levels: Levels) -> np.ndarray:
 
 
 def density_shares(around: LocalDensity, levels: Levels, *, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """What share of each bin's window is cell, by the density there alone.
+    """What share of each bin's window is cell, by the density there alone, and its variance as counting explains it.
 
-    Parameters
-    ----------
-    around, radius
-        As in `measure_levels`.
-    levels
-        Of the tissue.
-
-    Returns
-    -------
-    observed
-        (λ - λ_background) / (λ_cell - λ_background), λ_cell that of the nearest nucleus; unbiased, noisy, and not bound
-        to lie between 0 and 1; (rows, columns).
-    variance
-        Of that, as far as counting explains it (rows, columns).
+    The share is (λ - λ_background) / (λ_cell - λ_background), λ_cell that of the nearest nucleus: unbiased, noisy, and
+    not bound to lie between 0 and 1. Both are (rows, columns).
     """
     cell = np.maximum(cell_densities(around, levels), max(_CONTRAST * levels.background, 1e-9))
     side = _side(_WINDOW * radius)
@@ -350,11 +263,6 @@ def cell_share(around: LocalDensity, levels: Levels, *, radius: float) -> np.nda
     The linear Bayes estimate: the share f(d) that is usual at the bin's distance d, moved towards what the density
     tells by v / (v + noise), with v = f (1 - f) the variance of in or out at d, and for noise that of counting and that
     among cells or among places outside them.
-
-    Parameters
-    ----------
-    around, levels, radius
-        As in `density_shares`.
     """
     observed, variance = density_shares(around, levels, radius=radius)
     distance = np.minimum(around.distance[0], len(levels.share))

@@ -18,25 +18,13 @@ _MOST_TIES = 4  # centroids that may be equally near: the corners of a square ar
 
 @dataclass(frozen=True)
 class Regions:
-    """The regions of a label image: sums of whole numbers, so that parts of an image give what the whole gives.
+    """The regions of a label image: sums of whole numbers, so that parts of an image give what the whole gives."""
 
-    Parameters
-    ----------
-    ids
-        The labels that occur, ascending, (n,).
-    areas
-        Their numbers of pixels, int64 (n,).
-    sums
-        Sums of the rows and of the columns of their pixels, int64 (n, 2).
-    low, high
-        Corners of their bounding boxes, int64 (n, 2): first row and column, and those behind the last.
-    """
-
-    ids: np.ndarray
-    areas: np.ndarray
-    sums: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    ids: np.ndarray  #: The labels that occur, ascending, (n,)
+    areas: np.ndarray  #: Their numbers of pixels, int64 (n,)
+    sums: np.ndarray  #: Sums of the rows and of the columns of their pixels, int64 (n, 2)
+    low: np.ndarray  #: First row and column of their bounding boxes, int64 (n, 2)
+    high: np.ndarray  #: Those behind the last, int64 (n, 2)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -106,26 +94,9 @@ def _runs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def centroids(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Eq. 1: the mean position of each label's pixels.
+    """Eq. 1: ids of the labels (y, x) that occur, ascending, their centroids (n, 2), and their areas in pixels (n,).
 
-    Parameters
-    ----------
-    labels
-        Integer labels (y, x), 0 is background.
-
-    Returns
-    -------
-    ids
-        The labels that occur, ascending, (n,).
-    centers
-        Their centroids (n, 2) in pixels, where pixel i reaches from i to i + 1.
-    areas
-        Their numbers of pixels (n,).
-
-    Raises
-    ------
-    DataError
-        There is no label.
+    Pixel i reaches from i to i + 1; 0 is background. Raises `DataError` where there is no label.
     """
     regions = Regions.of(labels)
     if not len(regions):
@@ -170,23 +141,11 @@ def normalize_position(offset: np.ndarray, radius: float) -> np.ndarray:
 
 
 def nearest_spots(spots: Spots, *, n_neighbors: int, window: int, wanted: np.ndarray | slice = np.s_[:]) -> np.ndarray:
-    """The nearest occupied spots of each spot, itself first.
+    """The nearest occupied spots of each spot, itself first: int32 (n, 1 + n_neighbors), -1 where there are no more.
 
-    Parameters
-    ----------
-    spots
-        The occupied spots.
-    n_neighbors
-        Neighbours wanted beside the spot itself.
-    window
-        Bins along each axis within which they are sought.
-    wanted
-        The spots whose neighbours are sought; by default all.
-
-    Returns
-    -------
-    int32 (n, 1 + n_neighbors) of indices into the spots, by distance and, where that is equal, by row and column of the
-    offset, so that the order depends on nothing but the spots around. -1 where there are no more.
+    They are sought within `window` bins along each axis, of all spots or of those that are `wanted`. They come by
+    distance and, where that is equal, by row and column of the offset, so that the order depends on nothing but the
+    spots around.
     """
     place = np.stack(spots.place, axis=1).astype(np.int64) + window
     lookup = np.full(np.add(spots.grid.shape, 2 * window), -1, np.int32)
@@ -213,24 +172,11 @@ def _search_rings(index, lookup, rows, columns, n):  # pragma: no cover (compile
 
 
 def nearest_nuclei(nuclei: np.ndarray, reach: float, *, n_nearest: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest nuclei of each bin, by the distance to their nearest bin.
+    """The nearest nuclei of each bin, by their nearest bin: labels and distances (n_nearest, rows, columns).
 
-    Parameters
-    ----------
-    nuclei
-        Nucleus labels on the grid (rows, columns).
-    reach
-        Bins beyond which a nucleus is not sought.
-    n_nearest
-        How many.
-
-    Returns
-    -------
-    labels
-        Like `nuclei`, (n_nearest, rows, columns); nearest first and of several as near the least label, 0 where there
-        is none. A bin in a nucleus has that one alone.
-    distance
-        In bins, float64 (n_nearest, rows, columns): 0 in a nucleus, infinite where there is none.
+    Labels are like `nuclei`, nearest first and of several as near the least one; 0 where there is none within `reach`
+    bins. A bin in a nucleus has that one alone. Distances are in bins, float64: 0 in a nucleus, infinite where there is
+    none.
     """
     padded = np.pad(nuclei, 1)
     inner = np.ones(nuclei.shape, bool)

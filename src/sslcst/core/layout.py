@@ -27,25 +27,10 @@ class Layout:
 def lay_out(
     diameter: float, raster_shape: tuple[int, int], *, pixel_size: float, pixel_sides: np.ndarray, params: Params
 ) -> Layout:
-    """Lay a grid of bins over a raster of nuclei.
+    """Lay a grid of bins over a raster of nuclei, the median of which measures `diameter` pixels.
 
-    Parameters
-    ----------
-    diameter
-        Of the median nucleus, in pixels.
-    raster_shape
-        Pixels (height, width).
-    pixel_size, pixel_sides
-        Side of a square of a pixel's area, and sides of a pixel along y and x, in units of the coordinate system.
-    params
-        Sections ``spots`` and ``cells``.
-
-    Raises
-    ------
-    ParameterError
-        One of their lengths is no length of what belongs to such nuclei.
-    DataError
-        Nuclei are so large that the unit cannot be meant.
+    `pixel_size` is the side of a square of a pixel's area, `pixel_sides` are those of a pixel along y and x, in units
+    of the coordinate system. Lengths in `params` must be lengths of what belongs to such nuclei (`ParameterError`).
     """
     nucleus = diameter * pixel_size
     _check_length("spots.bin_size", params.spots.bin_size, nucleus, _BIN_SIZES)

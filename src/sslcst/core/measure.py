@@ -14,33 +14,17 @@ from sslcst.params import CellParams
 
 @dataclass(frozen=True)
 class Cells:
-    """Measures of n cells; lengths and areas in pixels.
+    """Measures of n cells; lengths and areas in pixels."""
 
-    Parameters
-    ----------
-    id
-        Ascending, (n,).
-    center
-        Centroid on the whole raster (n, 2), where pixel i reaches from i to i + 1.
-    area, nucleus_area
-        Pixels of the cell, and of its nucleus, (n,).
-    n_spots, mean_prob
-        Spots in the cell, and their mean probability of lying in a cell, NaN without spots, (n,).
-    touches_border
-        Whether it reaches the raster's edge, bool (n,).
-    counts, nuclear
-        Molecules of each gene in the cell, and in its nucleus, integer csr (n, n_genes).
-    """
-
-    id: np.ndarray
-    center: np.ndarray
-    area: np.ndarray
-    nucleus_area: np.ndarray
-    n_spots: np.ndarray
-    mean_prob: np.ndarray
-    touches_border: np.ndarray
-    counts: sparse.csr_matrix
-    nuclear: sparse.csr_matrix
+    id: np.ndarray  #: Ascending, (n,)
+    center: np.ndarray  #: Centroid on the whole raster (n, 2), where pixel i reaches from i to i + 1
+    area: np.ndarray  #: Pixels of the cell, (n,)
+    nucleus_area: np.ndarray  #: Pixels of its nucleus, (n,)
+    n_spots: np.ndarray  #: Spots in the cell, (n,)
+    mean_prob: np.ndarray  #: Their mean probability of lying in a cell, NaN without spots, (n,)
+    touches_border: np.ndarray  #: Whether it reaches the raster's edge, bool (n,)
+    counts: sparse.csr_matrix  #: Molecules of each gene in the cell, integer csr (n, n_genes)
+    nuclear: sparse.csr_matrix  #: Those in its nucleus, likewise
 
     def __len__(self) -> int:
         return len(self.id)

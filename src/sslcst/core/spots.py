@@ -28,24 +28,13 @@ def overlap(one: Ranges, other: Ranges) -> Ranges:
 
 @dataclass(frozen=True)
 class Grid:
-    """A grid of bins laid over a raster, both with their origin at the raster's corner; or a window of it.
+    """A grid of bins laid over a raster, both with their origin at the raster's corner; or a window of it."""
 
-    Parameters
-    ----------
-    raster_shape
-        Pixels (height, width) of the whole raster.
-    step
-        Side of a bin in pixels along y and x.
-    bin_size
-        Side of a bin in units of the coordinate system.
-    window
-        Rows and columns (start, stop) of the bins in view; None: all. Arrays "on the grid" are of this window, while
-        the index of a spot always counts from the corner of the whole.
-    """
-
-    raster_shape: tuple[int, int]
-    step: tuple[float, float]
-    bin_size: float
+    raster_shape: tuple[int, int]  #: Pixels (height, width) of the whole raster
+    step: tuple[float, float]  #: Side of a bin in pixels along y and x
+    bin_size: float  #: Side of a bin in units of the coordinate system
+    #: Rows and columns (start, stop) of the bins in view; None: all. Arrays "on the grid" are of this window, while the
+    #: index of a spot always counts from the corner of the whole.
     window: Ranges | None = None
 
     @property
@@ -145,21 +134,11 @@ def _bin_of_pixel(size: int, step: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Spots:
-    """Occupied bins, in row-major order.
+    """Occupied bins, in row-major order."""
 
-    Parameters
-    ----------
-    grid
-        The grid, or the window of it, that they lie on.
-    index
-        Row and column of each spot on the whole grid, int32 (n, 2).
-    counts
-        Counts of each gene in each spot, csr (n, n_genes).
-    """
-
-    grid: Grid
-    index: np.ndarray
-    counts: sparse.csr_matrix
+    grid: Grid  #: The grid, or the window of it, that they lie on
+    index: np.ndarray  #: Row and column of each spot on the whole grid, int32 (n, 2)
+    counts: sparse.csr_matrix  #: Counts of each gene in each spot, csr (n, n_genes)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -226,15 +205,7 @@ def bin_transcripts(
 
 
 def sum_spots(index: np.ndarray, gene: np.ndarray, count: np.ndarray | None, *, n_genes: int, grid: Grid) -> Spots:
-    """Sum molecules by bin.
-
-    Parameters
-    ----------
-    index
-        Row and column (n, 2) of each transcript's bin, in view of the grid.
-    gene, count, n_genes, grid
-        As in `bin_transcripts`.
-    """
+    """Sum molecules by bin: as `bin_transcripts`, from each transcript's bin (n, 2), which is in view."""
     occupied, spot = np.unique(grid.keys(index), return_inverse=True)
     values = np.ones(len(gene), np.int64) if count is None else count.astype(np.int64)
     counts = sparse.csr_matrix((values, (spot, gene)), shape=(len(occupied), n_genes))
@@ -244,19 +215,11 @@ def sum_spots(index: np.ndarray, gene: np.ndarray, count: np.ndarray | None, *, 
 
 @dataclass(frozen=True)
 class GeneMoments:
-    """Sums over blocks of `GENE_BLOCK` bins a side, from which one sees which genes vary; of parts they add up.
+    """Sums over blocks of `GENE_BLOCK` bins a side, from which one sees which genes vary; of parts they add up."""
 
-    Parameters
-    ----------
-    n_blocks
-        Blocks that hold spots.
-    total, squares
-        Of each gene the sum, and the sum of the squares, of its counts in the blocks, int64 (n_genes,).
-    """
-
-    n_blocks: int
-    total: np.ndarray
-    squares: np.ndarray
+    n_blocks: int  #: Blocks that hold spots
+    total: np.ndarray  #: Sum of each gene's counts in the blocks, int64 (n_genes,)
+    squares: np.ndarray  #: Sum of their squares, float64 (n_genes,)
 
     def __add__(self, other: GeneMoments) -> GeneMoments:
         return GeneMoments(self.n_blocks + other.n_blocks, self.total + other.total, self.squares + other.squares)

@@ -23,13 +23,7 @@ _severed = False  # whether this process was forked from one that had
 
 
 def check_process() -> None:
-    """See that this process can compute.
-
-    Raises
-    ------
-    ProcessError
-        It was made by fork from one that has computed before.
-    """
+    """Raise a `ProcessError` if this process was made by fork from one that has computed before: then it cannot."""
     if _severed:
         raise ProcessError(
             "This process was made by fork from one whose threads were at work, without which it cannot compute. Make "

@@ -64,20 +64,8 @@ def spool(
 ) -> dd.DataFrame:
     """Points of a stream of rows: in memory if they fill no more than a partition, else in a file that is read lazily.
 
-    Parameters
-    ----------
-    blocks
-        Of `SCHEMA`; one row or more.
-    cache, name
-        Folder and name of the file. Without a folder a temporary one is made, which goes when the last object goes
-        that reads it, at the latest with the process.
-    transformations
-        Of the points.
-
-    Raises
-    ------
-    StoreError
-        The file exists, or cannot be written.
+    The file has this name in the folder `cache`. Without a folder a temporary one is made, which goes when the last
+    object goes that reads it, at the latest with the process.
     """
     partitions = _regroup(blocks)
     first, second = next(partitions), next(partitions, None)

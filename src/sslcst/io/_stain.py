@@ -25,21 +25,8 @@ _STAINS = ("ssDNA", "DAPI")  # as SAW writes them into the names of its images
 def read_stain(path: Path, offset: tuple[float, float], transformations: dict[str, BaseTransformation]) -> DataArray:
     """An image (c, y, x) whose pixel (x, y) is the spot (x, y) plus the offset; no more than bands of it are held.
 
-    Parameters
-    ----------
-    path
-        TIFF of one channel. Its name tells the channel's: "ssDNA" or "DAPI", else "stain".
-    offset
-        Spot (x, y) under its first pixel.
-    transformations
-        From spots to the coordinate systems.
-
-    Raises
-    ------
-    ParameterError
-        The offset is not two finite numbers.
-    DataError
-        The file is no TIFF, or not of one page of one channel.
+    It is a TIFF of one channel, whose name tells the channel's: "ssDNA" or "DAPI", else "stain". Transformations are
+    those from spots.
     """
     place = _place(offset)
     try:

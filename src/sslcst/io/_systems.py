@@ -14,13 +14,7 @@ from sslcst.errors import DataError, ParameterError
 
 
 def chip_systems(spot_size: float, chip_offset: tuple[int, int] | None) -> dict[str, BaseTransformation]:
-    """From spots to "global" (spots), "micron" and, where the offset is known, "chip" (spots of the whole chip).
-
-    Raises
-    ------
-    ParameterError
-        The spot size is not a positive number.
-    """
+    """From spots to "global" (spots), "micron" and, where the offset is known, "chip" (spots of the whole chip)."""
     if not (isinstance(spot_size, Real) and 0 < spot_size < math.inf):
         raise ParameterError(f"spot_size={spot_size!r}: must be a positive number of microns.")
     systems: dict[str, BaseTransformation] = {"global": Identity(), "micron": Scale([spot_size] * 2, axes=("x", "y"))}
@@ -30,13 +24,7 @@ def chip_systems(spot_size: float, chip_offset: tuple[int, int] | None) -> dict[
 
 
 def chip_offset(path: Path, header: Mapping[str, Any], names: tuple[str, str]) -> tuple[int, int] | None:
-    """Place (x, y) on the chip of a file's spot (0, 0), if both fields of the header say so.
-
-    Raises
-    ------
-    DataError
-        A field is no whole number of 32 bits.
-    """
+    """Place (x, y) on the chip of a file's spot (0, 0), if both fields of the header say so."""
     if not set(names) <= set(header):
         return None
     offset = []

@@ -19,18 +19,19 @@ METHODS = {
     "density": "sslcst.methods.density.method:Density",
     "network": "sslcst.methods.network.method:Network",
     "ssl-cst": "sslcst.methods.ssl_cst.method:SslCst",
+    "stain": "sslcst.methods.whole.method:Stain",
+    "given": "sslcst.methods.whole.method:Given",
 }
 DEFAULT = "network"
 
 
-def method_class(method: str | type[Method]) -> type[Method]:
-    """The class of a method: by its name, or as it is.
+def default_method(cells_key: str | None) -> str:
+    """The method of a run that names none: where cells are given, the one that takes them."""
+    return DEFAULT if cells_key is None else "given"
 
-    Raises
-    ------
-    ParameterError
-        There is no such method.
-    """
+
+def method_class(method: str | type[Method]) -> type[Method]:
+    """The class of a method: by its name, or as it is."""
     from sslcst.methods.base import Method
 
     if isinstance(method, type) and issubclass(method, Method):
@@ -45,19 +46,9 @@ def choose_method(
 ) -> tuple[Params, Method]:
     """The parameters that all methods share, and the method with its own; `params` holds sections of both.
 
-    Parameters
-    ----------
-    method
-        Name or class.
-    params
-        Nested mappings of what differs from the defaults, or the shared parameters alone.
-    settings
-        ``seed``, ``device`` and ``progress`` of the method.
-
-    Raises
-    ------
-    ParameterError
-        No such method, section or parameter, or a value out of bounds.
+    They are nested mappings of what differs from the defaults, or the shared parameters alone; `settings` are ``seed``,
+    ``device`` and ``progress`` of the method. Raises a `ParameterError` for a method, section or parameter that is not
+    known, or a value out of bounds.
     """
     kind = method_class(method)
     shared, own = split(params, kind)

@@ -18,11 +18,12 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from sslcst.core.cells import to_pixels
 from sslcst.core.density import LocalDensity
 from sslcst.core.geometry import Regions
 from sslcst.core.spots import Grid, Ranges, Spots, within
 from sslcst.errors import DataError
-from sslcst.params import Sections
+from sslcst.params import NucleiParams, Sections
 
 logger = logging.getLogger("sslcst")
 
@@ -40,48 +41,26 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Tissue:
-    """What is known of a tissue before a method looks at it. Lengths are in bins.
+    """What is known of a tissue before a method looks at it. Lengths are in bins."""
 
-    Parameters
-    ----------
-    grid
-        All bins.
-    regions
-        The nuclei, in pixels.
-    radius
-        Expected cell radius r.
-    max_distance
-        How far from its nucleus a cell may reach.
-    genes
-        Names of the genes, (n_genes,).
-    gene_total
-        Transcripts of each gene on the raster, int64 (n_genes,).
-    n_spots
-        Occupied bins.
-    spacing
-        Half the mean spacing of the spots within nuclei, at least 1: how far a prediction speaks for.
-    block
-        Side of the squares that go through a network at once.
-    """
-
-    grid: Grid
-    regions: Regions
-    radius: float
-    max_distance: float
-    genes: np.ndarray
-    gene_total: np.ndarray
-    n_spots: int
-    spacing: float
-    block: int
+    grid: Grid  #: All bins
+    regions: Regions  #: The nuclei, or the cells of a method that takes whole ones, in pixels
+    radius: float  #: Expected cell radius r
+    max_distance: float  #: How far from its nucleus a cell may reach
+    genes: np.ndarray  #: Names of the genes, (n_genes,)
+    gene_total: np.ndarray  #: Transcripts of each gene on the raster, int64 (n_genes,)
+    n_spots: int  #: Occupied bins
+    spacing: float  #: Half the mean spacing of the spots within nuclei, at least 1: how far a prediction speaks for
+    block: int  #: Side of the squares that go through a network at once
 
     @property
     def centers(self) -> np.ndarray:
-        """Centroids of the nuclei (n, 2)."""
+        """Centroids of these regions (n, 2)."""
         return self.regions.centers / self.grid.step
 
     @property
     def extent(self) -> int:
-        """Longest side of a nucleus' bounding box."""
+        """Longest side of a region's bounding box."""
         return self.regions.extent(self.grid.step)
 
     @property
@@ -111,30 +90,21 @@ class Source(Protocol):
     def nuclei(self, pixels: tuple[slice, slice]) -> np.ndarray:
         """Nucleus labels of some pixels, uint32."""
 
+    def whole_cells(self, pixels: tuple[slice, slice]) -> np.ndarray:
+        """Labels of some pixels, uint32, of the cells that are there before: of methods that take such."""
+
     def stain(self, pixels: tuple[slice, slice]) -> np.ndarray | None:
         """The stain of some pixels; None where nuclei were given."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a tissue, read where it is asked for.
+    """A part of a tissue, read where it is asked for."""
 
-    Parameters
-    ----------
-    tissue
-        The whole.
-    own
-        Rows and columns of the bins that the window is for.
-    ranges
-        Those in view: its own, and the halo around as far as the tissue goes.
-    source
-        Where the arrays come from.
-    """
-
-    tissue: Tissue
-    own: Ranges
-    ranges: Ranges
-    source: Source
+    tissue: Tissue  #: The whole
+    own: Ranges  #: Rows and columns of the bins that the window is for
+    ranges: Ranges  #: Those in view: its own, and the halo around as far as the tissue goes
+    source: Source  #: Where the arrays come from
 
     @property
     def grid(self) -> Grid:
@@ -189,20 +159,12 @@ class Window:
 
 @dataclass(frozen=True)
 class Part:
-    """What a pass finds in a window.
+    """What a pass finds in a window."""
 
-    Parameters
-    ----------
-    statistics
-        Arrays and sparse matrices by their names, for `fit`.
-    of_spots
-        Values (n, ...) of the window's own spots, for later passes and `decide`.
-    of_bins
-        Values (rows, columns) of the window's own bins, likewise.
-    """
-
-    statistics: Mapping[str, Any] = field(default_factory=dict)
+    statistics: Mapping[str, Any] = field(default_factory=dict)  #: Arrays and sparse matrices by their names, for `fit`
+    #: Values (n, ...) of the window's own spots, for later passes and `decide`
     of_spots: Mapping[str, np.ndarray] = field(default_factory=dict)
+    #: Values (rows, columns) of the window's own bins, likewise
     of_bins: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -212,26 +174,15 @@ def _same(parts: Sequence[Mapping[str, Any]], tissue: Tissue, fit: Fit) -> Fit:
 
 @dataclass(frozen=True)
 class Pass:
-    """One look at the tissue.
+    """One look at the tissue."""
 
-    Parameters
-    ----------
-    name
-        Written before the progress bar; of the files that it leaves.
-    map
-        Called with a window and the fit so far.
-    halo
-        Bins beyond a window that bear on what `map` says of its own, from the tissue and the fit so far.
-    fit
-        From the statistics of all windows, the tissue and the fit so far to the fit.
-    reads
-        Names of the window's arrays that `map` uses, read ahead while another window is computed.
-    """
-
-    name: str
-    map: Callable[[Window, Fit], Part]
+    name: str  #: Written before the progress bar; of the files that it leaves
+    map: Callable[[Window, Fit], Part]  #: Called with a window and the fit so far
+    #: Bins beyond a window that bear on what `map` says of its own, from the tissue and the fit so far
     halo: Callable[[Tissue, Fit], int] = lambda tissue, fit: 0
+    #: From the statistics of all windows, the tissue and the fit so far to the fit
     fit: Callable[[Sequence[Mapping[str, Any]], Tissue, Fit], Fit] = _same
+    #: Names of the window's arrays that `map` uses, read ahead while another window is computed
     reads: tuple[str, ...] = ()
 
 
@@ -242,13 +193,7 @@ def gene_places(wanted: Sequence[str], genes: Sequence[str]) -> np.ndarray:
 
 
 def places_of(wanted: Sequence[str], genes: Sequence[str]) -> np.ndarray:
-    """As `gene_places`; says how many are not there.
-
-    Raises
-    ------
-    DataError
-        Most of the model's genes are not there.
-    """
+    """As `gene_places`; says how many are not there, and raises a `DataError` where most are not."""
     found = gene_places(wanted, genes)
     n_found = int((found >= 0).sum())
     if 2 * n_found < len(wanted):
@@ -259,13 +204,7 @@ def places_of(wanted: Sequence[str], genes: Sequence[str]) -> np.ndarray:
 
 
 def check_scale(bin_size: float, grid: Grid) -> None:
-    """See that spots are as large as those that a model was learnt on.
-
-    Raises
-    ------
-    DataError
-        They are not.
-    """
+    """Raise a `DataError` unless spots are as large as those that a model was learnt on."""
     if not np.isclose(grid.bin_size, bin_size, rtol=0.05):
         raise DataError(
             f"The spots are bins of {grid.bin_size:.4g}, the model was trained on bins of {bin_size:.4g}: "
@@ -280,23 +219,12 @@ def _silent(name: str, total: int, *, unit: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """How cells come about.
+    """How cells come about."""
 
-    Parameters
-    ----------
-    params
-        The method's own parameters.
-    seed
-        Of whatever is drawn.
-    device
-        Where torch computes.
-    progress
-        Makes a progress bar, as ``sslcst._logging.progress`` does, for what takes long within a pass' `fit`.
-    """
-
-    params: Sections
-    seed: int = 0
-    device: str = "cpu"
+    params: Sections  #: The method's own parameters
+    seed: int = 0  #: Of whatever is drawn
+    device: str = "cpu"  #: Where torch computes
+    #: Makes a progress bar, as ``sslcst._logging.progress`` does, for what takes long within a pass' `fit`
     progress: Callable[..., AbstractContextManager] = _silent
 
     name: ClassVar[str]
@@ -304,6 +232,7 @@ class Method(ABC):
     max_distance: ClassVar[float] = 1.25  # how far from its nucleus a cell may reach, in r, unless parameters say
     n_nearest: ClassVar[int] = 1  # nuclei of each bin's surroundings that it asks for
     has_weights: ClassVar[bool] = False  # whether its models are kept with weights
+    whole_cells: ClassVar[bool] = False  # whether it takes cells that are there before: given, or found in a stain
 
     def reach(self, max_distance: float | None, radius: float) -> float:
         """How far from its nucleus a cell may reach, in bins; `max_distance`, in r, is what the parameters say."""
@@ -331,6 +260,15 @@ class Method(ABC):
     @abstractmethod
     def decide(self, window: Window, fit: Fit) -> np.ndarray:
         """Labels of the bins in view (rows, columns), each with the id of its nucleus; 0 in no cell."""
+
+    def label_pixels(self, window: Window, fit: Fit, nuclei: np.ndarray) -> np.ndarray:
+        """Labels of the pixels in view (y, x) by what is decided of bins; those of nuclei, given likewise, stay."""
+        return to_pixels(self.decide(window, fit), window.grid, nuclei)
+
+    @property
+    def cell_params(self) -> NucleiParams | None:
+        """How whole cells are found in a stain; None where they are given, or not taken."""
+        return None
 
     def model(self, fit: Fit) -> Model:
         """What of a fit serves other tissues too."""

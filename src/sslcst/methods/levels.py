@@ -1,4 +1,4 @@
-"""Two passes that several methods share: how densely transcripts lie in cells and outside, and how much that varies."""
+"""What methods that learn from density share: how densely transcripts lie in cells and outside, and how that varies."""
 
 from __future__ import annotations
 
@@ -9,32 +9,20 @@ from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from math import isfinite
 from operator import add
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from sslcst.core.density import Levels, Rings, halo, levels_of, tally_rings, tally_spread, with_spread
 from sslcst.errors import DataError
-from sslcst.methods.base import Part, Pass, Tissue, Window, check_scale
+from sslcst.methods.base import Method, Part, Pass, Tissue, Window, check_scale
 from sslcst.methods.model_file import check_names
 
 
 @dataclass(frozen=True)
 class LevelsFit:
-    """What the density of transcripts tells of a tissue; each method has a class of its own, which names it.
+    """What the density of transcripts tells of a tissue; each method has a class of its own, which names it."""
 
-    Parameters
-    ----------
-    bin_size
-        Side of the bins in units of the coordinate system.
-    levels
-        Densities in cells and outside, and how far cells reach.
-    """
-
-    bin_size: float
-    levels: Levels
-
-    def check(self, tissue: Tissue) -> None:
-        """Raise `DataError` unless the bins of a tissue are as large."""
-        check_scale(self.bin_size, tissue.grid)
+    bin_size: float  #: Side of the bins in units of the coordinate system
+    levels: Levels  #: Densities in cells and outside, and how far cells reach
 
     def card(self) -> dict[str, Any]:
         """All of it, in plain values."""
@@ -70,17 +58,41 @@ def number(name: str, value: object) -> float | int:
     return value
 
 
-def level_passes(kind: type[LevelsFit]) -> list[Pass]:
-    """The passes that lead to a fit of this kind."""
+class LevelsMethod(Method):
+    """A method whose model is the levels of a tissue."""
 
-    def found(parts: Sequence[dict], tissue: Tissue, fit: None) -> LevelsFit:
+    Fit: ClassVar[type[LevelsFit]]
+
+    @property
+    def learning(self) -> list[Pass]:
+        """How densely transcripts lie, and how much that varies."""
+        return [
+            Pass("density of transcripts", _tally_rings, fit=self._of_rings, reads=("local_density",)),
+            Pass("spread of density", _tally_spread, density_halo, _with_spread, ("local_density",)),
+        ]
+
+    def fit_of(self, model: LevelsFit, tissue: Tissue) -> LevelsFit:
+        """The levels of a tissue whose bins are as large."""
+        check_scale(model.bin_size, tissue.grid)
+        return model
+
+    @classmethod
+    def pack(cls, model: LevelsFit) -> tuple[dict[str, Any], None]:
+        """All of it."""
+        return model.card(), None
+
+    @classmethod
+    def unpack(cls, card: Mapping[str, Any], weights: bytes | None) -> LevelsFit:
+        """The model of `pack`."""
+        return cls.Fit.of(card)
+
+    def about(self, model: LevelsFit) -> dict[str, Any]:
+        """The levels."""
+        return {"levels": asdict(model.levels)}
+
+    def _of_rings(self, parts: Sequence[dict], tissue: Tissue, fit: None) -> LevelsFit:
         rings = reduce(add, (Rings(**part) for part in parts))
-        return kind(tissue.grid.bin_size, levels_of(rings, radius=tissue.radius))
-
-    return [
-        Pass("density of transcripts", _tally_rings, fit=found, reads=("local_density",)),
-        Pass("spread of density", _tally_spread, density_halo, _with_spread, ("local_density",)),
-    ]
+        return self.Fit(tissue.grid.bin_size, levels_of(rings, radius=tissue.radius))
 
 
 def density_halo(tissue: Tissue, fit: LevelsFit) -> int:

@@ -22,18 +22,10 @@ _MOST = {".json": 1 << 26, ".safetensors": 1 << 30}  # bytes: a million genes, a
 
 @dataclass(frozen=True)
 class Kept:
-    """A model as it is kept.
+    """A model as it is kept."""
 
-    Parameters
-    ----------
-    card
-        JSON.
-    weights
-        Safetensors, of methods that have weights.
-    """
-
-    card: bytes
-    weights: bytes | None
+    card: bytes  #: JSON
+    weights: bytes | None  #: Safetensors, of methods that have weights
 
 
 def pack(method: type[Method], model: Model) -> Kept | None:
@@ -47,19 +39,9 @@ def pack(method: type[Method], model: Model) -> Kept | None:
 
 
 def unpack(kept: Kept, where: str) -> Model:
-    """The model of what was kept.
+    """The model of what was kept, by `pack` or by anyone; errors call it `where`.
 
-    Parameters
-    ----------
-    kept
-        From `pack`, or from anywhere.
-    where
-        What errors call it.
-
-    Raises
-    ------
-    DataError
-        It is damaged, of another format, changed, or its parts do not belong together.
+    Raises a `DataError` if it is damaged, of another format, changed, or its parts do not belong together.
     """
     try:
         about = _read_card(kept.card)
@@ -93,13 +75,7 @@ def write_model(model: Model, path: str | Path) -> None:
 
 
 def new_files(method: type[Method], path: str | Path) -> list[Path]:
-    """The files that a model of a method would be written to.
-
-    Raises
-    ------
-    StoreError
-        One exists, or the name does not fit.
-    """
+    """The files that a model of a method would be written to: new ones, of a name that fits."""
     weights, card = _files(path)
     if not method.has_weights and Path(path).suffix != ".json":
         raise StoreError(f"{path}: a model of method {method.name!r} has no weights, and its name must end in .json.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,20 +24,26 @@ from sslcst._arguments import Region
 from sslcst._sdata.elements import channel_name, choose_key
 from sslcst._sdata.microns import is_in_microns
 from sslcst._sdata.provenance import Used
+from sslcst._sdata.shapes import DrawnShapes, Outlines
 from sslcst.core.threads import check_process
 from sslcst.errors import DataError, KeyMissingError, ParameterError, did_you_mean
 
 if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
+    from spatialdata import SpatialData
     from xarray import DataArray, DataTree
 
 
 # Okabe and Ito's sky blue, orange and reddish purple, and white: told apart with any colour vision, on grey and black.
 NUCLEI, CELLS, TRANSCRIPTS, REFERENCE = "#56b4e9", "#e69f00", "#cc79a7", "#ffffff"
-# All of theirs, with grey for black.
-CATEGORIES = (NUCLEI, CELLS, "#009e73", "#f0e442", "#0072b2", "#d55e00", TRANSCRIPTS, "#999999")
+# Of what is filled or dotted: far from the four above, from black and from one another, the first the most.
+CATEGORIES = (
+    *("#f20d52", "#f0e442", "#3b69f2", "#96f27f", "#f224db", "#009e73", "#7f0df2", "#0df2f2", "#7f693b", "#0df20d"),
+    *("#adf20d", "#527f0d", "#f20d96", "#963bad", "#526969", "#adc47f", "#ad523b", "#0df2ad", "#f20d0d", "#6969ad"),
+)
 PERCENTILES = (1, 99.8)  # of a stain, drawn black and white
 MAX_PIXELS = 2000  # of an element's longer side: about what a page can show
 
@@ -85,8 +91,10 @@ def _draw_scale(ax: Axes, width: float) -> None:
 
 
 def say_why_empty(ax: Axes, why: str) -> None:
-    """Words in the middle of axes that have nothing to show."""
-    ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", va="center", color="0.5", wrap=True)
+    """Words in the middle of axes that lack something to show; several below one another."""
+    place = {"x": 0.5, "y": 0.5 - 0.08 * len(ax.texts), "ha": "center", "va": "center", "transform": ax.transAxes}
+    ground = {"facecolor": ax.get_facecolor(), "edgecolor": "none", "alpha": 0.7}  # seen on a stain too
+    ax.text(**place, s=why, color="0.5", wrap=True, bbox=ground)
 
 
 class Raster(NamedTuple):
@@ -100,17 +108,21 @@ class Raster(NamedTuple):
 
 
 def category_colours(n: int, kept: Sequence[str] | None) -> NDArray[np.float64]:
-    """RGBA (n, 4): those that a table keeps, if it has enough; else `CATEGORIES`, then lighter and darker tones."""
+    """RGBA (n, 4): those that a table keeps, if it has enough; else `CATEGORIES`, again and again."""
     if kept is not None and len(kept) >= n:
         return to_rgba_array(kept)[:n]
-    tones = to_rgba_array(CATEGORIES)
-    tones = np.concatenate([tones, 0.5 + 0.5 * tones, tones * [0.5, 0.5, 0.5, 1]])
-    return tones[np.arange(n) % len(tones)]
+    return to_rgba_array(CATEGORIES)[np.arange(n) % len(CATEGORIES)]
 
 
 def pick(elements: Mapping[str, Any], name: str, kind: str) -> Any:
     check_process()
     return elements[choose_key(elements, name, kind=kind, argument="key")]
+
+
+def check_cells(sdata: SpatialData, keys: Iterable[str]) -> None:
+    """See that these are labels or shapes; else raise KeyMissingError."""
+    for key in keys:
+        pick(dict.fromkeys((*sdata.labels, *sdata.shapes)), key, "labels or shapes")
 
 
 def check_region(region: Region) -> Region:
@@ -142,10 +154,51 @@ def bounds_of(matrix: NDArray[np.float64], box: Sequence[float]) -> NDArray[np.f
     return np.concatenate([corners.min(axis=1), corners.max(axis=1)])
 
 
-def extent_of(element: DataArray | DataTree, coordinate_system: str) -> Region:
-    finest = levels(element)[0]
-    box = (0, 0, finest.sizes["x"], finest.sizes["y"])
-    return tuple(bounds_of(affine_of(finest, coordinate_system, "cells"), box).tolist())
+def extent_of(element: Any, coordinate_system: str) -> Region:
+    """The smallest upright box around labels or shapes."""
+    if hasattr(element, "geometry"):
+        placed, box = element, element.total_bounds
+    else:
+        placed = levels(element)[0]
+        box = (0, 0, placed.sizes["x"], placed.sizes["y"])
+    return tuple(bounds_of(affine_of(placed, coordinate_system, "cells"), box).tolist())
+
+
+def read_cells(
+    sdata: SpatialData, keys: Mapping[str, str], coordinate_system: str, region: Region
+) -> dict[str, Raster]:
+    """The region of labels, as `read_raster` has it, and of shapes, drawn on the pixels of the last labels there are.
+
+    Parameters
+    ----------
+    sdata, keys
+        Holds the elements; and their keys, by what a picture calls them.
+    """
+    read = {
+        name: read_raster(sdata.labels[key], coordinate_system, region, name)
+        for name, key in keys.items()
+        if key in sdata.labels
+    }
+    like = [*read.values()] or [_over(region)]
+    return {
+        name: read[name] if name in read else _read_shapes(sdata.shapes[key], key, coordinate_system, like[-1], name)
+        for name, key in keys.items()
+    }
+
+
+def _over(region: Region) -> Raster:
+    """Empty pixels, `MAX_PIXELS` of them along the longer side of a region."""
+    x0, y0, x1, y1 = region
+    side = max(x1 - x0, y1 - y0) / MAX_PIXELS
+    shape = (math.ceil((y1 - y0) / side), math.ceil((x1 - x0) / side))
+    return Raster(np.zeros(shape, np.uint32), np.array([[side, 0, x0], [0, side, y0], [0, 0, 1]]))
+
+
+def _read_shapes(shapes: GeoDataFrame, key: str, coordinate_system: str, like: Raster, name: str) -> Raster:
+    swap = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]])
+    to_pixel = swap @ np.linalg.inv(like.to_axes) @ affine_of(shapes, coordinate_system, name) @ swap
+    drawn = DrawnShapes.of(Outlines.of(shapes, key), like.pixels.shape, to_pixel)
+    return like._replace(pixels=drawn.read(*(slice(0, size) for size in like.pixels.shape)))
 
 
 def read_raster(
@@ -204,12 +257,23 @@ def show(ax: Axes, raster: Raster, pixels: NDArray[Any], **style: Any) -> None:
     ax.imshow(pixels, extent=(0, width, height, 0), origin="upper", transform=raster.transform(ax), **style)
 
 
-def draw_outlines(ax: Axes, labels: Raster, name: str, colour: str) -> Artist:
+def draw_outlines(ax: Axes, layers: Mapping[str, tuple[Raster, str]], *, count: bool = False) -> list[Artist]:
+    """Outline labels, each under its name in its colour. Returns what the legend needs; it may count them."""
+    if not any(labels.pixels.any() for labels, _ in layers.values()):
+        say_why_empty(ax, f"no {' and no '.join(layers)} here")
+    handles = []
+    for name, (labels, colour) in layers.items():
+        _outline(ax, labels, colour)
+        how_many = f" ({np.count_nonzero(np.unique(labels.pixels))})" if count else ""
+        handles.append(Line2D([], [], color=colour, label=name + how_many))
+    return handles
+
+
+def _outline(ax: Axes, labels: Raster, colour: str) -> None:
     width = np.clip(500 / max(labels.pixels.shape), 0.2, 0.8)  # points; about a pixel, so that small cells stay visible
     lines = LineCollection(_joined(outlines(labels.pixels)), colors=colour, linewidths=width, capstyle="projecting")
     lines.set_transform(labels.transform(ax))
     ax.add_collection(lines, autolim=False)
-    return Line2D([], [], color=colour, label=name)
 
 
 def _joined(segments: NDArray[np.intp]) -> list[NDArray[np.float64]]:

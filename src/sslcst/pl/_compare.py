@@ -22,13 +22,13 @@ from sslcst.pl._canvas import (
     NUCLEI,
     TRANSCRIPTS,
     Raster,
+    check_cells,
     check_region,
     draw_outlines,
     extent_of,
     finish_axes,
-    pick,
     prepare_axes,
-    read_raster,
+    read_cells,
     read_stain,
     show,
 )
@@ -67,9 +67,9 @@ def compare(
     Parameters
     ----------
     sdata
-        Holds the labels.
+        Holds the cells.
     a_key, b_key
-        Labels of the cells.
+        Labels or shapes of the cells.
     comparison
         What `sslcst.tl.compare` returned for the two. ``None`` compares them here, with its defaults.
     image_key
@@ -81,8 +81,8 @@ def compare(
         In whose units the axes are, y downward; by default that in which the cells were made, else "global" or
         the only one.
     region
-        (x0, y0, x1, y1) to show, in units of the coordinate system. ``None`` shows all of the first labels. The figures
-        are those of the whole labels all the same.
+        (x0, y0, x1, y1) to show, in units of the coordinate system. ``None`` shows all of the first cells. The figures
+        are those of the whole tissue all the same.
     axes
         Two axes to draw on; a new figure otherwise.
     save
@@ -96,7 +96,7 @@ def compare(
     ------
     KeyMissingError
         An element, channel or coordinate system is not there, or there are several images to choose from; `comparison`
-        is of other labels.
+        is of other cells.
     ParameterError
         `region` has no area, or `axes` are not two.
     DataError
@@ -104,7 +104,7 @@ def compare(
     """
     used = Used.by(sdata, a_key, b_key)
     sdata = used.sdata
-    elements = [pick(sdata.labels, key, "labels") for key in (a_key, b_key)]
+    check_cells(sdata, (a_key, b_key))
     image_key = used.image(image_key)
     if coordinate_system is None:
         coordinate_system = used.system([a_key, b_key, image_key], None)
@@ -114,11 +114,9 @@ def compare(
         raise KeyMissingError(
             f"comparison is of {comparison.a!r} and {comparison.b!r}, not of {a_key!r} and {b_key!r}: leave it out."
         )
-    region = extent_of(elements[0], coordinate_system) if region is None else check_region(region)
-    a, b = (
-        read_raster(element, coordinate_system, region, name)
-        for name, element in zip((a_key, b_key), elements, strict=True)
-    )
+    region = extent_of(sdata[a_key], coordinate_system) if region is None else check_region(region)
+    rasters = read_cells(sdata, {key: key for key in (a_key, b_key)}, coordinate_system, region)
+    a, b = rasters[a_key], rasters[b_key]
     stain = read_stain(used, image_key, channel, coordinate_system, region)
     if comparison is None:
         from sslcst.tl import compare as compare_labels  # here, since it loads much that pictures do without
@@ -132,9 +130,7 @@ def compare(
     ground, bars = axes
     prepare_axes(ground, stain)
     show(ground, a, _disagreement(a, b), interpolation="nearest")
-    handles = [
-        draw_outlines(ground, raster, name, colour) for raster, name, colour in ((a, a_key, CELLS), (b, b_key, NUCLEI))
-    ]
+    handles = draw_outlines(ground, {a_key: (a, CELLS), b_key: (b, NUCLEI)})
     handles.append(Patch(color=TRANSCRIPTS, alpha=0.6, label="disagreement"))
     _draw_bars(bars, comparison)
     finish_axes(ground, region, coordinate_system, handles, save)

@@ -30,6 +30,7 @@ from sslcst.pl._canvas import (
     prepare_axes,
     read_raster,
     read_stain,
+    say_why_empty,
     show,
 )
 from sslcst.pp._spots import as_spots
@@ -124,7 +125,7 @@ def direction_field(
     on_black = LinearSegmentedColormap.from_list("inside", ["black", SHADE * np.array(to_rgb(CELLS))])
     bar = ScalarMappable(Normalize(0, 1), on_black)
     ax.figure.colorbar(bar, ax=ax, label="probability of lying in a cell", location="bottom", shrink=0.6)
-    handles = [_draw_arrows(ax, blocks), draw_outlines(ax, nuclei, "nuclei", NUCLEI)]
+    handles = [_draw_arrows(ax, blocks), *draw_outlines(ax, {"nuclei": (nuclei, NUCLEI)})]
     return finish_axes(ax, region, coordinate_system, handles, save)
 
 
@@ -179,6 +180,8 @@ def _mean(block: NDArray[np.intp], values: NDArray[np.float64], shape: tuple[int
 
 def _draw_arrows(ax: Axes, blocks: _Blocks) -> Artist:
     rows, columns = np.nonzero(np.isfinite(blocks.vector[..., 0]))
+    if not len(rows):
+        say_why_empty(ax, "no spot here is more probably in a cell than not")
     turn = blocks.to_axes[:2, :2]
     x, y = turn @ [columns + 0.5, rows + 0.5] + blocks.to_axes[:2, 2:]
     dx, dy = turn @ blocks.vector[rows, columns, ::-1].T  # a sure prediction is as long as a block

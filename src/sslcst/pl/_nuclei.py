@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sslcst._arguments import Region, checked
 from sslcst._sdata.provenance import Used
 from sslcst.pl._canvas import (
     NUCLEI,
     REFERENCE,
+    check_cells,
     check_region,
     draw_outlines,
     extent_of,
     finish_axes,
-    pick,
     prepare_axes,
-    read_raster,
+    read_cells,
     read_stain,
 )
 
@@ -47,21 +45,21 @@ def nuclei(
     Parameters
     ----------
     sdata
-        Holds the labels.
+        Holds the nuclei.
     nuclei_key
-        Labels of the nuclei.
+        Labels or shapes of the nuclei.
     image_key
         Stain to draw in grey; by default the one the nuclei were made of, else as `sslcst.tl.segment` chooses.
         With no image, the ground is black.
     channel
         Channel of the stain; by default the one that was segmented, else one named DAPI or the like, else the first.
     truth_key
-        Labels of a reference to outline as well.
+        Labels or shapes of a reference to outline as well.
     coordinate_system
         In whose units the axes are, y downward; by default that in which the nuclei were made, else "global" or
         the only one.
     region
-        (x0, y0, x1, y1) to show, in units of the coordinate system. ``None`` shows all of the labels.
+        (x0, y0, x1, y1) to show, in units of the coordinate system. ``None`` shows all of the nuclei.
     ax
         Where to draw; a new figure otherwise.
     save
@@ -82,19 +80,18 @@ def nuclei(
     """
     used = Used.by(sdata, nuclei_key)
     sdata = used.sdata
-    labels = {"nuclei": pick(sdata.labels, nuclei_key, "labels")}
+    keys = {"nuclei": nuclei_key}
     if truth_key is not None:
-        labels = {"reference": pick(sdata.labels, truth_key, "labels"), **labels}  # the nuclei are drawn over it
+        keys = {"reference": truth_key} | keys  # the nuclei are drawn over it
+    check_cells(sdata, keys.values())
     image_key = used.image(image_key)
     if coordinate_system is None:
         coordinate_system = used.system([nuclei_key, truth_key, image_key], None)
-    region = extent_of(labels["nuclei"], coordinate_system) if region is None else check_region(region)
-    rasters = {name: read_raster(element, coordinate_system, region, name) for name, element in labels.items()}
+    region = extent_of(sdata[nuclei_key], coordinate_system) if region is None else check_region(region)
+    rasters = read_cells(sdata, keys, coordinate_system, region)
     stain = read_stain(used, image_key, channel, coordinate_system, region)
 
     ax = prepare_axes(ax, stain)
-    handles = [
-        draw_outlines(ax, raster, f"{name} ({np.count_nonzero(np.unique(raster.pixels))})", colour)
-        for (name, raster), colour in zip(rasters.items(), (REFERENCE, NUCLEI)[-len(rasters) :], strict=True)
-    ]
-    return finish_axes(ax, region, coordinate_system, handles, save)
+    colours = {"reference": REFERENCE, "nuclei": NUCLEI}
+    layers = {name: (raster, colours[name]) for name, raster in rasters.items()}
+    return finish_axes(ax, region, coordinate_system, draw_outlines(ax, layers, count=True), save)

@@ -23,7 +23,7 @@ from sslcst._sdata.elements import (
     read_with_ids,
 )
 from sslcst._sdata.provenance import as_record, note
-from sslcst._sdata.raster import Raster, affine_matrix, invertible, raster_of, raster_over_points
+from sslcst._sdata.raster import Raster, matrix_of, raster_of, raster_over_points
 from sslcst._sdata.shapes import Outlines
 from sslcst.core.nuclei import choose_method, none_found
 from sslcst.core.nuclei import segment_nuclei as segment_array
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 _FEW = 0.005  # share of a stain that nuclei cover, below which most may have been missed
-_PIXELS_ACROSS = 16  # a nucleus, where shapes are drawn and no image gives the pixels
+_PIXELS_ACROSS = (16, 32)  # a nucleus, or a whole cell, where shapes are drawn and no image gives the pixels
 
 
 @checked
@@ -190,8 +190,9 @@ def raster_of_nuclei(
     image_key: str | None,
     points_key: str | None,
     coordinate_system: str | None,
+    whole_cells: bool = False,
 ) -> Raster:
-    """The grid of nuclei that are there already: of labels their own, of shapes the one that `import_nuclei` takes."""
+    """The grid of nuclei, or cells, that are there already: those of labels, or as `import_nuclei` draws shapes."""
     choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
     if nuclei_key in sdata.labels:
         coordinate_system = choose_coordinate_system(sdata, [nuclei_key], coordinate_system)
@@ -202,9 +203,22 @@ def raster_of_nuclei(
     points_key = choose_points(sdata, points_key)
     coordinate_system = choose_coordinate_system(sdata, [nuclei_key, points_key], coordinate_system)
     shapes = sdata.shapes[nuclei_key]
-    matrix = invertible(affine_matrix(shapes, coordinate_system), nuclei_key, coordinate_system)
+    matrix = matrix_of(shapes, nuclei_key, coordinate_system)
     diameter = Outlines.of(shapes, nuclei_key).diameter() * np.sqrt(abs(np.linalg.det(matrix)))
-    return raster_over_points(sdata, points_key, coordinate_system, diameter / _PIXELS_ACROSS)
+    return raster_over_points(sdata, points_key, coordinate_system, diameter / _PIXELS_ACROSS[whole_cells])
+
+
+def rasters_of_cells(
+    sdata: SpatialData, keys: Sequence[str], *, image_key: str | None, points_key: str | None, coordinate_system: str
+) -> list[Raster]:
+    """The pixel grid for each of some labels or shapes: of labels their own, of shapes that of the first labels.
+
+    Where there are no labels, it is the one that `import_nuclei` takes for the first shapes.
+    """
+    own = {key: raster_of(sdata, key, coordinate_system) for key in keys if key in sdata.labels}
+    where = {"image_key": image_key, "points_key": points_key, "coordinate_system": coordinate_system}
+    shared = next(iter(own.values())) if own else raster_of_nuclei(sdata, keys[0], **where)
+    return [own.get(key, shared) for key in keys]
 
 
 def grid_of_nuclei(sdata: SpatialData, nuclei_key: str, image_key: str | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,10 @@ from sslcst._sdata.scratch import Scratch
 from sslcst._sdata.transcripts import TranscriptSource
 from sslcst.core.geometry import Regions
 from sslcst.core.layout import lay_out
-from sslcst.core.nuclei import none_found
+from sslcst.core.nuclei import load_backend, none_found
 from sslcst.errors import DataError
 from sslcst.methods.base import Fit, Method, Tissue
-from sslcst.params import Params
+from sslcst.params import NucleiParams, Params
 from sslcst.run import results
 from sslcst.run.estimate import bins_seen, tile_bytes
 from sslcst.run.execute import check_workers
@@ -28,9 +28,12 @@ from sslcst.run.stages.cells import Found, find_cells
 from sslcst.run.stages.passes import learn, predict
 from sslcst.run.stages.spots import find_spots
 from sslcst.run.stages.transcripts import bucket, count, fill
+from sslcst.run.stages.whole_cells import Matched, match
 from sslcst.run.tiling import Tile, cut
 from sslcst.run.warnings import warnings_of
-from sslcst.run.workspace import NUCLEI, Workspace, is_done
+from sslcst.run.workspace import MATCHED, NUCLEI, WHOLE_CELLS, Workspace, is_done
+
+NUCLEI_ACROSS = 2  # a whole cell: what nuclei that are grown reach by default
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,10 @@ class Input:
         What warnings and errors call it.
     nuclei
         Those that are given, checked and ready to be read, or None.
+    cells
+        Whole cells that are given, likewise.
+    cell_stain
+        The stain that whole cells are found in, and that of their nuclei (2, y, x), on all of the image; or None.
     transcripts
         Ready to be read.
     points
@@ -63,6 +70,8 @@ class Input:
     image: Any | None
     image_name: str
     nuclei: NucleusSource | None
+    cells: NucleusSource | None
+    cell_stain: Any | None
     transcripts: TranscriptSource
     points: Any
     pair: str
@@ -79,6 +88,7 @@ class Outcome:
     tissue: Tissue
     fit: Fit
     found: Found
+    matched: Matched | None
 
 
 def run(
@@ -112,11 +122,12 @@ def run(
         As `sslcst.tl.segment`.
     """
     raster, area = given.raster, given.area
-    regions = nuclei.regions_of(scratch) or _find_nuclei(given, params, scratch, method.device)
+    regions, matched = _find_regions(given, params, scratch, method)
+    what = "cell" if method.whole_cells else "nucleus"
     if area is not None and not area.holds(regions.centers).any():
-        raise DataError(f"No nucleus has its centroid in {area.name}: {len(regions)} lie around it.")
+        raise DataError(f"No {what} has its centroid in {area.name}: {len(regions)} lie around it.")
     layout = lay_out(
-        regions.diameter,
+        regions.diameter / (NUCLEI_ACROSS if method.whole_cells else 1),
         raster.shape,
         pixel_size=raster.pixel_size,
         pixel_sides=raster.pixel_sides,
@@ -124,13 +135,17 @@ def run(
     )
     reach = method.reach(params.cells.max_distance, layout.radius)
     genes = np.asarray(given.transcripts.genes)
-    workspace = Workspace(scratch, layout.grid, params.tiles.block, len(genes), given.image)
+    workspace = Workspace(
+        scratch, layout.grid, params.tiles.block, len(genes), given.image, MATCHED if matched else NUCLEI
+    )
     fill(given.transcripts, layout.grid, scratch, params.tiles, pair=given.pair)
     seen = bins_seen(params.tiles.size, layout.grid.whole_shape)
     share = min(seen / np.prod(layout.grid.whole_shape), 1)
     check_workers(tile_bytes(seen, count(scratch) * share))
     with progress("check alignment"):
-        alignment.check(workspace, regions, pixel_size=raster.pixel_size, pair=given.pair)
+        alignment.check(
+            workspace, regions, whole_cells=method.whole_cells, pixel_size=raster.pixel_size, pair=given.pair
+        )
     tiles = _tiles(workspace, regions, reach, params)
     tissue = find_spots(
         workspace,
@@ -164,7 +179,7 @@ def run(
         transcripts=transcripts,
     )
     results.join_labels(workspace, tiles)
-    return Outcome(workspace, tiles, tissue, fit, found)
+    return Outcome(workspace, tiles, tissue, fit, found, matched)
 
 
 def elements(
@@ -198,14 +213,19 @@ def elements(
         held = cells.counts.sum() / max(found.n_counts, 1)
         where = "on the raster" if area is None else f"in {area.name}"
         logger.info("%d cells hold %.1f%% of the transcripts %s.", len(cells), 100 * held, where)
-        source_ids = None if given.nuclei is None else given.nuclei.source_ids
+        source = given.nuclei if outcome.matched is None else given.cells
+        source_ids = None if source is None else source.source_ids
         if source_ids is not None:  # cells without a nucleus may have the number of one that was left out
             source_ids = source_ids[source_ids.index.isin(tissue.regions.ids)]
         table = results.as_table(cells, raster, given.transcripts.genes, names["cells"], source_ids)
+        n_nuclei = found.n_nuclei
+        if outcome.matched is not None:
+            table.obs["n_nuclei"] = outcome.matched.n_nuclei(cells.id)
+            n_nuclei = int(table.obs["n_nuclei"].sum())
         table.uns["sslcst"] = dict(about) | {
             "bin_size": tissue.grid.bin_size,
             "radius": tissue.radius * tissue.grid.bin_size,
-            "n_nuclei": found.n_nuclei,
+            "n_nuclei": n_nuclei,
             "n_dropped": len(found.small),
             "total_counts": found.n_counts,
             "warnings": "\n".join(warnings_of(scratch)),  # lists of text in uns crash copies under some numpy
@@ -213,7 +233,7 @@ def elements(
         return table
 
     made = {
-        "nuclei": lambda: labels(NUCLEI),
+        "nuclei": lambda: labels(outcome.workspace.nuclei_file),
         "cells": lambda: labels(results.CELLS),
         "boundaries": lambda: results.boundaries_element(scratch, tiles, raster),
         "transcripts": lambda: results.transcripts_element(
@@ -224,8 +244,28 @@ def elements(
     return {name: made[kind]() for kind, name in names.items()}
 
 
+def _find_regions(given: Input, params: Params, scratch: Scratch, method: Method) -> tuple[Regions, Matched | None]:
+    """The nuclei; or the whole cells, where the method takes them, and which nuclei are theirs."""
+    if not method.whole_cells:
+        return _find_nuclei(given, params, scratch, method.device), None
+    how = method.cell_params
+    if how is not None:
+        load_backend(how, device=method.device)  # what is missing is known before any work
+    found = None
+    if given.image is not None or given.nuclei is not None:
+        found = _find_nuclei(given, params, scratch, method.device)
+    cells = nuclei.regions_of(scratch, WHOLE_CELLS)
+    if cells is None and how is None:
+        cells = nuclei.copy(given.cells, given.raster.shape, scratch, params, to=WHOLE_CELLS)
+    elif cells is None:
+        cells = _find_cells(given, params, how, found, scratch, method.device)
+    return cells, match(scratch, given.raster.shape, cells, found, params)
+
+
 def _find_nuclei(given: Input, params: Params, scratch: Scratch, device: str) -> Regions:
     raster = given.raster
+    if (known := nuclei.regions_of(scratch)) is not None:
+        return known
     if given.nuclei is None:
         regions = nuclei.segment(
             given.image,
@@ -243,6 +283,32 @@ def _find_nuclei(given: Input, params: Params, scratch: Scratch, device: str) ->
         regions = nuclei.copy(given.nuclei, raster.shape, scratch, params)
     logger.info("%d nuclei.", len(regions))
     return regions
+
+
+def _find_cells(
+    given: Input, params: Params, how: NucleiParams, found: Regions, scratch: Scratch, device: str
+) -> Regions:
+    """Whole cells in a stain, which are as wide as is told, or twice as wide as their nuclei."""
+    raster, stain = given.raster, given.cell_stain
+    if not how.diameters:
+        how = replace(how, diameters=(NUCLEI_ACROSS * found.diameter * raster.pixel_size,))
+    cells = nuclei.segment(
+        stain if raster.window is None else stain[:, *raster.window],
+        raster.shape,
+        whole=stain,
+        pixel_size=raster.pixel_size,
+        scratch=scratch,
+        params=replace(params, nuclei=how),
+        device=device,
+        name=given.image_name,
+        to=WHOLE_CELLS,
+    )
+    if not len(cells):
+        raise DataError(
+            f"No cells were found in {given.image_name} with method {how.method!r}: see whether channels= names the "
+            "stain of whole cells and that of nuclei, give stain.diameters, or bring cells of your own with cells_key=."
+        )
+    return cells
 
 
 def _tiles(workspace: Workspace, regions: Regions, reach: float, params: Params) -> list[Tile]:

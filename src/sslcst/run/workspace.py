@@ -18,7 +18,8 @@ from sslcst.methods.base import Part
 from sslcst.run.execute import run
 from sslcst.run.tiling import Tile, blocks
 
-NUCLEI = "nuclei.zarr"
+# Labels: nuclei; where a method takes whole cells, these as well, and the nuclei as they were matched to them.
+NUCLEI, WHOLE_CELLS, MATCHED = "nuclei.zarr", "whole_cells.zarr", "matched_nuclei.zarr"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Workspace:
         Genes of the transcripts.
     image
         The stain (y, x), an array that is read by slices; None where nuclei were given.
+    nuclei_file
+        Where the nucleus labels lie.
     """
 
     scratch: Scratch
@@ -44,6 +47,7 @@ class Workspace:
     block: int
     n_genes: int
     image: Any | None
+    nuclei_file: str = NUCLEI
 
     def blocks(self, ranges: Ranges) -> list[tuple[str, Ranges]]:
         """Names and ranges of the blocks that reach into these rows and columns."""
@@ -95,7 +99,11 @@ class Workspace:
 
     def nuclei(self, pixels: tuple[slice, slice]) -> np.ndarray:
         """The nucleus labels of some pixels, uint32, once they are there."""
-        return read_labels(self.scratch, pixels)
+        return read_labels(self.scratch, self.nuclei_file, pixels)
+
+    def whole_cells(self, pixels: tuple[slice, slice]) -> np.ndarray:
+        """The labels of the cells that a method takes as they are, of some pixels, uint32."""
+        return read_labels(self.scratch, WHOLE_CELLS, pixels)
 
     def stain(self, pixels: tuple[slice, slice]) -> np.ndarray | None:
         """The stain of some pixels; None where nuclei were given."""
@@ -203,9 +211,9 @@ def _wider(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return one.astype(kind, copy=False), other
 
 
-def read_labels(scratch: Scratch, pixels: tuple[slice, slice]) -> np.ndarray:
-    """The nucleus labels of some pixels (rows, columns), uint32, once they are there."""
+def read_labels(scratch: Scratch, file: str, pixels: tuple[slice, slice]) -> np.ndarray:
+    """The labels of some pixels (rows, columns), uint32, once they are there."""
     try:
-        return zarr.open_array(scratch.folder / NUCLEI, mode="r")[pixels]
+        return zarr.open_array(scratch.folder / file, mode="r")[pixels]
     except (*DAMAGED, RuntimeError) as error:  # the last is what the decompressor raises
-        raise scratch.discard(NUCLEI, error) from error
+        raise scratch.discard(file, error) from error

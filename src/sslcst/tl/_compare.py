@@ -11,7 +11,7 @@ import pandas as pd
 from sslcst._arguments import checked
 from sslcst._sdata.elements import choose_key, read_nuclei
 from sslcst._sdata.provenance import Used
-from sslcst._sdata.raster import apply_affine, labels_on, raster_of
+from sslcst._sdata.raster import apply_affine, labels_on
 from sslcst._sdata.transcripts import read_transcripts
 from sslcst.core.counts import owners
 from sslcst.errors import DataError
@@ -25,6 +25,7 @@ from sslcst.metrics import (
     n_cells,
     splits_merges,
 )
+from sslcst.pp._nuclei import rasters_of_cells
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -39,7 +40,7 @@ class Comparison:
     Parameters
     ----------
     a, b
-        Names of the labels.
+        Names of the labels or shapes.
     n_cells
         Number of cells in a and in b.
     n_pairs
@@ -109,19 +110,20 @@ def compare(
     """Compare two segmentations cell by cell; neither is taken for the truth.
 
     Labels of different grids are compared on that of the first: each of its pixels takes the label that the second has
-    at its centre. Transcripts are looked up in each on its own grid.
+    at its centre. Transcripts are looked up in each on its own grid. Shapes are drawn on the grid of the labels beside
+    them; without labels, on that of the image, or on one over the transcripts.
 
     Parameters
     ----------
     sdata
-        Holds the labels and, for what concerns transcripts, points.
+        Holds the cells and, for what concerns transcripts, points.
     a_key, b_key
-        Labels of the cells. Shapes, or a cell id for each transcript, become labels by `sslcst.pp.import_cells`.
+        Labels or shapes of the cells. A cell id for each transcript becomes labels by `sslcst.pp.import_cells`.
     points_key, gene_key, count_key
         The transcripts, as in `sslcst.pp.bin_spots`; by default those that the cells were made of. Where the object has
         no points, geometry alone is compared.
     coordinate_system
-        Where labels and points meet, and whose units diameters are in; by default that in which the cells were made,
+        Where cells and points meet, and whose units diameters are in; by default that in which the cells were made,
         else "global" or the only one they share.
     min_counts
         Counts that each part of a cell needs to be correlated, see `sslcst.metrics.correlation`.
@@ -135,8 +137,8 @@ def compare(
     KeyMissingError
         An element or coordinate system is not there, or several could be meant.
     DataError
-        Labels that are no integers or hold no cell; labels that do not lie over each other; what
-        `sslcst.pp.bin_spots` refuses of transcripts.
+        Labels that are no integers or hold no cell; shapes that cannot be drawn; cells that do not lie over each other;
+        what `sslcst.pp.bin_spots` refuses of transcripts.
     ParameterError
         `min_counts` is below 1.
 
@@ -146,14 +148,15 @@ def compare(
     sslcst.tl.quality : judge cells by themselves.
     """
     for argument, key in (("a_key", a_key), ("b_key", b_key)):
-        choose_key(sdata.labels, key, kind="labels element", argument=argument)
+        choose_key([*sdata.labels, *sdata.shapes], key, kind="labels or shapes element", argument=argument)
     used, molecules = Used.by(sdata, a_key, b_key), {}
     sdata = used.sdata
     if points_key is not None or len(sdata.points):
         molecules = used.transcripts(points_key, gene_key, count_key)
         points_key = molecules["points_key"]
     coordinate_system = used.system([a_key, b_key, points_key], coordinate_system)
-    rasters = [raster_of(sdata, key, coordinate_system) for key in (a_key, b_key)]
+    where = {"image_key": used.known_image, "points_key": points_key, "coordinate_system": coordinate_system}
+    rasters = rasters_of_cells(sdata, (a_key, b_key), **where)
     labels = [read_nuclei(sdata, key, raster) for key, raster in zip((a_key, b_key), rasters, strict=True)]
     a, b = labels[0], labels_on(labels[1], rasters[1], rasters[0])
     if not b.any():

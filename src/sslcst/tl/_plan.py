@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +13,14 @@ from sslcst.core.geometry import Regions
 from sslcst.core.layout import lay_out
 from sslcst.core.spots import Grid, inside_raster
 from sslcst.device import choose_device
-from sslcst.methods import DEFAULT, choose_method
+from sslcst.methods import choose_method, default_method
 from sslcst.params import Params
 from sslcst.run.estimate import bins_seen, occupied, tile_bytes
+from sslcst.run.pipeline import NUCLEI_ACROSS
 from sslcst.run.stages.nuclei import nucleus_diameter, sample_stain
 from sslcst.run.tiling import cut, squares
 from sslcst.run.warnings import check_on_image
-from sslcst.tl._sources import Sources, choose_sources
+from sslcst.tl._sources import Sources, check_whole_cells, choose_sources
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -84,15 +85,17 @@ def plan(
     *,
     image_key: str | None = None,
     channel: str | int | None = None,
+    channels: Sequence[str | int] | None = None,
     points_key: str | None = None,
     gene_key: str | None = None,
     count_key: str | None = None,
     nuclei_key: str | None = None,
+    cells_key: str | None = None,
     coordinate_system: str | None = None,
     unit: str | None = None,
     pixel_size: float | None = None,
     region: str | Region | None = None,
-    method: str | type[Method] = DEFAULT,
+    method: str | type[Method] | None = None,
     params: Params | Mapping[str, Any] | None = None,
 ) -> Plan:
     """Say what `sslcst.tl.segment` will take with the same arguments, which are checked as it does.
@@ -101,7 +104,9 @@ def plan(
 
     Parameters
     ----------
-    sdata, image_key, channel, points_key, gene_key, count_key, nuclei_key, coordinate_system, unit, pixel_size, region
+    sdata, image_key, channel, channels, points_key, gene_key, count_key, nuclei_key, cells_key
+        As in `sslcst.tl.segment`.
+    coordinate_system, unit, pixel_size, region
         As in `sslcst.tl.segment`.
     method, params
         As in `sslcst.tl.segment`.
@@ -115,19 +120,24 @@ def plan(
     KeyMissingError, DataError, ParameterError, BackendError
         As in `sslcst.tl.segment`.
     """
+    params, chosen = choose_method(method or default_method(cells_key), params)
+    check_whole_cells(chosen, cells_key, channel, channels)
     sources, params = choose_sources(
         sdata,
         image_key=image_key,
         channel=channel,
+        channels=channels,
         points_key=points_key,
         gene_key=gene_key,
         count_key=count_key,
         nuclei_key=nuclei_key,
+        cells_key=cells_key,
         coordinate_system=coordinate_system,
         unit=unit,
         pixel_size=pixel_size,
         region=region,
-        params=choose_method(method, params)[0],
+        params=params,
+        method=chosen,
     )
     raster = sources.raster
     grid = lay_out(
@@ -159,20 +169,21 @@ def plan(
 
 
 def _diameter(sources: Sources, params: Params) -> float:
-    """Diameter of the nuclei in pixels."""
+    """Diameter of the nuclei in pixels; of cells that are given, what their nuclei are taken to measure."""
     shape = sources.raster.shape
-    if sources.nuclei is None:
+    given = sources.cells or sources.nuclei
+    if given is None:
         whole = sources.image if sources.whole is None else sources.whole
         sample = sample_stain(whole, whole.shape, params.nuclei)
         how = {"pixel_size": sources.raster.pixel_size, "params": params.nuclei, "device": choose_device(None)}
         return nucleus_diameter(sample, **how)
     parts = [
-        Regions.of(sources.nuclei.read(*(slice(*r) for r in ranges)), tuple(start for start, _ in ranges))
+        Regions.of(given.read(*(slice(*r) for r in ranges)), tuple(start for start, _ in ranges))
         for _, _, ranges in squares(shape, params.tiles.image_size)
     ]
     regions = Regions.join(parts)
-    sources.nuclei.check(regions.ids)
-    return regions.diameter
+    given.check(regions.ids)
+    return regions.diameter / (1 if sources.cells is None else NUCLEI_ACROSS)
 
 
 def _count(sources: Sources, grid: Grid, side: int) -> np.ndarray:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from sslcst._arguments import checked
 from sslcst._sdata.elements import choose_key, read_nuclei, read_with_ids
 from sslcst._sdata.provenance import Used, nuclei_of
-from sslcst._sdata.raster import labels_on, raster_of
+from sslcst._sdata.raster import labels_on
 from sslcst._sdata.source_ids import of_cells
 from sslcst._sdata.transcripts import read_transcripts
 from sslcst.metrics import quality as quality_of_arrays
+from sslcst.pp._nuclei import rasters_of_cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,19 +36,19 @@ def quality(
     Parameters
     ----------
     sdata
-        Holds the labels and points.
+        Holds cells, nuclei and points.
     key
         The `key_added` of a segmentation: its cells are judged, by what it was made of.
     cells_key
-        Labels of other cells, whoever made them. Of what made them nothing may be known: then they are judged by the
-        nuclei, the transcripts and the coordinate system of `key`.
+        Labels or shapes of other cells, whoever made them. Of what made them nothing may be known: then they are judged
+        by the nuclei, the transcripts and the coordinate system of `key`.
     nuclei_key
-        Labels of nuclei, of any ids and on any grid; by default those of the cells. Segmentations are compared by the
-        same nuclei: they decide what cytoplasm is, and which genes exclude each other.
+        Labels or shapes of nuclei, of any ids and on any grid; by default those of the cells. Compare segmentations by
+        the same nuclei: they decide what cytoplasm is, and which genes exclude each other.
     points_key, gene_key, count_key
         The transcripts, as in `sslcst.pp.bin_spots`; by default those that the cells were made of.
     coordinate_system
-        Where labels and points meet, and whose units lengths are in; by default that in which the cells were made, else
+        Where cells and points meet, and whose units lengths are in; by default that in which the cells were made, else
         "global" or the only one they share.
     ring
         How far around a cell "just outside" reaches, in these units; by default a quarter of the nuclei's median
@@ -77,11 +78,12 @@ def quality(
     if nuclei_key is None:
         nuclei_key = nuclei_of(sdata, cells_key, key)
     for argument, name in (("cells_key", cells_key), ("nuclei_key", nuclei_key)):
-        choose_key(sdata.labels, name, kind="labels element", argument=argument)
+        choose_key([*sdata.labels, *sdata.shapes], name, kind="labels or shapes element", argument=argument)
     used = Used.by(sdata, cells_key, f"{key}_cells")
     sdata, molecules = used.sdata, used.transcripts(points_key, gene_key, count_key)
     coordinate_system = used.system([cells_key, nuclei_key, molecules["points_key"]], coordinate_system)
-    raster, own = (raster_of(sdata, name, coordinate_system) for name in (cells_key, nuclei_key))
+    where = {"image_key": used.known_image, "points_key": molecules["points_key"]}
+    raster, own = rasters_of_cells(sdata, (cells_key, nuclei_key), **where, coordinate_system=coordinate_system)
     cells, source_ids = read_with_ids(sdata, cells_key, raster)
     nuclei = labels_on(read_nuclei(sdata, nuclei_key, own), own, raster)
     transcripts = read_transcripts(sdata, **molecules, raster=raster, params=used.taken)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -29,13 +29,13 @@ from sslcst._sdata.store import (
 from sslcst._section import check, check_seed
 from sslcst.device import choose_device
 from sslcst.errors import ClusterError, KeyMissingError, SslcstError, StoreError
-from sslcst.methods import DEFAULT, choose_method
+from sslcst.methods import choose_method, default_method
 from sslcst.names import check_name
 from sslcst.params import Params
 from sslcst.run.execute import check_workers
 from sslcst.run.pipeline import elements, run
 from sslcst.tl._learnt import keep_model, learning_params, learnt_before
-from sslcst.tl._sources import Sources, choose_sources
+from sslcst.tl._sources import Sources, check_whole_cells, choose_sources
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -53,15 +53,17 @@ def segment(
     *,
     image_key: str | None = None,
     channel: str | int | None = None,
+    channels: Sequence[str | int] | None = None,
     points_key: str | None = None,
     gene_key: str | None = None,
     count_key: str | None = None,
     nuclei_key: str | None = None,
+    cells_key: str | None = None,
     coordinate_system: str | None = None,
     unit: str | None = None,
     pixel_size: float | None = None,
     region: str | Region | None = None,
-    method: str | type[Method] = DEFAULT,
+    method: str | type[Method] | None = None,
     params: Params | Mapping[str, Any] | None = None,
     model: Model | None = None,
     device: str | None = None,
@@ -78,6 +80,11 @@ def segment(
     goes to the nearest nucleus. ``"network"`` asks a network that comes with the package, trained on real cells.
     ``"ssl-cst"`` is the method of the paper: a transformer learns from the cores of the nuclei whether a spot lies in a
     cell and in which direction its nucleus lies, and the directions are followed.
+
+    Or the cells are there before the transcripts are looked at, which are counted in them: with ``"stain"`` they are
+    found in a stain of membranes or cytoplasm, and with `cells_key` given. Nuclei are matched to them: a nucleus takes
+    the id of the cell in which most of its pixels lie, and is cut to it; one that lies in none is left out. A cell may
+    have several nuclei, or none, which ``obs["n_nuclei"]`` tells.
 
     The tissue is cut into tiles, on which memory depends, and which change nothing of the result. They are the tasks of
     the active `dask.distributed` client, or of threads. A run that was stopped, by anything, goes on where it was when
@@ -96,6 +103,10 @@ def segment(
     channel
         Its channel that shows nuclei; may be left out if there is only one, or one is named DAPI, ssDNA or Hoechst, or
         for the composite images of CosMx, where it is the blue one.
+    channels
+        With ``"stain"``: the channel that shows whole cells, and the one that shows nuclei. May be left out where they
+        are named as usual: "ATP1A1/CD45/E-Cadherin" or "18S" (Xenium), "Cellbound1" or "PolyT" (MERSCOPE), "Membrane",
+        "PanCK" (CosMx), ..., and DAPI.
     points_key
         Transcripts: molecules with a gene each, or places annotated by a table of counts. May be left out if there is
         only one points element, or one named as the readers name it (Xenium's "transcripts", Stereo-seq's
@@ -105,6 +116,10 @@ def segment(
     nuclei_key
         Labels or shapes to take as nuclei, instead of segmenting an image, as `sslcst.pp.import_nuclei` does: ids that
         cannot be those of labels are kept in the table's ``obs["source_id"]``.
+    cells_key
+        Labels or shapes to take as whole cells, as they are, with their ids: those of the vendor, or of another tool.
+        Nuclei come from `nuclei_key` or the stain; where there is neither, cells have none. Labels of cells and of
+        nuclei, and the stain, must have the same pixels; shapes are drawn on theirs, or else on a grid over the points.
     coordinate_system
         Where stain and transcripts meet, and whose units (micron or pixel) lengths are in; by default "global" or the
         only one they share.
@@ -118,13 +133,14 @@ def segment(
         Microns along the side of a pixel of the stain (of labels of nuclei where these are given); with `unit` alone.
     region
         Shapes whose polygons say where, or (x0, y0, x1, y1) in the coordinate system: the cells are made whose nucleus
-        has its centroid there, or on the edge. Labels are cropped to that, and to where these cells may reach, with an
-        exact translation before the image's own transformations, as spatialdata's queries have it. What lies around is
-        read as far as it bears on the cells, so that far from the edge of the region these are those of the whole; but
-        what a method learns, and sizes that are taken from the nuclei, come from there alone (docs/large_data.md).
+        has its centroid there, or on the edge; of whole cells, it is their own. Labels are cropped to that, and to
+        where these cells may reach, with an exact translation before the image's own transformations, as spatialdata's
+        queries have it. What lies around is read as far as it bears on the cells, so that far from the edge of the
+        region these are those of the whole; but what a method learns, and sizes that are taken from the nuclei, come
+        from there alone (docs/large_data.md).
     method
-        How cells come about: ``"density"``, ``"network"`` or ``"ssl-cst"``; or a class of your own
-        (`sslcst.methods.base.Method`).
+        How cells come about: ``"density"``, the default, ``"network"``, ``"ssl-cst"``, ``"stain"``, or with `cells_key`
+        ``"given"``; or a class of your own (`sslcst.methods.base.Method`).
     params
         Nested mappings of what differs from the defaults, ``{"cells": {"radius": 6.0}}``: sections that all methods
         share (`sslcst.params.Params`), and the method's own (`sslcst.methods.ssl_cst.params.SslCstParams`, ...).
@@ -176,7 +192,10 @@ def segment(
     check_unit(unit, pixel_size)
     seed = int(seed)  # those of numpy are written in another way
     device = choose_device(device)
-    params, chosen = choose_method(method, params, seed=seed, device=device, progress=progress)
+    params, chosen = choose_method(
+        method or default_method(cells_key), params, seed=seed, device=device, progress=progress
+    )
+    check_whole_cells(chosen, cells_key, channel, channels)
     if model is not None:
         check(model.method == chosen.name, "method", chosen.name, f"the model is of method {model.method!r}: give that")
     results = _results(key_added, shapes=shapes, assign_points=assign_points)
@@ -186,10 +205,12 @@ def segment(
     keys = {
         "image_key": image_key,
         "channel": channel,
+        "channels": channels if channels is None else list(channels),
         "points_key": points_key,
         "gene_key": gene_key,
         "count_key": count_key,
         "nuclei_key": nuclei_key,
+        "cells_key": cells_key,
         "coordinate_system": coordinate_system,
         "unit": unit,
         "pixel_size": pixel_size,
@@ -205,7 +226,7 @@ def segment(
         "results": results,
     }
     # Once results are published in the place of what they were made of, the call alone tells whose they are.
-    call = "" if results.keys().isdisjoint((nuclei_key, points_key)) else f"{digest(about | keys)}-"
+    call = "" if results.keys().isdisjoint((nuclei_key, cells_key, points_key)) else f"{digest(about | keys)}-"
     with ExitStack() as stack:
         finished, done = [], None
         if store is not None:
@@ -217,8 +238,8 @@ def segment(
             return
         if done is None:
             former = check_free(sdata, results, overwrite=overwrite, family=family)
-            _check_kept(former.keys() - results, points_key=points_key, nuclei_key=nuclei_key)
-        sources, params = choose_sources(sdata, **keys, params=params)
+            _check_kept(former.keys() - results, points_key=points_key, nuclei_key=nuclei_key, cells_key=cells_key)
+        sources, params = choose_sources(sdata, **keys, params=params, method=chosen)
         input_id = fingerprint(sdata, sources.keys, sources.about)
         about |= {"params": params.to_dict() | chosen.params.to_dict(), "input": input_id}
         if store is None:

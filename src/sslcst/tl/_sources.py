@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ import pandas as pd
 from sslcst._sdata.elements import (
     channel_in_words,
     channel_of,
+    channels_of,
+    choose_cell_channel,
     choose_channel,
     choose_coordinate_system,
     choose_image,
@@ -22,13 +25,15 @@ from sslcst._sdata.labels import NucleusSource, read_part
 from sslcst._sdata.microns import check_unit, find_microns, in_system
 from sslcst._sdata.places import check_there
 from sslcst._sdata.provenance import Used, as_record
-from sslcst._sdata.raster import Raster, raster_of
+from sslcst._sdata.raster import Raster, is_identity, raster_of
 from sslcst._sdata.region import choose_area
 from sslcst._sdata.transcripts import columns_of, open_transcripts
+from sslcst._section import check
 from sslcst.core.geometry import Regions
 from sslcst.core.nuclei import choose_method
 from sslcst.core.nuclei.diameter import estimate_diameter
 from sslcst.core.nuclei.intensity import intensity_range, scale_intensity
+from sslcst.errors import DataError, ParameterError
 from sslcst.params import Params
 from sslcst.pp._nuclei import grid_of_nuclei, image_of_nuclei, raster_of_nuclei
 from sslcst.run.execute import with_real_paths
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sslcst._arguments import Region
+    from sslcst.methods.base import Method
 
 # Around a region, in nucleus diameters or expected cell radii: what bears on its nuclei and on how far its cells reach.
 _AROUND = 12
@@ -52,7 +58,7 @@ class Sources(Input):
     Parameters
     ----------
     keys
-        The raster, or the shapes, that are read.
+        The rasters, and the shapes, that are read.
     points_key
         The transcripts.
     record
@@ -67,13 +73,13 @@ class Sources(Input):
     def about(self) -> dict[str, Any]:
         """What the result depends on beside the elements of `keys`, in plain values."""
         raster, transcripts = self.raster, self.transcripts
-        source_ids = None if self.nuclei is None else self.nuclei.source_ids
+        of_ids = [None if given is None else given.source_ids for given in (self.nuclei, self.cells)]
         return {
-            "image": str(getattr(self.image, "name", None)),
+            "image": [str(getattr(image, "name", None)) for image in (self.image, self.cell_stain)],
             "raster": [raster.shape, raster.to_system.tolist(), raster.coordinate_system],
             "systems": {name: str(system) for name, system in raster.transformations.items()},
             "region": None if self.area is None else self.area.polygon.wkb_hex,
-            "source_ids": None if source_ids is None else str(pd.util.hash_pandas_object(source_ids).sum()),
+            "source_ids": [None if ids is None else str(pd.util.hash_pandas_object(ids).sum()) for ids in of_ids],
             "transcripts": [self.points_key, transcripts.digest, transcripts.to_pixel.tolist()],
         }
 
@@ -83,66 +89,87 @@ def choose_sources(
     *,
     image_key: str | None,
     channel: str | int | None,
+    channels: Sequence[str | int] | None,
     points_key: str | None,
     gene_key: str | None,
     count_key: str | None,
     nuclei_key: str | None,
+    cells_key: str | None,
     coordinate_system: str | None,
     unit: str | None = None,
     pixel_size: float | None = None,
     region: str | Region | None = None,
     params: Params,
+    method: Method,
 ) -> tuple[Sources, Params]:
     """Choose what a run reads; the parameters come back with the method of the nuclei named.
 
     Raises
     ------
-    KeyMissingError, DataError, ParameterError, StoreError
+    KeyMissingError, DataError, ParameterError, BackendError, StoreError
         As `sslcst.tl.segment`.
     """
     check_unit(unit, pixel_size)
-    points_key = choose_points(sdata, points_key, beside=nuclei_key or image_key)
-    if nuclei_key is None:
+    stained = method.cell_params is not None
+    given = _given(sdata, cells_key=cells_key, nuclei_key=nuclei_key)
+    points_key = choose_points(sdata, points_key, beside=next(iter(given), image_key))
+    # Where cells are given, and no image is there to find nuclei in, they have none.
+    finds_nuclei = nuclei_key is None and (cells_key is None or image_key is not None or len(sdata.images) > 0)
+    if finds_nuclei:
         params = replace(params, nuclei=choose_method(params.nuclei))
-        image_key = pixels_of = choose_image(sdata, image_key, beside=points_key)
+    if finds_nuclei or stained:
+        image_key = choose_image(sdata, image_key, beside=points_key)
+        keys = (*given, image_key)
     else:
-        choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
-        pixels_of = grid_of_nuclei(sdata, nuclei_key, image_key)
+        keys = given
+    pixels_of = image_key if stained else _pixels_of(sdata, given, image_key)
     if unit is not None:
-        read = dict.fromkeys(key for key in (nuclei_key, pixels_of, points_key) if key is not None)
+        read = dict.fromkeys(key for key in (*keys, pixels_of, points_key) if key is not None)
         microns = find_microns(
             sdata, list(read), raster_key=pixels_of, pixel_size=pixel_size, coordinate_system=coordinate_system
         )
         sdata, coordinate_system = in_system(sdata, microns), microns.name
-    if nuclei_key is None:
-        coordinate_system = choose_coordinate_system(sdata, [image_key, points_key], coordinate_system)
-        raster = raster_of(sdata, image_key, coordinate_system)
-        channel = choose_channel(sdata, image_key, channel)
-        image, keys = with_real_paths(channel_of(sdata, image_key, channel).data), (image_key,)
+    coordinate_system = choose_coordinate_system(sdata, [*keys, points_key], coordinate_system)
+    if pixels_of is None:
+        where = {"image_key": None, "points_key": points_key, "coordinate_system": coordinate_system}
+        raster = raster_of_nuclei(sdata, given[0], **where, whole_cells=cells_key is not None)
     else:
-        coordinate_system = choose_coordinate_system(sdata, [nuclei_key, points_key], coordinate_system)
-        raster = raster_of_nuclei(
-            sdata, nuclei_key, image_key=image_key, points_key=points_key, coordinate_system=coordinate_system
-        )
-        image_key = image_of_nuclei(sdata, nuclei_key, image_key)
-        image, channel, keys = None, None, (nuclei_key,)
+        choose_coordinate_system(sdata, [pixels_of], coordinate_system)
+        raster = raster_of(sdata, pixels_of, coordinate_system)
+    for key in keys:
+        if key not in sdata.shapes:
+            _check_same_pixels(sdata, key, pixels_of, raster)
+    image = cell_stain = None
+    if image_key in keys:
+        cell_channel, channel = channels or (None, channel)
+        channel = choose_channel(sdata, image_key, channel)
+        image = with_real_paths(channel_of(sdata, image_key, channel).data)
+        if stained:
+            cell_channel = choose_cell_channel(sdata, image_key, cell_channel)
+            channels = [cell_channel, channel]
+            cell_stain = with_real_paths(channels_of(sdata, image_key, channels).data)
+    else:
+        channel = None
     if unit is not None:
         raster = raster.lying_in(microns.base, np.linalg.inv(microns.step))
     check_there(sdata, [*keys, points_key])
     area = whole = None
     if region is not None:
         area = choose_area(sdata, region, raster)
-        whole, asked = image, raster.cropped(*area.window(raster.shape, 0))
-        stain, nuclei = _read(sdata, image, nuclei_key, asked)
-        raster, area = area.on(raster, _margin(stain, nuclei, asked, params))
-    image, nuclei = _read(sdata, image, nuclei_key, raster)
+        asked = raster.cropped(*area.window(raster.shape, 0))
+        source = open_nuclei(sdata, given[0], asked) if given else None
+        whole, part = image, None if image is None else image[asked.window]
+        raster, area = area.on(raster, _margin(part, source, asked, params))
     columns = columns_of(sdata, points_key, gene_key, count_key)
     transcripts = open_transcripts(sdata, points_key, **columns, raster=raster, params=params.transcripts)
+    nuclei, cells = (None if key is None else open_nuclei(sdata, key, raster) for key in (nuclei_key, cells_key))
     return Sources(
         raster=raster,
-        image=image,
-        image_name=channel_in_words(keys[0], channel),
+        image=image if image is None or raster.window is None else image[raster.window],
+        image_name=channel_in_words(keys[-1], channel),
         nuclei=nuclei,
+        cells=cells,
+        cell_stain=cell_stain,
         transcripts=transcripts if area is None else replace(transcripts, within=raster.shape),
         points=sdata.points[points_key],
         pair=raster.pair(keys[0], points_key),
@@ -152,27 +179,65 @@ def choose_sources(
         points_key=points_key,
         record=as_record(
             Used.by(sdata, nuclei_key).record,
-            image_key=image_key,
+            image_key=image_key if image_key in keys else image_of_nuclei(sdata, given[0], image_key),
             channel=channel,
+            channels=channels,
             points_key=points_key,
             **columns,
             nuclei_key=nuclei_key,
+            cells_key=cells_key,
             coordinate_system=coordinate_system,
         ),
     ), params
 
 
-def _read(
-    sdata: SpatialData, image: Any | None, nuclei_key: str | None, raster: Raster
-) -> tuple[Any | None, NucleusSource | None]:
-    """The stain, or the nuclei that are given, on a raster that may be a part of theirs."""
-    if image is not None and raster.window is not None:
-        image = image[raster.window]
-    return image, None if nuclei_key is None else open_nuclei(sdata, nuclei_key, raster)
+def check_whole_cells(
+    method: Method, cells_key: str | None, channel: str | int | None, channels: Sequence[str | int] | None
+) -> None:
+    """See that a method and what names whole cells belong together."""
+    takes_given = method.whole_cells and method.cell_params is None
+    if takes_given and cells_key is None:
+        raise ParameterError(f"method={method.name!r}: say with cells_key= which labels or shapes are the cells.")
+    if cells_key is not None and not takes_given:
+        raise ParameterError(
+            f"cells_key={cells_key!r} gives the cells, and method={method.name!r} makes them: leave one out; cells to "
+            "grow from are given by nuclei_key."
+        )
+    if channels is None:
+        return
+    if method.cell_params is None:
+        raise ParameterError(f"channels are for method='stain', and channel for the nuclei of method={method.name!r}.")
+    check(len(channels) == 2, "channels", channels, "must be two: that of whole cells, and that of nuclei")
+    check(channel is None, "channel", channel, "channels names that of nuclei, too")
+
+
+def _given(sdata: SpatialData, **keys: str | None) -> tuple[str, ...]:
+    """The elements that hold cells and nuclei, as far as they are given."""
+    given = {argument: key for argument, key in keys.items() if key is not None}
+    for argument, key in given.items():
+        choose_key([*sdata.labels, *sdata.shapes], key, kind="labels or shapes element", argument=argument)
+    return tuple(given.values())
+
+
+def _pixels_of(sdata: SpatialData, given: Sequence[str], image_key: str | None) -> str | None:
+    """The element whose pixels results have: labels that are given, else the image; None where there is neither."""
+    labels = [key for key in given if key in sdata.labels]
+    return grid_of_nuclei(sdata, (labels or given)[0], image_key) if given else image_key
+
+
+def _check_same_pixels(sdata: SpatialData, key: str, pixels_of: str, raster: Raster) -> None:
+    """See that labels, or an image, have the pixels of the results."""
+    own = raster_of(sdata, key, raster.coordinate_system)
+    if own.shape != raster.shape or not is_identity(np.linalg.inv(own.to_system) @ raster.to_system):
+        raise DataError(
+            f"{key!r} and {pixels_of!r} have other pixels, {own.shape} of {own.pixel_size:.4g} and {raster.shape} of "
+            f"{raster.pixel_size:.4g} in coordinate system {raster.coordinate_system!r}: nuclei and cells must lie on "
+            "the same. Give one of them as shapes (spatialdata.to_polygons), which are drawn on any."
+        )
 
 
 def _margin(image: Any | None, nuclei: NucleusSource | None, raster: Raster, params: Params) -> float:
-    """Pixels around a region that its cells depend on, by the size of the nuclei that are seen in its middle."""
+    """Pixels around a region that its cells depend on, by the size of the nuclei, or cells, in its middle."""
     pixels = [slice((size - side) // 2, (size + side) // 2) for size in raster.shape for side in [min(size, _SAMPLE)]]
     told = [length / raster.pixel_size for length in (*params.nuclei.diameters, params.cells.radius or 0)]
     if nuclei is not None:

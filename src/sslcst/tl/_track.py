@@ -11,7 +11,6 @@ from sslcst._arguments import checked
 from sslcst._logging import logger, progress
 from sslcst._sdata.elements import add_labels, check_addable
 from sslcst._sdata.provenance import Used, note
-from sslcst.core.cells import to_pixels
 from sslcst.errors import KeyMissingError
 from sslcst.methods import choose_method
 from sslcst.params import Params
@@ -60,8 +59,7 @@ def track(
         raise KeyMissingError(f"Table {spots_key!r} has no predictions: run sslcst.tl.predict on it first.")
     window = open_window(sdata, spots_key, method, shared)
     with progress("track"):
-        cells = method.decide(window, method.fit_of(model, window.tissue))
-        labels = to_pixels(cells, window.grid, window.source.labels)
+        labels = method.label_pixels(window, method.fit_of(model, window.tissue), window.source.labels)
     logger.info("%d cells.", len(np.unique(labels[labels > 0])))
     add_labels(sdata, key_added, labels, raster_of_spots(sdata, table))
     note(sdata, key_added, Used.by(sdata, spots_key).record)

@@ -9,6 +9,7 @@ from sslcst._arguments import checked
 from sslcst._logging import progress
 from sslcst._section import check_seed
 from sslcst.device import choose_device
+from sslcst.errors import ParameterError
 from sslcst.methods import DEFAULT, choose_method
 from sslcst.params import Params
 from sslcst.run import memory
@@ -59,6 +60,8 @@ def train(
 
     Raises
     ------
+    ParameterError
+        A method that learns nothing: ``"stain"`` or ``"given"``.
     DataError
         Nothing to learn from.
     TrainingError
@@ -67,5 +70,9 @@ def train(
     check_seed(seed)
     device = choose_device(device)
     shared, chosen = choose_method(method, params, seed=seed, device=device, progress=progress)
+    if chosen.whole_cells:
+        raise ParameterError(
+            f"method={chosen.name!r} learns nothing, and takes cells as they are: sslcst.tl.segment does it at once."
+        )
     window = open_window(sdata, spots_key, chosen, shared, image_key=image_key, channel=channel)
     return chosen.model(memory.learn(chosen, window))

@@ -1,44 +1,29 @@
-"""The bundled nucleus network: flows, the network, its weights, and what it finds."""
+"""The bundled nucleus network: flows, the network, and what it finds."""
 
 from __future__ import annotations
 
-import importlib.util
-import pickle
-import sys
 from collections.abc import Callable
-from importlib.resources import files
-from itertools import chain
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from drawn_nuclei import DISCS, GRID, draw, scatter
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from scipy import ndimage
 from skimage.draw import disk, ellipse
-from skimage.io import imread, imsave
+from skimage.io import imread
 
 from sslcst.core.nuclei import sslcst as backend
 from sslcst.core.nuclei.flows import CORE, decode, find_centres, make_flow
 from sslcst.core.nuclei.intensity import intensity_range, scale_intensity
 from sslcst.core.nuclei.network import OUTPUTS, NucleusNetwork
-from sslcst.errors import BackendError
 from sslcst.metrics import average_precision, best_iou
 from sslcst.params import NucleiParams
 
 REPOSITORY = Path(__file__).parents[3]
-
-
-def draw(centres: list[tuple[float, float]], radius: float, shape: tuple[int, int] = (120, 140)) -> NDArray[np.int32]:
-    """Labels of discs, numbered in the order of their centres."""
-    labels = np.zeros(shape, np.int32)
-    for number, centre in enumerate(centres, 1):
-        labels[disk(centre, radius, shape=shape)] = number
-    return labels
 
 
 def stain(labels: NDArray[np.integer], *, blur: float = 1.0, noise: float = 0.03, seed: int = 0) -> NDArray[np.float32]:
@@ -53,17 +38,6 @@ def scaled(image: NDArray[np.generic]) -> NDArray[np.float32]:
 
 def count(labels: NDArray[np.integer]) -> int:
     return len(np.unique(labels[labels > 0]))
-
-
-def scatter(shape: tuple[int, int], step: float, radius: float, seed: int = 0) -> NDArray[np.int32]:
-    """Discs on a jittered grid."""
-    rng = np.random.default_rng(seed)
-    grid = [(y, x) for y in np.arange(step / 2, shape[0], step) for x in np.arange(step / 2, shape[1], step)]
-    return draw([tuple(place + rng.uniform(-0.15, 0.15, 2) * step) for place in np.array(grid)], radius, shape)
-
-
-GRID = [(y, x) for y in (25.0, 60.0, 95.0) for x in (25.0, 60.0, 95.0, 120.0)]
-DISCS = draw(GRID, 9)
 
 
 # --- flows
@@ -187,89 +161,12 @@ def test_folding_changes_nothing() -> None:
         assert torch.allclose(network(image), before, atol=1e-4)
 
 
-# --- the bundled weights
+# --- what it finds
 
 
 @pytest.fixture(scope="module")
 def segment() -> Callable[..., NDArray[np.integer]]:
     return backend.load(NucleiParams(), device="cpu")
-
-
-def test_weights_come_with_the_package() -> None:
-    """A few MB beside the code: nothing is downloaded."""
-    weights = files("sslcst.core.nuclei") / "weights" / "nuclei.safetensors"
-    assert weights.is_file()
-    assert len(weights.read_bytes()) < 5e6
-
-
-def test_weights_are_finite() -> None:
-    network = backend.read_network(Path(str(files("sslcst.core.nuclei") / "weights" / "nuclei.safetensors")))
-    assert all(torch.isfinite(value).all() for value in network.state_dict().values())
-
-
-class Code:
-    """When unpickled, writes a file."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return Path.write_text, (self.target, "it ran")
-
-
-def refuse(path: Path) -> str:
-    with pytest.raises(BackendError) as error:
-        backend.load(NucleiParams(model=str(path)), device="cpu")
-    assert str(path) in str(error.value)
-    return str(error.value)
-
-
-@pytest.mark.parametrize("content", [None, b"", b"not weights", b"PK\x03\x04", b"\xff" * 64, pickle.dumps([1, 2])])
-def test_file_that_holds_no_weights(content: bytes | None, tmp_path: Path) -> None:
-    path = tmp_path / "weights.safetensors"
-    if content is not None:
-        path.write_bytes(content)
-    assert "cannot be read as safetensors" in refuse(path)
-
-
-def test_a_folder_is_no_weights_file(tmp_path: Path) -> None:
-    assert "cannot be read" in refuse(tmp_path)
-
-
-def test_code_in_a_weights_file_does_not_run(tmp_path: Path) -> None:
-    trace, path = tmp_path / "trace", tmp_path / "weights.pt"
-    torch.save({"head.weight": Code(trace)}, path)
-    refuse(path)
-    path.write_bytes(pickle.dumps(Code(trace)))
-    refuse(path)
-    assert not trace.exists()
-
-
-@pytest.mark.parametrize("spoil", ["empty", "drop", "reshape", "more"])
-def test_weights_of_another_network(spoil: str, tmp_path: Path) -> None:
-    weights = dict(NucleusNetwork().state_dict())
-    if spoil == "empty":
-        weights = {}
-    elif spoil == "drop":
-        del weights["head.bias"]
-    elif spoil == "reshape":
-        weights["head.bias"] = weights["head.bias"][:2].clone()
-    else:
-        weights["other"] = torch.zeros(3)
-    save_file(weights, tmp_path / "weights.safetensors")
-    assert "does not hold weights of the nucleus network" in refuse(tmp_path / "weights.safetensors")
-
-
-def test_own_weights_are_taken(tmp_path: Path) -> None:
-    """Those of an untrained network find no such nuclei."""
-    torch.manual_seed(0)
-    save_file(NucleusNetwork().state_dict(), tmp_path / "weights.safetensors")
-    own = backend.load(NucleiParams(model=str(tmp_path / "weights.safetensors")), device="cpu")
-    assert own(stain(DISCS), 18.0).shape == DISCS.shape
-    assert best_iou(DISCS, own(stain(DISCS), 18.0)).mean() < 0.5
-
-
-# --- what it finds
 
 
 @pytest.mark.parametrize("radius", [4, 7, 12, 25, 40])
@@ -455,79 +352,3 @@ def test_nuclei_of_real_tissue(shared: Path, segment: Callable) -> None:
     labels = segment(scaled(dapi))
     assert 0.6 * count(cells) < count(labels) < 1.2 * count(cells)
     assert np.mean(cells[labels > 0] > 0) > 0.8
-
-
-# --- the training script
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    path = REPOSITORY / "benchmarks" / "train_nuclei.py"
-    if not path.is_file():
-        pytest.skip("the benchmarks are not part of this copy")
-    spec = importlib.util.spec_from_file_location("train_nuclei", path)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where dataclasses look it up
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def data(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Six images of discs, two of each part."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    parts = {"test": [], "validation": [], "train": []}
-    for number in range(1000):
-        if len(names := parts[script.part_of(str(number))]) < 2:
-            names.append(str(number))
-    for name in chain(*parts.values()):
-        truth = scatter((90, 100), 25, 8, seed=int(name))
-        imsave(folder / f"{name}_img.tif", (200 * (truth > 0) + 20).astype(np.uint8), check_contrast=False)
-        imsave(folder / f"{name}_lab.tif", truth.astype(np.uint16), check_contrast=False)
-    split = tmp_path / "split.txt"
-    split.write_text("\n".join(parts["test"]), encoding="utf-8")
-    monkeypatch.setattr(script, "SPLIT", split)
-    return folder
-
-
-def test_split_is_kept(script: ModuleType) -> None:
-    """The names set apart are those whose hash says so, and nothing is trained on them."""
-    names = script.SPLIT.read_text(encoding="utf-8").split()
-    assert names == sorted(set(names))
-    assert {script.part_of(name) for name in names} == {"test"}
-
-
-def test_patches_fit_their_targets(script: ModuleType, data: Path) -> None:
-    """Flows of length 1 at most, only in nuclei, and leading back to the labels that they were made of."""
-    examples = [script.read_example(data, name) for name in script.list_names(data, "train")]
-    sampler = script.Sampler(examples, np.random.default_rng(0))
-    images, labels, flows = (part.numpy() for part in sampler.batch(24))
-    assert np.isfinite(images).all()
-    assert np.hypot(flows[:, 0], flows[:, 1]).max() < 1.001
-    assert not np.moveaxis(flows, 1, -1)[labels <= 0].any()
-    scores = [
-        best_iou(truth, decode(np.where(truth > 0, 5, -5).astype(np.float32), flow, truth.shape, min_area=1)).mean()
-        for truth, flow in zip(np.maximum(labels, 0), flows, strict=True)
-        if truth.any()
-    ]
-    assert np.mean(scores) > 0.8
-
-
-def test_training_goes_on_from_a_checkpoint(
-    script: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    """And its weights can be evaluated and used."""
-
-    def run(*arguments: object) -> str:
-        monkeypatch.setattr("sys.argv", ["train_nuclei.py", *map(str, arguments)])
-        script.main()
-        return capsys.readouterr().out
-
-    weights = tmp_path / "nuclei.safetensors"
-    first = run(data, "--out", weights, "--steps", 2, "--batch", 2, "--every", 2)
-    assert "from step 0" in first
-    second = run(data, "--out", weights, "--steps", 4, "--batch", 2, "--every", 2, "--resume", tmp_path / "nuclei.ckpt")
-    assert "from step 2" in second
-    assert "step 4" in second
-    backend.load(NucleiParams(model=str(weights)), device="cpu")
-    assert "test: 2 images  AP@0.5" in run(data, "--out", weights, "--evaluate", "test")

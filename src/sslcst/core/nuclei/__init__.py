@@ -25,6 +25,7 @@ from sslcst.errors import BackendError, DataError, ParameterError
 from sslcst.params import NucleiParams
 
 BACKENDS = ("cellpose", "deepcell", "instanseg", "sslcst", "stardist", "watershed")
+CELL_BACKENDS = ("cellpose", "instanseg")  # those that find whole cells too
 MIN_DIAMETER = 3.0  # pixels; nuclei smaller than that have no shape, and images narrower than that no nuclei
 
 
@@ -32,14 +33,15 @@ class Segmenter(Protocol):
     """A loaded backend."""
 
     def __call__(self, image: NDArray[np.float32], diameter: float | None) -> NDArray[np.integer]:
-        """Label the nuclei of an image.
+        """Label the nuclei of an image, or the whole cells.
 
         Parameters
         ----------
         image
-            (y, x), bright nuclei, scaled so that its low and high percentiles are 0 and 1.
+            (y, x), bright nuclei, scaled so that its low and high percentiles are 0 and 1. Or, for whole cells by one
+            of `CELL_BACKENDS`, (2, y, x), each channel so scaled: the stain of cells, and that of their nuclei.
         diameter
-            Expected diameter of a nucleus in pixels; ``None`` leaves it to the backend.
+            Expected diameter in pixels; ``None``, of nuclei only, leaves it to the backend.
 
         Returns
         -------
@@ -82,6 +84,25 @@ def choose_method(params: NucleiParams) -> NucleiParams:
     return replace(params, method="sslcst")
 
 
+def choose_cell_method(params: NucleiParams) -> NucleiParams:
+    """Name the method that finds whole cells where the parameters leave it open: the first that is installed.
+
+    Raises
+    ------
+    BackendError
+        None is.
+    """
+    if params.method is not None:
+        return params
+    installed = [method for method in CELL_BACKENDS if find_spec(method) is not None]
+    if not installed:
+        raise BackendError(
+            "Whole cells are found in a stain by Cellpose or InstanSeg, of which none is installed: "
+            '`pip install "sslcst[cellpose]"` or `pip install "sslcst[instanseg]"`, or bring cells with cells_key=.'
+        )
+    return replace(params, method=installed[0])
+
+
 def _cellpose_is_ready() -> bool:
     """Whether Cellpose and the weights of its default model are on this machine, without importing it."""
     if find_spec("cellpose") is None:
@@ -120,8 +141,8 @@ def load_backend(params: NucleiParams, *, device: str = "cpu") -> Segmenter:
     except ImportError as error:
         raise BackendError(
             f"method={params.method!r} needs a package that cannot be imported here ({error}). Install it with "
-            f'`pip install "sslcst[{params.method}]"`, or use method="sslcst" or method="watershed", which need none, '
-            "or nuclei you have (nuclei_key)."
+            f'`pip install "sslcst[{params.method}]"`, or use, for nuclei, method="sslcst" or method="watershed", '
+            "which need none, or bring nuclei (nuclei_key) or cells (cells_key) that you have."
         ) from error
 
 

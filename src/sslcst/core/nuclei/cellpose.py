@@ -1,4 +1,4 @@
-"""Nuclei by Cellpose 3 or 4 (paper: "Nuclei segmentation", with Cellpose 3's ``cyto2``).
+"""Nuclei and whole cells by Cellpose 3 or 4 (paper: "Nuclei segmentation", with Cellpose 3's ``cyto2``).
 
 Cellpose puts its default model in the place of one that it does not find, and keeps random weights where a file has
 none. Here names and files are checked before Cellpose sees them.
@@ -71,7 +71,7 @@ def load(params: NucleiParams, *, device: str) -> Segmenter:
             if diameter is None:
                 return np.zeros(image.shape, np.uint16)
         # An empty second channel: Cellpose 3 wants two, and would take a narrow image without any for channels.
-        channels = np.stack([image, np.zeros_like(image)], axis=-1)
+        channels = np.stack([image, np.zeros_like(image)] if image.ndim == 2 else image, axis=-1)
         with torch.sparse.check_sparse_tensor_invariants(False):  # not said either way, torch warns
             masks, *_ = network.eval(
                 channels,
@@ -81,7 +81,7 @@ def load(params: NucleiParams, *, device: str) -> Segmenter:
                 flow_threshold=params.flow_threshold,
                 cellprob_threshold=params.cellprob_threshold,
             )
-        return masks.reshape(image.shape)  # Cellpose drops axes of length 1
+        return masks.reshape(image.shape[-2:])  # Cellpose drops axes of length 1
 
     return segment
 

@@ -14,22 +14,14 @@ _MIN_SIDE = 8  # pixels; blobs cannot be told from edges in less
 
 
 def estimate_diameter(image: NDArray[np.float32]) -> float | None:
-    """Estimate the diameter of nuclei from a scale-space of differences of Gaussians.
+    """Estimate the diameter of nuclei in pixels, from a scale-space of differences of Gaussians; None without a blob.
 
     A disc answers most strongly to the Laplacian of a Gaussian whose sigma is the disc's radius / sqrt(2), whatever the
     background and the neighbours. Each maximum in scale-space is thus a blob of known diameter; of these the median is
-    taken, weighted by diameter (nuclei outweigh their texture) and squared response (and noise). The image is
-    halved after each octave of scales.
+    taken, weighted by diameter (nuclei outweigh their texture) and squared response (and noise). The image is halved
+    after each octave of scales. Of discs it is right to within a sixth, of longish nuclei nearer to the short axis.
 
-    Parameters
-    ----------
-    image
-        (y, x), bright nuclei, scaled to 0..1; intensities beyond are clipped.
-
-    Returns
-    -------
-    Diameter in pixels: of discs to within a sixth, of longish nuclei nearer to the short axis. ``None`` where there is
-    no blob.
+    Nuclei are bright in the image (y, x), and scaled to 0..1; intensities beyond are clipped.
     """
     image = np.clip(image, 0, 1)
     pixel = 1  # side of this octave's pixels

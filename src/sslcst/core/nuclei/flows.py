@@ -23,16 +23,9 @@ _SPREAD = 1.5  # pixels by which the ends of paths in one nucleus lie apart
 
 
 def find_centres(labels: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Find the centre of each nucleus: of its pixels, the one nearest to its centroid.
+    """Find the centre of each nucleus of labels (y, x): of its pixels, the one nearest to its centroid.
 
-    Parameters
-    ----------
-    labels
-        (y, x), 0 where there is no nucleus.
-
-    Returns
-    -------
-    (largest label + 1, 2) positions (y, x); those of numbers that are not among the labels are 0.
+    Positions (y, x) are by number, (largest label + 1, 2), 0 for those that are not among the labels.
     """
     centres = np.zeros((int(labels.max()) + 1, 2), np.float32)
     for number, box in enumerate(ndimage.find_objects(labels), 1):
@@ -44,18 +37,9 @@ def find_centres(labels: NDArray[np.integer]) -> NDArray[np.float32]:
 
 
 def make_flow(labels: NDArray[np.integer], centres: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Make the flow of labelled nuclei.
+    """Make the flow (dy, dx) of labels (y, x), (2, y, x); 0 where there is no nucleus.
 
-    Parameters
-    ----------
-    labels
-        (y, x), 0 where there is no nucleus.
-    centres
-        (largest label + 1, 2) positions (y, x) in pixels; they may lie beyond the image.
-
-    Returns
-    -------
-    (2, y, x): dy and dx; 0 where there is no nucleus.
+    Centres, by number, may lie beyond the image.
     """
     rows, columns = np.indices(labels.shape, np.float32)
     to_centre = np.moveaxis(centres[labels], -1, 0) - np.stack([rows, columns])

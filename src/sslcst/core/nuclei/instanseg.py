@@ -1,4 +1,4 @@
-"""Nuclei by InstanSeg, a network in TorchScript that embeds pixels and groups those of one nucleus.
+"""Nuclei and whole cells by InstanSeg, a network in TorchScript that embeds pixels and groups those of one.
 
 InstanSeg raises a bare exception for a name that it does not know. Here names and files are checked before it sees
 them.
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from sslcst.core.nuclei import Segmenter
 
 _DEFAULT = "fluorescence_nuclei_and_cells"
-_DIAMETER = 8.0  # micron, of a nucleus; InstanSeg wants the size of a pixel, which follows from a diameter in pixels
+_DIAMETER = {
+    "nuclei": 8.0,
+    "cells": 16.0,
+}  # micron; InstanSeg wants the size of a pixel, which follows from a diameter in pixels
 _OTHERWISE = 'Otherwise use the path of an "instanseg.pt", method="sslcst", or nuclei that you have (nuclei_key).'
 
 
@@ -37,14 +40,14 @@ def load(params: NucleiParams, *, device: str) -> Segmenter:
     ----------
     params
         `params.model`: name of one of InstanSeg's models, or path of a TorchScript file of one; ``None``:
-        ``"fluorescence_nuclei_and_cells"``, of which the nuclei are taken.
+        ``"fluorescence_nuclei_and_cells"``, of which the nuclei, or of two channels the cells, are taken.
     device
         A torch device.
 
     Returns
     -------
-    The segmenter, which tells InstanSeg the pixel size at which nuclei are 8 micron wide. Without a diameter it takes
-    the estimated one (`estimate_diameter`).
+    The segmenter, which tells InstanSeg the pixel size at which nuclei are 8 micron wide, and cells 16. Without a
+    diameter it takes the estimated one (`estimate_diameter`).
 
     Raises
     ------
@@ -61,8 +64,9 @@ def load(params: NucleiParams, *, device: str) -> Segmenter:
         diameter = diameter or estimate_diameter(image)
         if diameter is None:
             return np.zeros(image.shape, np.int32)
-        pixel_size = _DIAMETER / diameter
-        n_pixels = image.size * (pixel_size / network.instanseg.pixel_size) ** 2  # at the network's scale
+        target, shape = "nuclei" if image.ndim == 2 else "cells", image.shape[-2:]
+        pixel_size = _DIAMETER[target] / diameter
+        n_pixels = np.prod(shape) * (pixel_size / network.instanseg.pixel_size) ** 2  # at the network's scale
         large = n_pixels > network.small_image_threshold
         evaluate = network.eval_medium_image if large else network.eval_small_image
         with warnings.catch_warnings():
@@ -70,9 +74,12 @@ def load(params: NucleiParams, *, device: str) -> Segmenter:
                 "ignore", "CUDA is not available", UserWarning
             )  # it asks for CUDA, whatever is there
             labels = evaluate(
-                torch.from_numpy(image)[None, None], pixel_size=pixel_size, target="nuclei", return_image_tensor=False
+                torch.from_numpy(image).reshape(1, -1, *shape),
+                pixel_size=pixel_size,
+                target=target,
+                return_image_tensor=False,
             )
-        return labels.cpu().numpy().astype(np.int32).reshape(image.shape)
+        return labels.cpu().numpy().astype(np.int32).reshape(shape)
 
     return segment
 

@@ -22,22 +22,10 @@ _FAR_BRIGHTER = 5  # times their median, as nuclei are in no image of DSB2018
 
 
 def check_image(image: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return a stain image as a plain numeric array, or say why it cannot be segmented.
+    """Return a stain image, (y, x), as integers or as floats of at least single precision, if it can be segmented.
 
-    Parameters
-    ----------
-    image
-        Anything that numpy takes for an array.
-
-    Returns
-    -------
-    (y, x) array of integers or floats, at least single precision.
-
-    Raises
-    ------
-    DataError
-        If it is not one channel of real numbers, is empty, not finite everywhere, beyond all measure somewhere, or the
-        same everywhere.
+    A `DataError` says why it cannot: it is not one channel of real numbers, is empty, not finite everywhere, beyond all
+    measure somewhere, or the same everywhere.
     """
     image = np.asarray(image)
     if image.ndim != 2:
@@ -67,20 +55,11 @@ def check_image(image: NDArray[np.generic]) -> NDArray[np.generic]:
 
 
 def intensity_range(image: NDArray[np.generic], percentiles: tuple[float, float]) -> tuple[float, float]:
-    """Intensities that become 0 and 1.
+    """Intensities of an image (y, x) that become 0 and 1: its percentiles.
 
-    Parameters
-    ----------
-    image
-        (y, x) array with at least two different values.
-    percentiles
-        Lower and upper percentile.
-
-    Returns
-    -------
-    Their values; the least and the greatest intensity if the percentiles coincide, as they do where fewer pixels
-    are stained than lie above the upper one. Where that is far brighter than the nuclei of the median block of the
-    image, it comes from debris, fibres, folds or saturation; blocks with such are then left out.
+    They are the least and the greatest intensity if the percentiles coincide, as they do where fewer pixels are stained
+    than lie above the upper one. Where that is far brighter than the nuclei of the median block of the image, it comes
+    from debris, fibres, folds or saturation; blocks with such are then left out.
     """
     low, high = np.percentile(image, percentiles)
     if low == high:
@@ -116,25 +95,9 @@ def scale_intensity(image: NDArray[np.generic], low: float, high: float) -> NDAr
 
 
 def merge_channels(channels: Sequence[NDArray[np.generic]], percentiles: tuple[float, float]) -> NDArray[np.float32]:
-    """Merge channels that show nuclei: each is scaled, and at each pixel the brightest is taken.
+    """Merge channels (y, x) of one shape that show nuclei: each is scaled, and at each pixel the brightest is taken.
 
-    Parameters
-    ----------
-    channels
-        Images (y, x) of one shape.
-    percentiles
-        Of each channel, that become 0 and 1.
-
-    Returns
-    -------
-    (y, x) image.
-
-    Raises
-    ------
-    ParameterError
-        If there is no channel.
-    DataError
-        If one of them cannot be segmented (`check_image`).
+    Raises a `ParameterError` without a channel, and a `DataError` where one cannot be segmented (`check_image`).
     """
     if not len(channels):
         raise ParameterError("channel: name at least one.")

@@ -48,17 +48,10 @@ class NucleusNetwork(nn.Module):
         self.head = nn.Conv2d(half, 4 * OUTPUTS, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map images to outputs.
+        """Images (n, 1, height, width), sides multiples of 16, to outputs (n, 3, height, width).
 
-        Parameters
-        ----------
-        image
-            (n, 1, height, width), scaled so that its low and high percentiles are 0 and 1; sides are multiples of 16.
-
-        Returns
-        -------
-        (n, 3, height, width): logit of the foreground; flow (dy, dx), towards the centre of the pixel's nucleus, of
-        length 1 but near the centre, and 0 outside.
+        Images are scaled so that their low and high percentiles are 0 and 1. Outputs are the logit of the foreground,
+        and the flow (dy, dx) towards the centre of the pixel's nucleus, of length 1 but near the centre, and 0 outside.
         """
         x = self.stem(two_views(image))  # (n, 32, h/2, w/2)
         skips = []

@@ -30,25 +30,10 @@ def compare_profiles(
 ) -> np.ndarray:
     """Log-likelihood of the transcripts around each bin under the profile of each cell near, relative to the tissue's.
 
-    Those in nuclei and outside cells are not asked, and a bin's own transcripts are taken out of the profile that
-    they are compared with.
-
-    Parameters
-    ----------
-    around
-        Nuclei and counts around all bins.
-    spots
-        The occupied ones, with the counts of the genes that are compared.
-    inside
-        Which bins lie in a cell, bool (rows, columns).
-    gene_total
-        Counts of each gene in the tissue (n_genes,).
-    radius
-        Expected cell radius r in bins.
-
-    Returns
-    -------
-    Like the nuclei of `around`, float64 (k, rows, columns); 0 where a bin has one nucleus alone.
+    Those in nuclei and outside cells, where `inside` (rows, columns) is False, are not asked, and a bin's own
+    transcripts are taken out of the profile that they are compared with. `spots` hold the counts of the genes that are
+    compared, `gene_total` those in the whole tissue (n_genes,); `radius` is r in bins. Like the nuclei of `around`,
+    float64 (k, rows, columns); 0 where a bin has one nucleus alone.
     """
     owner = np.where(inside, around.nuclei[0], 0)
     of_spot = owner[spots.place]
@@ -123,16 +108,8 @@ def tally_ratios(
 ) -> np.ndarray:
     """Histogram of the log-likelihood ratios between the nucleus of clear bins and their second; of parts it adds up.
 
-    Clear are bins in a cell that have a second nucleus within reach, but much farther away.
-
-    Parameters
-    ----------
-    around, inside, radius
-        As in `compare_profiles`.
-    likelihood
-        What `compare_profiles` found.
-    owned
-        Rows and columns of the bins that count.
+    Clear are bins in a cell that have a second nucleus within reach, but much farther away. Only owned rows and columns
+    count.
     """
     least, most, farther = (share * radius for share in _CLEAR)
     first, second = around.distance[:2, *owned]

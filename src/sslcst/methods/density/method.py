@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from typing import Any, ClassVar
@@ -14,31 +14,22 @@ from sslcst.core.cells import fill_holes, keep_attached
 from sslcst.core.density import cell_share
 from sslcst.core.spots import GeneMoments, Spots, take_genes
 from sslcst.errors import DataError
-from sslcst.methods.base import Method, Part, Pass, Tissue, Window, gene_places, places_of
+from sslcst.methods.base import Part, Pass, Tissue, Window, gene_places, places_of
 from sslcst.methods.density import composition
 from sslcst.methods.density.params import DensityParams
-from sslcst.methods.levels import LevelsFit, density_halo, level_passes, number
+from sslcst.methods.levels import LevelsFit, LevelsMethod, density_halo, number
 from sslcst.methods.model_file import check_names
 
 
 @dataclass(frozen=True)
 class DensityFit(LevelsFit):
-    """What the density of transcripts tells of a tissue.
-
-    Parameters
-    ----------
-    bin_size, levels
-        As in `LevelsFit`.
-    genes
-        Names of the genes by which neighbours are told apart; only with ``expression``.
-    trust
-        How far these tell neighbours apart, see `composition.trust_of`.
-    """
+    """What the density of transcripts tells of a tissue."""
 
     method: ClassVar[str] = "density"
 
+    #: Names of the genes by which neighbours are told apart; only with ``expression``
     genes: tuple[str, ...] | None = None
-    trust: float = 0.0
+    trust: float = 0.0  #: How far these tell neighbours apart, see `composition.trust_of`
 
     def card(self) -> dict[str, Any]:
         """See `LevelsFit.card`."""
@@ -56,11 +47,12 @@ class DensityFit(LevelsFit):
 
 
 @dataclass(frozen=True)
-class Density(Method):
+class Density(LevelsMethod):
     """In a cell or not by the density of transcripts around each bin, whose by the nearest nucleus."""
 
     name: ClassVar[str] = "density"
     Params: ClassVar[type] = DensityParams
+    Fit: ClassVar[type] = DensityFit
 
     @property
     def n_nearest(self) -> int:
@@ -68,15 +60,15 @@ class Density(Method):
         return 3 if self.params.density.expression else 1
 
     @property
-    def learning(self) -> Sequence[Pass]:
+    def learning(self) -> list[Pass]:
         """How densely transcripts lie, how much that varies, and with ``expression`` what genes tell."""
-        passes = level_passes(DensityFit)
-        if self.params.density.expression:
-            passes += [
-                Pass("variable genes", self._gene_moments, fit=self._variable_genes, reads=("spots",)),
-                Pass("expression", self._ratios, self._expression_halo, self._trust, ("spots", "local_density")),
-            ]
-        return passes
+        if not self.params.density.expression:
+            return super().learning
+        return [
+            *super().learning,
+            Pass("variable genes", self._gene_moments, fit=self._variable_genes, reads=("spots",)),
+            Pass("expression", self._ratios, self._expression_halo, self._trust, ("spots", "local_density")),
+        ]
 
     @property
     def after_learning(self) -> set[str]:
@@ -105,26 +97,16 @@ class Density(Method):
 
     def fit_of(self, model: DensityFit, tissue: Tissue) -> DensityFit:
         """The levels of a tissue whose bins are as large and, with ``expression``, that has most of the genes."""
-        model.check(tissue)
+        super().fit_of(model, tissue)
         if self.params.density.expression:
             if model.genes is None:
                 raise DataError("The model was learnt without density.expression: learn it with that, or leave it off.")
             places_of(model.genes, tissue.genes)
         return model
 
-    @classmethod
-    def pack(cls, model: DensityFit) -> tuple[dict[str, Any], None]:
-        """All of it."""
-        return model.card(), None
-
-    @classmethod
-    def unpack(cls, card: Mapping[str, Any], weights: bytes | None) -> DensityFit:
-        """The model of `pack`."""
-        return DensityFit.of(card)
-
     def about(self, model: DensityFit) -> dict[str, Any]:
-        """The levels."""
-        return {"levels": asdict(model.levels)} | ({"trust": model.trust} if self.params.density.expression else {})
+        """The levels and, with ``expression``, the trust in genes."""
+        return super().about(model) | ({"trust": model.trust} if self.params.density.expression else {})
 
     def _probability(self, window: Window, fit: DensityFit) -> Part:
         share = cell_share(window.local_density, fit.levels, radius=window.tissue.radius)

@@ -25,42 +25,21 @@ _LEAST = 1e-3  # counts a bin that are added to the surroundings', which may be 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A window as the network sees it.
+    """A window as the network sees it."""
 
-    Parameters
-    ----------
-    planes
-        Input of the network, float32 (21, rows, columns).
-    labels
-        Candidates, the nearest nuclei of each bin (3, rows, columns), nearest first and 0 where there are no more.
-    distance
-        To the nearest bin of each candidate, in r and at most `REACH`, float32 (3, rows, columns).
-    offset
-        From the bin to the centroid of each candidate, in r, float32 (3, 2, rows, columns); 0 where there is none.
-    share
-        What the density method tells: the probability of lying in a cell, float32 (rows, columns).
-    """
-
-    planes: np.ndarray
+    planes: np.ndarray  #: Input of the network, float32 (21, rows, columns)
+    #: Candidates, the nearest nuclei of each bin (3, rows, columns), nearest first and 0 where there are no more
     labels: np.ndarray
-    distance: np.ndarray
+    distance: np.ndarray  #: To the nearest bin of each candidate, in r and at most `REACH`, float32 (3, rows, columns)
+    #: From the bin to the centroid of each candidate, in r, float32 (3, 2, rows, columns); 0 where there is none
     offset: np.ndarray
-    share: np.ndarray
+    share: np.ndarray  #: Probability of lying in a cell by the density method, float32 (rows, columns)
 
 
 def make_inputs(counts: np.ndarray, nuclei: np.ndarray, levels: Levels, *, radius: float) -> Inputs:
-    """Make the inputs of a window.
+    """Make the inputs of a window from the transcripts in each bin and the nuclei (rows, columns).
 
-    Parameters
-    ----------
-    counts
-        Transcripts in each bin (rows, columns).
-    nuclei
-        Nucleus labels (rows, columns).
-    levels
-        Of the whole tissue, measured within `REACH` * radius of the nuclei.
-    radius
-        Expected cell radius r in bins.
+    `levels` are those of the whole tissue within `REACH` r of the nuclei, and r is `radius` bins.
     """
     around = local_density(counts, nuclei, radius=radius, reach=REACH * radius)
     labels = around.nuclei

@@ -20,19 +20,9 @@ _BUNDLED = Path(str(files(__package__))) / "weights" / "cells.safetensors"
 
 @cache
 def load_network(device: str = "cpu", path: Path | None = None) -> CellNetwork:
-    """Load a network for inference, once a device.
+    """Load a network for inference, once a device: weights that benchmarks/train_cells.py wrote, or those of sslcst.
 
-    Parameters
-    ----------
-    device
-        A torch device.
-    path
-        File of weights that benchmarks/train_cells.py wrote, its card beside it; ``None``: those that come with sslcst.
-
-    Raises
-    ------
-    BackendError
-        There is no such file, it is damaged, or it does not hold weights of this network.
+    The card lies beside the weights. Raises a `BackendError` where they are not there, are damaged, or are others.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -60,13 +50,7 @@ def load_network(device: str = "cpu", path: Path | None = None) -> CellNetwork:
 
 
 def read_card(path: Path | None = None) -> dict:
-    """The card of a network: what it was trained on, how, and the hash of its weights.
-
-    Raises
-    ------
-    BackendError
-        It cannot be read.
-    """
+    """The card of a network: what it was trained on, how, and the hash of its weights."""
     path = (path or _BUNDLED).with_suffix(".json")
     try:
         return json.loads(path.read_text(encoding="utf-8"))

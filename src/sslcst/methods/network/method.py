@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from sslcst.methods.base import Method, Part, Pass, Tissue, Window
-from sslcst.methods.levels import LevelsFit, level_passes
+from sslcst.methods.base import Part, Pass, Tissue, Window
+from sslcst.methods.levels import LevelsFit, LevelsMethod
 from sslcst.methods.network.cells import decide, halo
 from sslcst.methods.network.inputs import REACH
 from sslcst.methods.network.load import load_network, read_card
@@ -26,17 +25,13 @@ class NetworkFit(LevelsFit):
 
 
 @dataclass(frozen=True)
-class Network(Method):
+class Network(LevelsMethod):
     """In a cell or not, and whose, by a network that was trained on real cells of other tissues."""
 
     name: ClassVar[str] = "network"
     Params: ClassVar[type] = NetworkParams
+    Fit: ClassVar[type] = NetworkFit
     max_distance: ClassVar[float] = REACH
-
-    @property
-    def learning(self) -> Sequence[Pass]:
-        """How densely transcripts lie, and how much that varies."""
-        return level_passes(NetworkFit)
 
     @property
     def after_learning(self) -> set[str]:
@@ -57,25 +52,10 @@ class Network(Method):
         probability, owner = window.of_bins("probability"), window.of_bins("owner").astype(np.uint32)
         return decide(probability, owner, window.nuclei, threshold=self.params.network.threshold)
 
-    def fit_of(self, model: NetworkFit, tissue: Tissue) -> NetworkFit:
-        """The levels of a tissue whose bins are as large."""
-        model.check(tissue)
-        return model
-
-    @classmethod
-    def pack(cls, model: NetworkFit) -> tuple[dict[str, Any], None]:
-        """All of it; the weights are those of the parameters."""
-        return model.card(), None
-
-    @classmethod
-    def unpack(cls, card: Mapping[str, Any], weights: bytes | None) -> NetworkFit:
-        """The model of `pack`."""
-        return NetworkFit.of(card)
-
     def about(self, model: NetworkFit) -> dict[str, Any]:
         """The levels, and which weights."""
         card = read_card(self._weights)
-        return {"levels": asdict(model.levels), "network": {"format": card["format"], "sha256": card["sha256"]}}
+        return super().about(model) | {"network": {"format": card["format"], "sha256": card["sha256"]}}
 
     @property
     def _weights(self) -> Path | None:

@@ -45,16 +45,9 @@ class CellNetwork(nn.Module):
         self.head = nn.Conv2d(half, 4 * OUTPUTS, 3, padding=1)
 
     def forward(self, planes: Tensor) -> Tensor:
-        """Map the planes of windows to outputs.
+        """Planes of `make_inputs` (n, 21, rows, columns), sides multiples of 8, to outputs (n, 5, rows, columns).
 
-        Parameters
-        ----------
-        planes
-            As of `make_inputs`, (n, 21, rows, columns); sides are multiples of 8.
-
-        Returns
-        -------
-        (n, 5, rows, columns): logit of lying in a cell, and the four weights of `score_candidates`.
+        The first output is the logit of lying in a cell, the others are the four weights of `score_candidates`.
         """
         x = (planes - self.mean[:, None, None]) * self.scale[:, None, None]
         x = x.to(self.head.weight.dtype)
@@ -76,20 +69,8 @@ def score_candidates(outputs: Tensor, exists: Tensor, distance: Tensor, offset: 
     """Score of each candidate: ``s_k = -a d_k - b |o_k|² + w · o_k``, with a, b, w from the outputs of the bin.
 
     One rule for all candidates, so that the weights need not jump where two nuclei change places as the nearest: w
-    points to the cell's middle.
-
-    Parameters
-    ----------
-    outputs
-        Of the network (n, 5, rows, columns).
-    exists
-        Whether there is such a candidate, boolean (n, 3, rows, columns).
-    distance, offset
-        To the candidates, as in `Inputs`, with a first axis n.
-
-    Returns
-    -------
-    (n, 3, rows, columns), logits; very low where there is no candidate.
+    points to the cell's middle. Outputs are (n, 5, rows, columns), scores, very low where no candidate exists, (n, 3,
+    rows, columns); distances and offsets are those of `Inputs`, with a first axis n.
     """
     near, middle = softplus(outputs[:, 1] + 2), softplus(outputs[:, 2])
     towards = outputs[:, 3:5]

@@ -18,24 +18,13 @@ _RING = 3  # pixels; as wide as what a nucleus is compared with around it
 
 @dataclass(frozen=True)
 class ErosionReport:
-    """What became of the nuclei.
+    """What became of the nuclei."""
 
-    Parameters
-    ----------
-    n_nuclei
-        Nuclei before the erosion.
-    too_small
-        Ids of those without a core because it had too few pixels.
-    irregular
-        Ids of those without a core because it filled too little of its convex hull, and was not too small.
-    share
-        Median share of its area that a nucleus with a core kept; NaN where there is none.
-    """
-
-    n_nuclei: int
-    too_small: tuple[int, ...]
+    n_nuclei: int  #: Nuclei before the erosion
+    too_small: tuple[int, ...]  #: Ids of those without a core because it had too few pixels
+    #: Ids of those without a core because it filled too little of its convex hull, and was not too small
     irregular: tuple[int, ...]
-    share: float
+    share: float  #: Median share of its area that a nucleus with a core kept; NaN where there is none
 
     @property
     def n_cores(self) -> int:
@@ -147,18 +136,7 @@ def shares(
     `params.size`, and smaller ones, which would vanish, lose as if they were of that size. Where a nucleus stands out
     less from its surroundings, its rim is wider: e grows by `params.contrast` times (1 - contrast).
 
-    Parameters
-    ----------
-    nuclei
-        (y, x), numbered from 1 without gaps; 0 is background.
-    image
-        The stain (y, x), or ``None``.
-    params
-        Base share, size, and weight of the contrast.
-
-    Returns
-    -------
-    (largest number + 1,) between 0 and 1; the first stands for the background.
+    Nuclei (y, x) are numbered from 1 without gaps, and the first of the shares stands for the background.
     """
     diameter = 2 * np.sqrt(np.bincount(nuclei.ravel()) / np.pi)
     exponent = np.minimum(1, params.size / np.maximum(diameter, 1))
@@ -170,24 +148,9 @@ def shares(
 def contrasts(nuclei: np.ndarray, image: np.ndarray) -> np.ndarray:
     """How far each nucleus stands out from what is around it: correlation of brightness with being inside.
 
-    Gain and offset of the camera do not matter. Around a nucleus are the pixels within 3 of it that are nearer to it
-    than to any other.
-
-    Parameters
-    ----------
-    nuclei
-        (y, x), numbered from 1 without gaps; 0 is background.
-    image
-        The stain (y, x).
-
-    Returns
-    -------
-    (largest number + 1,) from 0 (no brighter inside than around) to 1 (two clean levels); 1 where nothing is around.
-
-    Raises
-    ------
-    DataError
-        The image is not of the labels' shape.
+    It goes from 0 (no brighter inside than around) to 1 (two clean levels, or nothing around), whatever the gain and
+    offset of the camera. Around a nucleus are the pixels within 3 of it that are nearer to it than to any other. Nuclei
+    (y, x) are numbered from 1 without gaps, and the first number stands for the background.
     """
     if image.shape != nuclei.shape:
         raise DataError(

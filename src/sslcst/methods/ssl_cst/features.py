@@ -16,24 +16,13 @@ from sslcst.methods.ssl_cst.sampling import Samples
 
 @dataclass(frozen=True)
 class Features:
-    """Features of n spots, in the order of their keys.
+    """Features of n spots, in the order of their keys."""
 
-    Parameters
-    ----------
-    index
-        Row and column on the whole grid, int32 (n, 2).
-    neighbors
-        The nearest spots of each, itself first, as indices into the n, int32 (n, 1 + k); -1 where there is none.
-    counts
-        Counts of the genes that are read, csr (n, n_genes).
-    distance
-        Distance to the nearest nucleus centroid in bins, (n,).
-    """
-
-    index: np.ndarray
+    index: np.ndarray  #: Row and column on the whole grid, int32 (n, 2)
+    #: The nearest spots of each, itself first, as indices into the n, int32 (n, 1 + k); -1 where there is none
     neighbors: np.ndarray
-    counts: sparse.csr_matrix
-    distance: np.ndarray
+    counts: sparse.csr_matrix  #: Counts of the genes that are read, csr (n, n_genes)
+    distance: np.ndarray  #: Distance to the nearest nucleus centroid in bins, (n,)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -49,24 +38,12 @@ class Features:
 
 @dataclass(frozen=True)
 class Gathering:
-    """Spots cut out of a part of a chip; neighbours are told by their keys, since they may lie in another part.
+    """Spots cut out of a part of a chip; neighbours are told by their keys, since they may lie in another part."""
 
-    Parameters
-    ----------
-    key
-        Keys of the n spots (`Spots.keys`), int64 (n,), and those of their neighbours, int64 (n, 1 + k).
-    neighbors
-        Keys of the nearest spots of each, -1 where there is none or nobody asks.
-    asked
-        Whether the neighbours of a spot are told, bool (n,).
-    index, counts, distance
-        As in `Features`.
-    """
-
-    key: np.ndarray
-    neighbors: np.ndarray
-    asked: np.ndarray
-    index: np.ndarray
+    key: np.ndarray  #: Keys of the n spots (`Spots.keys`), int64 (n,)
+    neighbors: np.ndarray  #: Keys of the nearest spots of each, int64 (n, 1 + k); -1 where there is none or nobody asks
+    asked: np.ndarray  #: Whether the neighbours of a spot are told, bool (n,)
+    index: np.ndarray  #: As in `Features`, like the next two
     counts: sparse.csr_matrix
     distance: np.ndarray
 
@@ -86,20 +63,9 @@ def gather(
     Those are, for one that reads fields, the spots in the squares of tissue that hold samples and in the eight squares
     around each; and for one that reads spot by spot, those of the samples and the nearest of each.
 
-    Parameters
-    ----------
-    spots
-        The spots in view.
-    samples
-        Those of the whole chip; what is not owned is another part's to gather.
-    counts, distance
-        Counts of the genes that are read (n, n_genes), and distance to the nearest centroid in bins (n,).
-    radius
-        Expected cell radius r in bins.
-    params
-        The kind of encoder, the squares' side, and how neighbours are sought.
-    owned
-        The spots that are this part's; the others serve as neighbours.
+    Samples are those of the whole chip, but only spots that are owned are cut out; the others serve as neighbours.
+    `counts` (n, n_genes) are of the genes that are read, `distance` is that to the nearest centroid in bins (n,), and
+    r, the expected cell radius, is `radius` bins.
     """
     seek = {"n_neighbors": params.inputs.n_neighbors, "window": params.inputs.window}
     mine = np.zeros(len(spots), bool)

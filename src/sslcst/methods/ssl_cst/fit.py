@@ -35,29 +35,10 @@ def fit(
     device: str = "cpu",
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Model:
-    """Train a model.
+    """Train a model on samples, from the features of the spots around them and these spots' keys, ascending.
 
-    Parameters
-    ----------
-    key, features
-        Keys of the n spots that were gathered around the samples, ascending, and their features.
-    samples
-        What is to be learnt; the spot of each is among the n.
-    genes
-        Names of the genes whose counts the features hold.
-    bin_size
-        Side of a bin in units of the coordinate system.
-    radius
-        Expected cell radius r in bins.
-    params
-        Of the method.
-    seed, device, on_epoch
-        As in `sslcst.methods.ssl_cst.training.train_encoder`.
-
-    Raises
-    ------
-    TrainingError
-        The loss is not finite.
+    `genes` are the names of those whose counts the features hold; a bin measures `bin_size` in units of the coordinate
+    system, and r, the expected cell radius, `radius` bins. All else is as in `train_encoder`.
     """
     samples = set_apart(samples, params=params.sampling, whole_squares=params.encoder.kind == "field", seed=seed)
     encoder, history = train_encoder(

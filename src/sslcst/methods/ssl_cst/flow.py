@@ -18,31 +18,18 @@ _FAINT = 0.05  # of a spot's weight at its own place: with less than that around
 
 @dataclass(frozen=True)
 class Field:
-    """A direction and a probability for every bin of the grid.
+    """A direction and a probability for every bin of the grid."""
 
-    Parameters
-    ----------
-    vector
-        Directions (dy, dx) towards the nucleus, of length 1 or, where nothing is known, 0: (rows, columns, 2).
-    inside
-        Probability of lying in a cell (rows, columns).
-    """
-
+    #: Directions (dy, dx) towards the nucleus, of length 1 or, where nothing is known, 0: (rows, columns, 2)
     vector: np.ndarray
-    inside: np.ndarray
+    inside: np.ndarray  #: Probability of lying in a cell (rows, columns)
 
 
 def mean_field(spots: Spots, direction: np.ndarray, inside: np.ndarray) -> Field:
     """The paper's smoothing: mean of direction vectors and probabilities over the 3 x 3 bins around each bin.
 
-    Parameters
-    ----------
-    spots
-        The n occupied spots.
-    direction
-        Posterior of the 16 directions (n, 16); the most probable one is taken.
-    inside
-        Probability of lying in a cell (n,).
+    Of the posterior of the 16 directions (n, 16) of each spot the most probable one is taken; `inside` is the
+    probability of lying in a cell (n,).
     """
     vector = spots.on_grid(direction_vectors()[direction.argmax(axis=1)], 0.0)
     occupied = spots.on_grid(np.ones(len(spots)), 0.0)
@@ -54,18 +41,12 @@ def mean_field(spots: Spots, direction: np.ndarray, inside: np.ndarray) -> Field
 
 
 def confidence_field(spots: Spots, direction: np.ndarray, inside: np.ndarray, *, sigma: float) -> Field:
-    """Predictions that give way to their neighbours' only as far as they are unsure.
+    """Predictions, as of `mean_field`, that give way to their neighbours' only as far as they are unsure.
 
     The expected direction vector of a spot has a length between 0 (all directions alike) and 1 (one direction certain),
-    and a probability is unsure near a half; both are topped up by the Gaussian mean around. A certain prediction stays
-    as it is, so that nothing is lost at boundaries, and an empty bin takes what its neighbours say.
-
-    Parameters
-    ----------
-    spots, direction, inside
-        As in `mean_field`.
-    sigma
-        Standard deviation of the Gaussian in bins.
+    and a probability is unsure near a half; both are topped up by the Gaussian mean around, of standard deviation
+    `sigma` bins. A certain prediction stays as it is, so that nothing is lost at boundaries, and an empty bin takes
+    what its neighbours say.
     """
     # A matrix product would round a row by its place among the others, and so by where a window begins.
     vector = spots.on_grid(np.einsum("nd,dc->nc", direction.astype(np.float64), direction_vectors()), 0.0)
@@ -104,30 +85,13 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 def track(
     field: Field, nuclei: np.ndarray, *, threshold: float, step: float, reach: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Follow the directions from every bin in a cell until a nucleus is met.
+    """Follow the directions from every bin in a cell until a nucleus is met: cells and sinks (rows, columns).
 
-    Parameters
-    ----------
-    field
-        Directions and probabilities.
-    nuclei
-        Nucleus labels on the grid (rows, columns).
-    threshold
-        Bins with a lower probability are outside every cell, unless they lie in a nucleus.
-    step
-        Bins that one step goes; a nucleus passed on the way is met.
-    reach
-        Distance from its start, in bins, beyond which a path is not followed.
+    Bins of a probability below the threshold are outside every cell, unless they lie in a nucleus. A path goes `step`
+    bins at a time, meets a nucleus that it passes on the way, and is not followed farther than `reach` bins from its
+    start. Cells are labels like `nuclei`, 0 where the bin's path meets none; sinks are the flat index of the bin where
+    a path from inside ended without a nucleus, -1 for all other bins.
 
-    Returns
-    -------
-    cells
-        Label of the nucleus that each bin's path meets, 0 for none, like `nuclei`.
-    sinks
-        Flat index of the bin where a path from inside ended without a nucleus, -1 for all other bins.
-
-    Notes
-    -----
     Each bin follows its own path, so that the result depends on no order, and on nothing beyond `reach`.
     """
     inside = (field.inside >= threshold) | (nuclei > 0)

@@ -24,28 +24,10 @@ def predict_spots(
     wanted: np.ndarray | None = None,
     on_batch: Callable[[int], None] = lambda n_spots: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of the directions and of lying in a cell.
+    """Probabilities of the directions (m, 16) and of lying in a cell (m,), float32, of the spots that are wanted.
 
-    Parameters
-    ----------
-    encoder
-        A trained encoder, on the device of `inputs`.
-    inputs
-        Features of n spots, for the kind of encoder.
-    block
-        Side in bins of the blocks of tissue that are predicted one by one; halved for as long as the device's memory
-        does not hold one.
-    wanted
-        The spots that are to be predicted, bool (n,); by default all.
-    on_batch
-        Called with the number of spots of each batch done.
-
-    Returns
-    -------
-    direction
-        Of the wanted spots, float32 (m, 16).
-    inside
-        Of the wanted spots, float32 (m,).
+    `block` is the side in bins of the blocks of tissue that are predicted one by one; it is halved for as long as the
+    device's memory does not hold one. `on_batch` is called with the number of spots of each batch done.
     """
     device = inputs.neighbors.device
     spots = torch.arange(len(inputs), device=device)

@@ -41,36 +41,17 @@ class GeneCounts:
 
 
 class Targets(NamedTuple):
-    """What m samples tell.
+    """What m samples tell."""
 
-    Attributes
-    ----------
-    spot
-        Their spots, int64 (m,).
-    direction
-        Classes of the directions, int64 (m,), -1 where there is none.
-    inside
-        1 in a cell, 0 outside, float32 (m,).
-    """
-
-    spot: torch.Tensor
-    direction: torch.Tensor
-    inside: torch.Tensor
+    spot: torch.Tensor  #: Their spots, int64 (m,)
+    direction: torch.Tensor  #: Classes of the directions, int64 (m,), -1 where there is none
+    inside: torch.Tensor  #: 1 in a cell, 0 outside, float32 (m,)
 
 
 class Inputs(ABC):
-    """The spots' features on one device, and the batches in which an encoder reads them.
+    """The features of n spots on one device, and the batches in which an encoder of some parameters reads them.
 
-    Parameters
-    ----------
-    features
-        Of the n spots.
-    params
-        Of the encoder that reads them.
-    radius
-        Expected cell radius r in bins.
-    device
-        Where the tensors lie.
+    Lengths are in bins, and r, the expected cell radius, is `radius`.
     """
 
     def __init__(self, features: Features, params: EncoderParams, *, radius: float, device: str = "cpu") -> None:

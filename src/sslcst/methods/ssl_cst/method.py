@@ -36,26 +36,13 @@ _MODEL = "model.safetensors"
 
 @dataclass(frozen=True)
 class SslCstFit:
-    """What the passes lead to, one after the other.
+    """What the passes lead to, one after the other."""
 
-    Parameters
-    ----------
-    surveyed
-        What "little expression" and "far" mean in the tissue.
-    genes
-        Indices of the genes that the encoder reads.
-    samples
-        Positive and negative samples.
-    model
-        The trained encoder.
-    places
-        Where the model's genes are among those of the tissue, -1 for one that is not there.
-    """
-
-    surveyed: Survey | None = None
-    genes: np.ndarray | None = None
-    samples: Samples | None = None
-    model: Model | None = None
+    surveyed: Survey | None = None  #: What "little expression" and "far" mean in the tissue
+    genes: np.ndarray | None = None  #: Indices of the genes that the encoder reads
+    samples: Samples | None = None  #: Positive and negative samples
+    model: Model | None = None  #: The trained encoder
+    #: Where the model's genes are among those of the tissue, -1 for one that is not there
     places: np.ndarray | None = None
 
 

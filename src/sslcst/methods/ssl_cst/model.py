@@ -15,42 +15,20 @@ from sslcst.methods.ssl_cst.training import Epoch
 
 @dataclass(frozen=True)
 class Model(Section):
-    """A trained encoder, and how to read spots for it.
-
-    Parameters
-    ----------
-    encoder
-        The network.
-    encoder_params
-        Its shape.
-    genes
-        Names of the genes it reads, in its order.
-    bin_size
-        Side of the bins it was trained on, in units of the coordinate system.
-    radius
-        Expected cell radius r it was trained with, in bins.
-    n_neighbors, window
-        How neighbours are sought.
-    seed
-        Of the training.
-    n_samples
-        Samples it was trained on in each epoch.
-    history
-        The epochs of the training.
-    """
+    """A trained encoder, and how to read spots for it."""
 
     method: ClassVar[str] = "ssl-cst"
 
-    encoder: Encoder
-    encoder_params: EncoderParams
-    genes: tuple[str, ...]
-    bin_size: float
-    radius: float
-    n_neighbors: int
-    window: int
-    seed: int
-    n_samples: int
-    history: tuple[Epoch, ...]
+    encoder: Encoder  #: The network
+    encoder_params: EncoderParams  #: Its shape
+    genes: tuple[str, ...]  #: Names of the genes it reads, in its order
+    bin_size: float  #: Side of the bins it was trained on, in units of the coordinate system
+    radius: float  #: Expected cell radius r it was trained with, in bins
+    n_neighbors: int  #: Nearest spots that are read with each
+    window: int  #: Bins along each axis within which they are sought
+    seed: int  #: Of the training
+    n_samples: int  #: Samples it was trained on in each epoch
+    history: tuple[Epoch, ...]  #: The epochs of the training
 
     def _check_bounds(self) -> None:
         check(0 < len(self.genes) == len(set(self.genes)), "genes", self.genes, "must be names, none of them twice")

@@ -26,13 +26,7 @@ def weights_of(model: Model) -> bytes:
 
 
 def model_of(card: Mapping[str, Any], weights: bytes | None) -> Model:
-    """The model of a card (`Model.card`) and weights.
-
-    Raises
-    ------
-    DataError
-        They are not sound, or do not fit each other.
-    """
+    """The model of a card (`Model.card`) and weights; a `DataError` if they are not sound, or do not fit each other."""
     about = dict(card)
     check_names("the card", about, Model, without="encoder")
     check_names("encoder_params", about["encoder_params"], EncoderParams)

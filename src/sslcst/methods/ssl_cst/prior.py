@@ -11,18 +11,8 @@ from sslcst.methods.ssl_cst.sampling import N_DIRECTIONS, direction_class
 def direction_prior(yx: np.ndarray, centers: np.ndarray, reach: float) -> np.ndarray:
     """Eq. 13-14: 1/n for each of the n directions that hold a nucleus centroid within reach, 0 for the others.
 
-    Parameters
-    ----------
-    yx
-        Positions of the spots (n, 2).
-    centers
-        Nucleus centroids (m, 2), in the same unit.
-    reach
-        r + sigma.
-
-    Returns
-    -------
-    float32 (n, 16). Uniform (eq. 13) for a spot that has no centroid within reach, and for one that lies on a centroid.
+    Of positions (n, 2) and centroids (m, 2) in one unit, where `reach` is r + sigma: float32 (n, 16). Uniform (eq. 13)
+    for a spot that has no centroid within reach, and for one that lies on a centroid.
     """
     pairs = cKDTree(yx).sparse_distance_matrix(cKDTree(centers), reach, output_type="coo_matrix")
     direction = direction_class(centers[pairs.col] - yx[pairs.row])

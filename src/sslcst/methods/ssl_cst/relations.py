@@ -12,39 +12,18 @@ from sslcst.core.spots import Spots
 
 @dataclass(frozen=True)
 class Relations:
-    """Nuclei as seen from n spots; lengths in bins.
+    """Nuclei as seen from n spots; lengths in bins."""
 
-    Parameters
-    ----------
-    nucleus, core
-        Label of the nucleus, and of the eroded nucleus, at each spot, 0 outside, (n,).
-    nearest
-        Id of the nucleus with the nearest centroid, (n,).
-    distance
-        Distance to that centroid, (n,).
-    offset
-        Vector (dy, dx) from the spot to the centroid of its own nucleus, or else of the nearest, (n, 2).
-    """
-
-    nucleus: np.ndarray
-    core: np.ndarray
-    nearest: np.ndarray
-    distance: np.ndarray
+    nucleus: np.ndarray  #: Label of the nucleus at each spot, 0 outside, (n,)
+    core: np.ndarray  #: Label of the eroded nucleus, likewise
+    nearest: np.ndarray  #: Id of the nucleus with the nearest centroid, (n,)
+    distance: np.ndarray  #: Distance to that centroid, (n,)
+    #: Vector (dy, dx) from the spot to the centroid of its own nucleus, or else of the nearest, (n, 2)
     offset: np.ndarray
 
 
 def relate(spots: Spots, nuclei: np.ndarray, cores: np.ndarray, regions: Regions) -> Relations:
-    """Relate spots to nuclei.
-
-    Parameters
-    ----------
-    spots
-        The n occupied spots.
-    nuclei, cores
-        Labels on the grid (rows, columns).
-    regions
-        All nuclei, in pixels.
-    """
+    """Relate spots to nuclei: labels of nuclei and cores on the grid (rows, columns), and all regions, in pixels."""
     middle, centers = spots.index + 0.5, regions.centers / spots.grid.step
     nearest, distance = nearest_centroid(middle, centers)
     nucleus = nuclei[spots.place]

@@ -30,11 +30,8 @@ _FINE = 256  # parts of an expected cell radius to which distances are told apar
 def direction_class(offset: np.ndarray) -> np.ndarray:
     """Eq. 12: the one of 16 equal sectors in which the vector to the centroid points, int64 (n,).
 
-    Parameters
-    ----------
-    offset
-        Centroid minus spot (n, 2) as (dy, dx). Class 0 starts at the x axis and classes go towards +y. A spot that lies
-        on the centroid has no direction: -1.
+    Of centroid minus spot (n, 2) as (dy, dx). Class 0 starts at the x axis and classes go towards +y. A spot that lies
+    on the centroid has no direction: -1.
     """
     angle = np.arctan2(offset[:, 0], offset[:, 1]) % (2 * np.pi)
     sector = np.floor(angle / (2 * np.pi) * N_DIRECTIONS).astype(np.int64) % N_DIRECTIONS
@@ -62,30 +59,14 @@ def hash_uniform(keys: np.ndarray, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Samples:
-    """Spots to learn from.
+    """Spots to learn from."""
 
-    Parameters
-    ----------
-    key
-        Key of each sample's spot (`Spots.keys`), int64 (m,).
-    inside
-        Whether it lies in a cell (positive, 1) or not (negative, 0), (m,).
-    direction
-        Class of the direction to its nucleus' centroid, int64 (m,); -1 where there is none.
-    square
-        Number of the square of tissue that it was drawn in, int64 (m,).
-    nearest
-        Id of the nucleus with the nearest centroid, int64 (m,).
-    validation
-        Whether it is set apart for validation, bool (m,).
-    """
-
-    key: np.ndarray
-    inside: np.ndarray
-    direction: np.ndarray
-    square: np.ndarray
-    nearest: np.ndarray
-    validation: np.ndarray
+    key: np.ndarray  #: Key of each sample's spot (`Spots.keys`), int64 (m,)
+    inside: np.ndarray  #: Whether it lies in a cell (positive, 1) or not (negative, 0), (m,)
+    direction: np.ndarray  #: Class of the direction to its nucleus' centroid, int64 (m,); -1 where there is none
+    square: np.ndarray  #: Number of the square of tissue that it was drawn in, int64 (m,)
+    nearest: np.ndarray  #: Id of the nucleus with the nearest centroid, int64 (m,)
+    validation: np.ndarray  #: Whether it is set apart for validation, bool (m,)
 
     def __len__(self) -> int:
         return len(self.key)
@@ -102,20 +83,11 @@ class Samples:
 
 @dataclass(frozen=True)
 class Survey:
-    """What must be known of a whole chip to choose samples: histograms, which of parts add up.
+    """What must be known of a whole chip to choose samples: histograms, which of parts add up."""
 
-    Parameters
-    ----------
-    positive
-        Of spots in cores: how many have each density of counts, int64.
-    far
-        Of spots outside nuclei and far from every centroid: how many have each density, int64.
-    outside
-        Of spots outside nuclei: how many lie at each distance, in 1/256 of the expected cell radius, int64.
-    """
-
-    positive: np.ndarray
-    far: np.ndarray
+    positive: np.ndarray  #: Of spots in cores: how many have each density of counts, int64
+    far: np.ndarray  #: Of spots outside nuclei and far from every centroid: how many have each density, int64
+    #: Of spots outside nuclei: how many lie at each distance, in 1/256 of the expected cell radius, int64
     outside: np.ndarray
 
     def __add__(self, other: Survey) -> Survey:
@@ -127,16 +99,7 @@ def survey(
 ) -> Survey:
     """Survey spots before samples are chosen among them.
 
-    Parameters
-    ----------
-    spots, relations
-        The spots, and what the nuclei say of them.
-    radius
-        Expected cell radius r in bins.
-    params
-        The threshold of the distance.
-    owned
-        The spots that are counted; those around them count for their density.
+    Those that are owned are counted; those around them count for their density. r is `radius` bins.
     """
     density = densities(spots)[owned]
     in_core, outside = relations.core[owned] > 0, relations.nucleus[owned] == 0

@@ -67,18 +67,10 @@ def find_cells(
 def halo(extent: int, *, reach: float, spacing: float, orphans: bool) -> int:
     """Bins around a window beyond which nothing bears on the cells that reach into the window.
 
-    Parameters
-    ----------
-    extent
-        Longest side of a nucleus' bounding box in bins.
-    reach, spacing, orphans
-        As in `find_cells`.
-
-    Notes
-    -----
-    A cell spans its nucleus and `reach` on either side; each of its bins has a path within `reach`, over predictions
-    smoothed by a Gaussian that ends at four standard deviations. An orphan's bins lie within `reach` and the climbs of
-    its summit; how high the places are that each of them climbs past is told by the paths that end there.
+    A cell spans its nucleus, of at most `extent` bins, and `reach` on either side; each of its bins has a path within
+    `reach`, over predictions smoothed by a Gaussian that ends at four standard deviations (`spacing`). An orphan's bins
+    lie within `reach` and the climbs of its summit; how high the places are that each of them climbs past is told by
+    the paths that end there.
     """
     span = extent + 2 * reach
     if orphans:
@@ -90,26 +82,10 @@ def halo(extent: int, *, reach: float, spacing: float, orphans: bool) -> int:
 def orphan_cells(sinks: np.ndarray, grid: Grid, *, radius: float, first_id: int, min_area: int) -> np.ndarray:
     """Cells that the flow forms around no nucleus: paths run into one cell whose ends climb to the same summit.
 
-    From each end of a path the way goes to where most paths end within `radius`, up to `_CLIMBS` times; what has not
-    come to a summit by then is no cell. So a cell depends on nothing beyond a bounded distance.
-
-    Parameters
-    ----------
-    sinks
-        As `sslcst.methods.ssl_cst.flow.track` gives them (rows, columns).
-    grid
-        The grid in view.
-    radius
-        In bins.
-    first_id
-        An orphan's id is this plus the key of its summit, wherever the window lies.
-    min_area
-        Orphans of fewer bins are dropped.
-
-    Raises
-    ------
-    DataError
-        The ids do not fit 32 bits.
+    From each end of a path (`sinks` of `track`) the way goes to where most paths end within `radius` bins, up to
+    `_CLIMBS` times; what has not come to a summit by then is no cell. So a cell depends on nothing beyond a bounded
+    distance. Its id is `first_id` plus the key of its summit, wherever the window lies, and must fit 32 bits; one of
+    fewer bins than `min_area` is dropped.
     """
     n_bins = int(np.prod(grid.whole_shape))
     if first_id + n_bins > np.iinfo(np.uint32).max:

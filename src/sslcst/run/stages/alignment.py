@@ -21,15 +21,19 @@ _BARE = 0.5  # share of the transcripts, far from nuclei, at which these are too
 _BAND = 2048  # pixels of the labels that are read at once
 
 
-def check(workspace: Workspace, regions: Regions, *, pixel_size: float, pair: str) -> Alignment:
-    """Compare nuclei and transcripts on coarse maps of a tissue (`sslcst.pp.check_alignment`); warn of doubts.
+def check(
+    workspace: Workspace, regions: Regions, *, whole_cells: bool = False, pixel_size: float, pair: str
+) -> Alignment:
+    """Compare nuclei, or whole cells, and transcripts on coarse maps (`sslcst.pp.check_alignment`); warn of doubts.
 
     Parameters
     ----------
     workspace
         Holds nuclei and transcripts.
     regions
-        Where the nuclei lie.
+        Where the nuclei, or the cells, lie.
+    whole_cells
+        Whether it is cells that are compared.
     pixel_size
         Side of a pixel in units of the coordinate system.
     pair
@@ -40,7 +44,8 @@ def check(workspace: Workspace, regions: Regions, *, pixel_size: float, pair: st
     step = coarse_step(shape, across)
     band = step * -(-_BAND // step)
     bands = [(slice(start, start + band), slice(0, shape[1])) for start in range(0, shape[0], band)]
-    nuclei = [coarse_mean(workspace.nuclei(pixels) > 0, step) for pixels in bands]
+    what, read = ("cells", workspace.whole_cells) if whole_cells else ("nuclei", workspace.nuclei)
+    nuclei = [coarse_mean(read(pixels) > 0, step) for pixels in bands]
     counts = np.zeros([-(-size // step) for size in shape])
     for _, ranges in workspace.blocks(workspace.grid.ranges):
         seen = transcripts_in(ranges, workspace.grid, workspace.scratch, workspace.block)
@@ -52,18 +57,22 @@ def check(workspace: Workspace, regions: Regions, *, pixel_size: float, pair: st
     elif alignment.is_doubtful(len(regions)):
         warn(
             workspace.scratch,
-            f"Nothing tells that nuclei and transcripts lie on one another, as {len(regions)} nuclei should. "
+            f"Nothing tells that {what} and transcripts lie on one another, as {len(regions)} {what} should. "
             f"Check {pair}: their transformations and units (pixels taken for microns?), whether the image is flipped, "
             "turned, of another section or of another channel, and draw both with sslcst.pl.segmentation. "
             "sslcst.pp.check_alignment searches farther (max_shift, max_angle).",
         )
     bare = share_without_nuclei(nuclei, counts, across / step)
     if bare > _BARE:
+        look = (
+            "look at {0} with sslcst.pl.segmentation, and whether channels= names the stain of whole cells."
+            if whole_cells
+            else "look at {0} with sslcst.pl.nuclei, check channel=, and set nuclei.diameters (a nucleus measures "
+            "{1:.3g} now) or another nuclei.method."
+        )
         warn(
             workspace.scratch,
-            f"{bare:.0%} of the transcripts lie far from all of the {len(regions)} nuclei, and as dense as in "
-            f"cells. See whether nuclei were missed: look at {pair} with sslcst.pl.nuclei, check channel=, and set "
-            "nuclei.diameters (a nucleus measures "
-            f"{across * pixel_size:.3g} now) or another nuclei.method.",
+            f"{bare:.0%} of the transcripts lie far from all of the {len(regions)} {what}, and as dense as in "
+            f"cells. See whether {what} were missed: {look.format(pair, across * pixel_size)}",
         )
     return alignment

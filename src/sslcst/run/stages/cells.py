@@ -8,7 +8,6 @@ import numpy as np
 
 from sslcst._logging import logger
 from sslcst._sdata.region import Area
-from sslcst.core.cells import to_pixels
 from sslcst.core.measure import measure
 from sslcst.core.polygons import polygons
 from sslcst.errors import DataError
@@ -129,7 +128,7 @@ def _of_tile(job: _Job, tile: Tile) -> tuple[Part, None]:
     mine = tile.holds(seen.bins)
     counted = mine if job.area is None else mine & job.area.holds(seen.pixels + 0.5)
     with computing:
-        labels = to_pixels(job.method.decide(window, job.fit), window.grid, nuclei)
+        labels = job.method.label_pixels(window, job.fit, nuclei)
         probability = window.probability
         ids, outside = _own_ids(tissue, tile, labels, job.area)
         cells = measure(

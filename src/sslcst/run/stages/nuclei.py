@@ -1,8 +1,9 @@
-"""Nuclei of a chip: found in its stain tile by tile, or copied; and where each of them lies."""
+"""Nuclei of a chip, or whole cells: found in its stain tile by tile, or copied; and where each of them lies."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ _HALO = 8  # diameters of a nucleus that are seen around a tile
 _LOOK = 2**22  # pixels from which percentiles are taken
 _WINDOW = 1024  # pixels along the side of a window in which diameters are measured
 _SEAM = 3  # pixels by which a nucleus' centroid may lie beyond its tile; both tiles then offer it
-_REGIONS, _DONE = "regions.npz", "nuclei.done"
+
+Scale = list[tuple[float, float]]  # of each channel, the intensities that become 0 and 1
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,11 @@ class Stain:
     Parameters
     ----------
     image
-        (y, x), read by slices.
-    scratch
+        (y, x) or (channels, y, x), read by slices.
+    scratch, to
         Where the tiles' nuclei go.
-    low, high
-        Intensities that become 0 and 1.
+    scale
+        Intensities of each channel that become 0 and 1.
     diameter
         Of a nucleus in pixels.
     params
@@ -54,30 +56,32 @@ class Stain:
 
     image: Any
     scratch: Scratch
-    low: float
-    high: float
+    to: str
+    scale: Scale
     diameter: float
     params: Params
     device: str
 
 
-def regions_of(scratch: Scratch) -> Regions | None:
-    """Where the nuclei lie, if they are all there."""
-    return Regions(**scratch.load(_REGIONS)) if scratch.is_finished(_DONE) else None
+def regions_of(scratch: Scratch, to: str = NUCLEI) -> Regions | None:
+    """Where the nuclei, or other labels, lie, if they are all there."""
+    return Regions(**scratch.load(_beside(to, ".npz"))) if scratch.is_finished(_beside(to, ".done")) else None
 
 
-def copy(source: NucleusSource, shape: tuple[int, int], scratch: Scratch, params: Params) -> Regions:
-    """Copy nuclei that are there already, and find where they lie."""
-    out = _create(scratch, shape)
+def copy(
+    source: NucleusSource, shape: tuple[int, int], scratch: Scratch, params: Params, *, to: str = NUCLEI
+) -> Regions:
+    """Copy nuclei that are there already, or other labels, and find where they lie."""
+    out = create(scratch, shape, to)
     parts = []
     tiles = list(squares(shape, params.tiles.image_size))
-    with progress("nuclei", len(tiles), unit="tile") as bar:
+    with progress(_in_words(to), len(tiles), unit="tile") as bar:
         for _, _, ranges in tiles:
             labels = source.read(*(slice(*r) for r in ranges))
             _write(out, ranges, labels)
             parts.append(Regions.of(labels, tuple(start for start, _ in ranges)))
             bar.update()
-    regions = _finish(scratch, parts)
+    regions = _finish(scratch, parts, to)
     source.check(regions.ids)
     return regions
 
@@ -92,19 +96,20 @@ def segment(
     params: Params,
     device: str,
     name: str,
+    to: str = NUCLEI,
 ) -> Regions:
-    """Find the nuclei in a stain, which warnings call by its name, and where they lie.
+    """Find the nuclei in a stain, which warnings call by its name, and where they lie; or whole cells in two channels.
 
     An image of one tile is segmented as one. Of a larger one, or of a part of a `whole`, intensities and the diameter
     are told by a sample of all; each tile then sees some nuclei beyond its border, and gives those whose centroid it
     holds. Of two that overlap by half, the later one is dropped.
     """
-    out = _create(scratch, shape)
+    out = create(scratch, shape, to)
     side = params.tiles.image_size
     how = {"pixel_size": pixel_size, "params": params.nuclei, "device": device}
 
     def check_size(sample: StainSample) -> None:
-        if warning := doubt_of_size(sample, name=name, **how):
+        if to == NUCLEI and (warning := doubt_of_size(sample, name=name, **how)):
             warn(scratch, warning)
 
     if whole is None and max(shape) <= side:
@@ -114,14 +119,16 @@ def segment(
         if params.nuclei.diameters:
             check_size(sample_stain(image, shape, params.nuclei))
         _write(out, tuple((0, size) for size in shape), labels)
-        return _finish(scratch, [Regions.of(labels)])
+        return _finish(scratch, [Regions.of(labels)], to)
 
-    sample = sample_stain(*((image, shape) if whole is None else (whole, whole.shape)), params.nuclei)
+    whole = image if whole is None else whole
+    sample = sample_stain(whole, whole.shape[-2:], params.nuclei)
     diameter = nucleus_diameter(sample, **how)
     check_size(sample)
-    stain = Stain(image, scratch, sample.low, sample.high, diameter, params, device)
-    tiles = [(f"nuclei/{row:03}-{column:03}.npz", ranges) for row, column, ranges in squares(shape, side)]
-    run("nuclei", _segment_tile, stain, [tile for tile in tiles if not scratch.is_finished(_mark(tile[0]))])
+    stain = Stain(image, scratch, to, sample.scale, diameter, params, device)
+    folder = Path(to).stem
+    tiles = [(f"{folder}/{row:03}-{column:03}.npz", ranges) for row, column, ranges in squares(shape, side)]
+    run(_in_words(to), _segment_tile, stain, [tile for tile in tiles if not scratch.is_finished(_mark(tile[0]))])
     return _merge(stain, tiles, out)
 
 
@@ -131,31 +138,40 @@ class StainSample:
 
     Parameters
     ----------
-    low, high
-        The intensities that become 0 and 1.
+    scale
+        Intensities of each channel that become 0 and 1.
     windows
         Some parts of it, so scaled.
     """
 
-    low: float
-    high: float
+    scale: Scale
     windows: list[np.ndarray]
 
 
 def sample_stain(image: Any, shape: tuple[int, int], params: NucleiParams) -> StainSample:
     """Intensities by pixels on a regular grid over all of the image, and some windows that show much."""
     step = int(np.ceil(np.sqrt(np.prod(shape) / _LOOK)))
-    coarse = check_image(np.asarray(image[step // 2 :: step, step // 2 :: step]))
-    low, high = intensity_range(coarse, params.percentiles)
-    coarse = np.clip(scale_intensity(coarse, low, high), 0, 1)
+    coarse = np.asarray(image[..., step // 2 :: step, step // 2 :: step])
+    scale = [intensity_range(check_image(channel), params.percentiles) for channel in _channels(coarse)]
+    coarse = np.clip(_scaled(coarse, scale), 0, 1)
 
     def contrast(ranges: Ranges) -> float:
-        return float(coarse[tuple(slice(start // step, -(-stop // step)) for start, stop in ranges)].std())
+        return float(coarse[..., *(slice(start // step, -(-stop // step)) for start, stop in ranges)].std())
 
     tiles = [ranges for _, _, ranges in squares(shape, _WINDOW)]
     shown = some_of(tiles, [contrast(ranges) for ranges in tiles])
-    windows = [scale_intensity(read_part(image, *(slice(*r) for r in ranges)), low, high) for ranges in shown]
-    return StainSample(low, high, windows)
+    windows = [_scaled(read_part(image, *(slice(*r) for r in ranges)), scale) for ranges in shown]
+    return StainSample(scale, windows)
+
+
+def _channels(image: np.ndarray) -> np.ndarray:
+    """The channels (n, y, x) of an image, which is (y, x) if it is one."""
+    return image.reshape(-1, *image.shape[-2:])
+
+
+def _scaled(image: np.ndarray, scale: Scale) -> np.ndarray:
+    parts = zip(_channels(image), scale, strict=True)
+    return np.stack([scale_intensity(part, *ends) for part, ends in parts]).reshape(image.shape)
 
 
 def nucleus_diameter(sample: StainSample, *, pixel_size: float, params: NucleiParams, device: str) -> float:
@@ -165,6 +181,8 @@ def nucleus_diameter(sample: StainSample, *, pixel_size: float, params: NucleiPa
     found there.
     """
     segment = load_backend(params, device=device)
+    if len(params.diameters) == 1:
+        return params.diameters[0] / pixel_size
     with computing:
         tried = {d: _try(segment, sample.windows, d) for d in [d / pixel_size for d in params.diameters] or [None]}
     diameter = max(tried, key=lambda d: sum(map(np.count_nonzero, tried[d])))
@@ -204,10 +222,10 @@ def _try(segment: Segmenter, windows: list[np.ndarray], diameter: float | None) 
 def _segment_tile(stain: Stain, tile: tuple[str, Ranges]) -> None:
     """Nuclei around a tile whose centroid lies in it or next to its border."""
     name, ranges = tile
-    shape = stain.image.shape
+    shape = stain.image.shape[-2:]
     halo = int(_HALO * stain.diameter)
     wide = [(max(start - halo, 0), min(stop + halo, size)) for (start, stop), size in zip(ranges, shape, strict=True)]
-    image = scale_intensity(read_part(stain.image, *(slice(*r) for r in wide)), stain.low, stain.high)
+    image = _scaled(read_part(stain.image, *(slice(*r) for r in wide)), stain.scale)
     with computing:
         segment = load_backend(stain.params.nuclei, device=stain.device)
         labels = relabel_sequential(segment(image, stain.diameter))[0].astype(np.uint32)
@@ -245,20 +263,31 @@ def _merge(stain: Stain, tiles: list[tuple[str, Ranges]], out: zarr.Array) -> Re
     parts = [
         Regions.of(out[tuple(slice(*r) for r in ranges)], tuple(start for start, _ in ranges)) for _, ranges in tiles
     ]
-    return _finish(stain.scratch, parts)
+    return _finish(stain.scratch, parts, stain.to)
 
 
-def _create(scratch: Scratch, shape: tuple[int, int]) -> zarr.Array:
+def create(scratch: Scratch, shape: tuple[int, int], to: str) -> zarr.Array:
+    """An array of that shape for labels, all background."""
     chunks = tuple(min(_CHUNK, size) for size in shape)
-    return zarr.create_array(scratch.path(NUCLEI), shape=shape, chunks=chunks, dtype=np.uint32, overwrite=True)
+    return zarr.create_array(
+        scratch.path(to), shape=shape, chunks=chunks, dtype=np.uint32, fill_value=0, overwrite=True
+    )
 
 
 def _write(out: zarr.Array, ranges: Ranges, labels: np.ndarray) -> None:
     out[tuple(slice(*r) for r in ranges)] = labels
 
 
-def _finish(scratch: Scratch, parts: list[Regions]) -> Regions:
-    regions = Regions.join(parts)
-    scratch.save(_REGIONS, vars(regions))
-    scratch.finish(_DONE, [_REGIONS, NUCLEI])
+def _finish(scratch: Scratch, parts: list[Regions], to: str) -> Regions:
+    regions, file = Regions.join(parts), _beside(to, ".npz")
+    scratch.save(file, vars(regions))
+    scratch.finish(_beside(to, ".done"), [file, to])
     return regions
+
+
+def _beside(to: str, ending: str) -> str:
+    return str(Path(to).with_suffix(ending))
+
+
+def _in_words(to: str) -> str:
+    return Path(to).stem.replace("_", " ")

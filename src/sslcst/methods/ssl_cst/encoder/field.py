@@ -23,37 +23,19 @@ _MORE_ROWS = 1 << 16
 
 @dataclass(frozen=True)
 class Field:
-    """Spots that are read together.
+    """Spots that are read together."""
 
-    Parameters
-    ----------
-    spot
-        Index of each token's spot, int64 (n,).
-    distance
-        Normalised distance to the nearest centroid, float32 (n,).
-    around
-        The neighbours of each among the n, and where they lie: (dy, dx, dy^2 + dx^2) in units of r / 4.
-    wanted
-        The tokens, int64 (m,), that predictions are asked for.
-    """
-
-    spot: torch.Tensor
-    distance: torch.Tensor
+    spot: torch.Tensor  #: Index of each token's spot, int64 (n,)
+    distance: torch.Tensor  #: Normalised distance to the nearest centroid, float32 (n,)
+    #: The neighbours of each among the n, and where they lie: (dy, dx, dy^2 + dx^2) in units of r / 4
     around: Neighborhood
-    wanted: torch.Tensor
+    wanted: torch.Tensor  #: The tokens, int64 (m,), that predictions are asked for
 
 
 class FieldBlock(nn.Module):
     """Eq. 6-11: pre-norm attention to the nearest spots and RMLP, each with a residual connection.
 
-    Parameters
-    ----------
-    params
-        Width and heads.
-    layer
-        Number of the block. Heads start by looking each another way, by turns of a right angle from layer to layer.
-    generator
-        Draws the weights.
+    Heads start by looking each another way, by turns of a right angle from layer to layer.
     """
 
     def __init__(self, params: EncoderParams, layer: int, generator: torch.Generator) -> None:

@@ -22,14 +22,10 @@ _FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}  # sums in any order, so t
 
 
 class Neighborhood:
-    """Who the neighbours of n spots are and where they lie.
+    """Who the neighbours of n spots are, and where they lie as seen from them.
 
-    Parameters
-    ----------
-    neighbors
-        Token of each neighbour, int32 (n, k), -1 where there is none.
-    place
-        Where it lies as seen from the spot, float32 (n, k, 3); any number where there is none.
+    Neighbours are tokens, int32 (n, k), -1 where there is none; places float32 (n, k, 3), any number where there is
+    none.
     """
 
     def __init__(self, neighbors: torch.Tensor, place: torch.Tensor) -> None:
@@ -51,22 +47,10 @@ class Neighborhood:
 def attend(
     query: torch.Tensor, look: torch.Tensor, key: torch.Tensor, value: torch.Tensor, around: Neighborhood
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attend to the neighbours.
+    """Attend to the neighbours of m spots: means of values (m, heads, d) and places (m, heads, 3) by the weights.
 
-    Parameters
-    ----------
-    query
-        (m, heads, d), for the m spots of `around`.
-    look
-        What each head gives for the neighbours' places, (m, heads, 3).
-    key, value
-        (n, heads, d), for all tokens that may be neighbours.
-    around
-        The m spots' neighbours.
-
-    Returns
-    -------
-    The values, (m, heads, d), and the places, (m, heads, 3), averaged over the neighbours with the attention's weights.
+    `query` (m, heads, d) and `look` (m, heads, 3), what each head gives for the neighbours' places, are of the m spots;
+    `key` and `value` (n, heads, d) of all tokens that may be neighbours.
     """
     if query.device.type == "cpu":
         weights = _Products.apply(query.float(), look.float(), key.float(), around).softmax(dim=-1)

@@ -28,14 +28,7 @@ def linear(width_in: int, width_out: int, generator: torch.Generator, *, bias: b
 class ReparameterizedLinear(nn.Module):
     """Eq. 9: I x W, where W carries a random matrix drawn anew at each training step, and none at inference.
 
-    Parameters
-    ----------
-    width_in, width_out
-        Sizes of a token before and after.
-    noise
-        Spread of the random matrix, relative to the initial spread of the weights.
-    generator
-        Draws the weights.
+    The spread of that matrix is `noise` times the initial spread of the weights.
     """
 
     def __init__(self, width_in: int, width_out: int, noise: float, generator: torch.Generator) -> None:
@@ -91,16 +84,7 @@ class Encoder(nn.Module):
 
     Whoever trains it gives each call a generator `noise`, on its device, for the random matrices and the dropout of the
     RMLP; without one, as at inference, there are none. Nothing is drawn from torch's own generators, so that runs in
-    several threads of a process do not draw from one another's.
-
-    Parameters
-    ----------
-    n_genes
-        Genes that are read.
-    params
-        Widths, depth, heads, noise and dropout.
-    generator
-        Draws the weights, on the CPU.
+    several threads of a process do not draw from one another's; the first weights are drawn by a generator on the CPU.
     """
 
     def __init__(self, n_genes: int, params: EncoderParams, generator: torch.Generator) -> None:

@@ -14,24 +14,12 @@ from sslcst.methods.ssl_cst.params import EncoderParams
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens of b spots: each spot itself, first, and its k nearest.
+    """Tokens of b spots: each spot itself, first, and its k nearest."""
 
-    Parameters
-    ----------
-    spot
-        Index of each token's spot, int64 (b, 1 + k).
-    position
-        Eq. 4, float32 (b, 1 + k, 2).
-    distance
-        Normalised distance to the nearest centroid, float32 (b, 1 + k).
-    present
-        Whether there is such a neighbour, bool (b, 1 + k); None if there always is.
-    """
-
-    spot: torch.Tensor
-    position: torch.Tensor
-    distance: torch.Tensor
-    present: torch.Tensor | None
+    spot: torch.Tensor  #: Index of each token's spot, int64 (b, 1 + k)
+    position: torch.Tensor  #: Eq. 4, float32 (b, 1 + k, 2)
+    distance: torch.Tensor  #: Normalised distance to the nearest centroid, float32 (b, 1 + k)
+    present: torch.Tensor | None  #: Whether there is such a neighbour, bool (b, 1 + k); None if there always is
 
 
 class SelfAttention(nn.Module):

@@ -1,0 +1,102 @@
+"""Transcripts as dots: all of them in one colour, or some genes each in its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from matplotlib.lines import Line2D
+
+from sslcst._arguments import Region
+from sslcst._sdata.provenance import Used
+from sslcst._sdata.raster import Raster as Grid
+from sslcst._sdata.transcripts import open_transcripts
+from sslcst.errors import KeyMissingError, did_you_mean
+from sslcst.pl._canvas import TRANSCRIPTS, affine_of, category_colours, say_why_empty
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+MAX_DOTS = 200_000
+
+
+class Dots(NamedTuple):
+    """Places (n, 2), x before y, in units of the coordinate system, and how many molecules lie there."""
+
+    xy: NDArray[np.float64]
+    molecules: int
+
+
+def read_all(points: Any, coordinate_system: str, region: Region) -> Dots:
+    """Read the points of the region, of whatever kind."""
+    matrix = affine_of(points, coordinate_system, "the points")
+    inside = []
+    for partition in points[["x", "y"]].partitions:
+        xy = partition.compute().to_numpy() @ matrix[:2, :2].T + matrix[:2, 2]
+        inside.append(xy[((xy >= region[:2]) & (xy < region[2:])).all(axis=1)])
+    xy = np.concatenate(inside)
+    return Dots(xy, len(xy))
+
+
+def read_genes(
+    used: Used, molecules: Mapping[str, Any], genes: Sequence[str], coordinate_system: str, region: Region
+) -> dict[str, Dots]:
+    """Read the transcripts of some genes in the region, as far as they are good enough to be segmented.
+
+    Raises
+    ------
+    KeyMissingError
+        There is none of one of the genes anywhere; or what `sslcst._sdata.transcripts.open_transcripts` raises.
+    """
+    x0, y0, x1, y1 = region
+    affine_of(used.sdata.points[molecules["points_key"]], coordinate_system, "the points")
+    to_system = np.array([[1, 0, y0], [0, 1, x0], [0, 0, 1.0]])
+    grid = Grid((y1 - y0, x1 - x0), to_system, coordinate_system, {})  # of pixels a unit wide
+    source = open_transcripts(used.sdata, **molecules, raster=grid, params=used.taken)
+    source = replace(source, within=grid.shape)
+    for gene in genes:
+        if gene not in source.genes:
+            raise KeyMissingError(
+                f"There is no gene {gene!r} among the {len(source.genes)} of the transcripts in "
+                f"{molecules['points_key']!r}{did_you_mean(gene, source.genes)}."
+            )
+    codes, kept = source.genes.get_indexer(genes), [(np.zeros((0, 2)), np.zeros(0, int), np.zeros(0, int))]
+    for part in source.partitions():
+        rows = np.isin(part.gene, codes)
+        weight = np.ones(rows.sum(), int) if part.count is None else part.count[rows]
+        kept.append((part.yx[rows][:, ::-1] + (x0, y0), part.gene[rows], weight))
+    xy, gene_of, weight = map(np.concatenate, zip(*kept, strict=True))
+    return {
+        gene: Dots(xy[gene_of == code], int(weight[gene_of == code].sum()))
+        for gene, code in zip(genes, codes, strict=True)
+    }
+
+
+def draw_all(ax: Axes, dots: Dots) -> list[Artist]:
+    """Draw transcripts in one colour. Returns what the legend needs."""
+    return _draw(ax, {"transcripts": dots}, [TRANSCRIPTS], count=False)
+
+
+def draw_genes(ax: Axes, dots: Mapping[str, Dots]) -> list[Artist]:
+    """Draw each gene in its colour, the rarest on top. Returns what the legend needs, with the number of molecules."""
+    return _draw(ax, dots, category_colours(len(dots), None), count=True)
+
+
+def _draw(ax: Axes, dots: Mapping[str, Dots], colours: Sequence[Any], *, count: bool) -> list[Artist]:
+    step = math.ceil(sum(len(each.xy) for each in dots.values()) / MAX_DOTS) or 1
+    colour_of = dict(zip(dots, colours, strict=True))
+    for name, each in sorted(dots.items(), key=lambda item: -len(item[1].xy)):
+        ax.scatter(*each.xy[::step].T, s=8 if count else 4, color=colour_of[name], linewidths=0)
+    if not any(len(each.xy) for each in dots.values()):
+        say_why_empty(ax, "no transcripts here" + (" of these genes" if count else ""))
+    thinned = "" if step == 1 else f" (1 in {step})"
+    labels = {name: name + (f" ({each.molecules:,})" if count else "") + thinned for name, each in dots.items()}
+    return [
+        Line2D([], [], color=colour_of[name], marker=".", markersize=9, linestyle="none", label=label)
+        for name, label in labels.items()
+    ]

@@ -1,0 +1,368 @@
+"""Whole cells, given or found in a stain: their counts, and the nuclei that are matched to them."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+import spatialdata as sd
+from geopandas import GeoDataFrame, points_from_xy, sjoin
+from scipy import ndimage
+from shapely import box
+from skimage.measure import label
+from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesModel
+from spatialdata.transformations import Scale, set_transformation
+from tiny_chips import assert_same_cells, chip
+
+import sslcst
+from sslcst.core.matching import Shared, as_cells
+from sslcst.core.nuclei import choose_cell_method
+from sslcst.errors import BackendError, DataError, KeyMissingError, ParameterError
+from sslcst.methods.whole.params import CellStainParams
+
+BOXES = {  # cells of every kind: rows and columns of the cell, and of its nuclei
+    1: ((2, 20, 2, 20), [(6, 14, 6, 14)]),
+    2: ((2, 20, 24, 46), [(5, 11, 27, 33), (8, 15, 36, 43)]),  # binucleate
+    3: ((24, 44, 2, 20), []),  # without a nucleus
+    7: ((24, 44, 20, 40), [(30, 38, 15, 30)]),  # whose nucleus reaches into the cell beside it
+}
+ALONE = (50, 58, 50, 58)  # a nucleus in no cell
+SHAPE = (64, 64)
+
+
+def drawn(places: dict[int, tuple[int, int, int, int]]) -> np.ndarray:
+    labels = np.zeros(SHAPE, np.uint32)
+    for number, (top, bottom, left, right) in places.items():
+        labels[top:bottom, left:right] = number
+    return labels
+
+
+CELLS = drawn({number: place for number, (place, _) in BOXES.items()})
+NUCLEI = drawn(dict(enumerate([*(each for _, some in BOXES.values() for each in some), ALONE], start=11)))
+
+
+def tissue(cells: object = CELLS, nuclei: object = NUCLEI, **elements: object) -> sd.SpatialData:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.uniform(0, 64, (3000, 2)), columns=["x", "y"]).assign(gene=rng.choice(list("abcd"), 3000))
+    made = {"transcripts": PointsModel.parse(frame, feature_key="gene", npartitions=2)}
+    for name, labels in (("cells", cells), ("nuclei", nuclei)):
+        if labels is not None:
+            made[name] = Labels2DModel.parse(labels, dims=("y", "x")) if isinstance(labels, np.ndarray) else labels
+    return sd.SpatialData.init_from_elements(made | elements)
+
+
+def polygons(labels: np.ndarray, index: list | None = None) -> GeoDataFrame:
+    places = [ndimage.find_objects((labels == number).astype(int))[0] for number in np.unique(labels[labels > 0])]
+    geometry = [box(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in places]
+    return ShapesModel.parse(GeoDataFrame(geometry=geometry, index=index))
+
+
+def stain(*channels: np.ndarray, names: list[str]) -> object:
+    return Image2DModel.parse(np.stack(channels), dims=("c", "y", "x"), c_coords=names)
+
+
+# Given cells.
+
+
+def test_given_cells_are_taken_as_they_are_and_counted_anew():
+    """Their ids and pixels, and the transcripts that lie in them, counted by hand."""
+    sdata = tissue()
+    sslcst.tl.segment(sdata, cells_key="cells", nuclei_key="nuclei", shapes=True, assign_points=True)
+    np.testing.assert_array_equal(sdata["sslcst_cells"], CELLS)
+    table, points = sdata["sslcst_table"], sdata["transcripts"].compute()
+    owner = CELLS[tuple(np.floor(points[["y", "x"]].to_numpy()).astype(int).T)]
+    expected = pd.crosstab(owner, points["gene"].to_numpy()).drop(index=0)
+    np.testing.assert_array_equal(table.to_df().reindex(columns=expected.columns), expected)
+    assert table.obs["cell_id"].tolist() == expected.index.tolist() == [1, 2, 3, 7]
+    assert table.obs["area"].tolist() == [(number == CELLS).sum() for number in (1, 2, 3, 7)]
+    np.testing.assert_array_equal(sdata["sslcst_transcripts"].compute()["cell_id"], owner)
+    assert sdata["sslcst_boundaries"].index.tolist() == [1, 2, 3, 7]
+    assert set(table.obs["mean_prob"]) == {1.0}
+    assert table.uns["sslcst"]["method"] == "given"
+    assert table.uns["sslcst"]["cells_key"] == "cells"
+
+
+def test_nuclei_take_the_ids_of_their_cells(caplog):
+    """Two of one cell, one that reaches into another, one in none; a cell has none."""
+    sdata = tissue()
+    with caplog.at_level(logging.INFO, "sslcst"):
+        sslcst.tl.segment(sdata, cells_key="cells", nuclei_key="nuclei")
+    expected = drawn({})
+    for number, (_, nuclei) in BOXES.items():
+        for top, bottom, left, right in nuclei:
+            inside = np.s_[top:bottom, left:right]
+            expected[inside] = np.where(CELLS[inside] == number, number, 0)
+    np.testing.assert_array_equal(sdata["sslcst_nuclei"], expected)
+    table = sdata["sslcst_table"]
+    assert table.obs["n_nuclei"].tolist() == [1, 2, 0, 1]
+    assert table.obs["nucleus_area"].tolist() == [(expected == number).sum() for number in (1, 2, 3, 7)]
+    assert table.uns["sslcst"]["n_nuclei"] == 4
+    assert table.layers["nuclear"][2].sum() == 0 < table.layers["nuclear"][1].sum()
+    assert "4 cells: 2 with one nucleus, 1 with several, 1 with none; 1 of 5 nuclei are in no cell" in caplog.text
+
+
+@pytest.mark.parametrize("shared", [1, 2, 3])
+def test_a_nucleus_is_where_most_of_it_lies(shared):
+    """In a cell or in none; of cells with as much of it, that of the least id."""
+    nuclei, cells = np.ones((1, 5), np.uint32), np.zeros((1, 5), np.uint32)
+    cells[0, :shared] = 9
+    parts = [Shared.of(nuclei[:, part], cells[:, part]) for part in (slice(3), slice(3, 5))]
+    ids, owner = Shared.join(parts).match()
+    assert (ids.tolist(), owner.tolist()) == ([1], [9 if shared == 3 else 0])
+    assert as_cells(nuclei, cells, ids, owner).tolist() == (cells if shared == 3 else 0 * cells).tolist()
+    cells[0] = [2, 2, 5, 5, 0]
+    assert Shared.of(nuclei, cells).match()[1] == 2
+
+
+def test_ids_up_to_the_largest_are_told_apart():
+    largest = 2**32 - 1
+    nuclei, cells = np.array([[largest, 1]], np.uint32), np.array([[1, largest]], np.uint32)
+    ids, owner = Shared.of(nuclei, cells).match()
+    assert (ids.tolist(), owner.tolist()) == ([1, largest], [largest, 1])
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_tiles_change_nothing(size, tmp_path):
+    """Of cells as large as a tile too, in a store as in memory, and of nuclei that borders of tiles cut."""
+    one, other = chip(), chip()
+    grown = sslcst.core.cells.fill_holes(_grown(one["true_nuclei"].to_numpy()))
+    grown[20:90, 30:75] = grown.max() + 1
+    for sdata in (one, other):
+        sdata["cells"] = Labels2DModel.parse(
+            grown, dims=("y", "x"), transformations={"global": Scale([0.5] * 2, ("x", "y"))}
+        )
+    one.write(tmp_path / "a.zarr")
+    one = sd.read_zarr(tmp_path / "a.zarr")
+    how = {"cells_key": "cells", "nuclei_key": "true_nuclei", "shapes": True, "assign_points": True}
+    sslcst.tl.segment(one, **how, params={"tiles": {"size": size, "block": 32, "image_size": 64}})
+    sslcst.tl.segment(other, **how)
+    assert_same_cells(one, other)
+    assert one["sslcst_boundaries"].geom_equals_exact(other["sslcst_boundaries"], 0).all()
+    pd.testing.assert_frame_equal(one["sslcst_transcripts"].compute(), other["sslcst_transcripts"].compute())
+
+
+def _grown(nuclei: np.ndarray) -> np.ndarray:
+    place = ndimage.distance_transform_edt(nuclei == 0, return_distances=False, return_indices=True)
+    return np.where(ndimage.distance_transform_edt(nuclei == 0) < 4, nuclei[tuple(place)], 0)
+
+
+def test_cells_as_shapes_are_counted_as_geopandas_counts_them():
+    """Drawn on a grid over the points, since there is no image; their ids, which are text, are kept."""
+    shapes = polygons(CELLS, index=["aa-1", "bb-1", "cc-1", "dd-1"])
+    sdata = tissue(cells=shapes, nuclei=None)
+    sslcst.tl.segment(sdata, cells_key="cells")
+    points = sdata["transcripts"].compute()
+    inside = sjoin(GeoDataFrame(points[["gene"]], geometry=points_from_xy(points["x"], points["y"])), shapes)
+    of_cell = sdata["sslcst_table"].obs.set_index("source_id")
+    expected = inside.groupby(inside.columns[-1]).size().reindex(of_cell.index)
+    assert of_cell["n_counts"].to_numpy() == pytest.approx(expected.to_numpy(), rel=0.06)
+    assert set(of_cell.index) == {"aa-1", "bb-1", "cc-1", "dd-1"}
+    assert set(of_cell["n_nuclei"]) == set(of_cell["nucleus_area"]) == {0}
+    assert not sdata["sslcst_nuclei"].to_numpy().any()
+
+
+def test_shapes_are_drawn_on_the_pixels_of_labels_or_image():
+    one, other = tissue(cells=polygons(CELLS)), tissue(cells=polygons(CELLS), nuclei=None)
+    other["stain"] = stain(np.where(NUCLEI > 0, 200, 10).astype(np.uint8), names=["DAPI"])
+    sslcst.tl.segment(one, cells_key="cells", nuclei_key="nuclei")
+    sslcst.tl.segment(other, cells_key="cells", params={"nuclei": {"method": "watershed"}})
+    for sdata in (one, other):
+        np.testing.assert_array_equal(sdata["sslcst_cells"].to_numpy() > 0, CELLS > 0)
+        assert sdata["sslcst_table"].obs["n_nuclei"].tolist() == [1, 2, 0, 1]
+
+
+def test_given_cells_in_a_region_and_without_the_small():
+    sdata = tissue()
+    sslcst.tl.segment(sdata, cells_key="cells", nuclei_key="nuclei", region=(0, 0, 64, 22), key_added="top")
+    assert sdata["top_table"].obs["cell_id"].tolist() == [1, 2]
+    params = {"cells": {"min_area": 399.0}}
+    sslcst.tl.segment(sdata, cells_key="cells", nuclei_key="nuclei", params=params, key_added="large")
+    assert sdata["large_table"].obs["cell_id"].tolist() == [7]
+    assert set(np.unique(sdata["large_nuclei"])) == {0, 7}
+
+
+def test_a_result_is_drawn_reported_and_compared_without_keys(tmp_path):
+    """By all that follows a run of any method."""
+    sdata = tissue(stain=stain(np.where(NUCLEI > 0, 200, 10).astype(np.uint8), names=["DAPI"]))
+    sslcst.tl.segment(sdata, cells_key="cells", nuclei_key="nuclei", shapes=True)
+    sslcst.pl.segmentation(sdata)
+    sslcst.report.write_report(sdata, tmp_path / "a.html")
+    assert len(sslcst.tl.quality(sdata)) == 4
+    sslcst.tl.compare(sdata, "sslcst_cells", "cells")
+    sslcst.io.write_geojson(sdata, tmp_path / "a.geojson")
+
+
+def test_a_run_that_replaces_its_cells_is_not_done_twice(tmp_path):
+    """Results may be given as cells, and take their own place."""
+    tissue().write(tmp_path / "a.zarr")
+    sdata = sd.read_zarr(tmp_path / "a.zarr")
+    sslcst.tl.segment(sdata, cells_key="cells", nuclei_key="nuclei")
+    again = sd.read_zarr(tmp_path / "a.zarr")
+    sslcst.tl.segment(again, cells_key="sslcst_cells", nuclei_key="sslcst_nuclei", overwrite=True)
+    np.testing.assert_array_equal(again["sslcst_cells"], CELLS)
+    assert again["sslcst_table"].obs["n_nuclei"].tolist() == [1, 1, 0, 1], "two nuclei of one id are one"
+
+
+def test_cells_and_nuclei_of_other_pixels_are_refused():
+    sdata = tissue(nuclei=np.repeat(np.repeat(NUCLEI, 2, 0), 2, 1))
+    set_transformation(sdata["nuclei"], Scale([0.5, 0.5], ("x", "y")))
+    with pytest.raises(DataError, match="'nuclei' and 'cells' have other pixels"):
+        sslcst.tl.segment(sdata, cells_key="cells", nuclei_key="nuclei")
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "said"),
+    [
+        ({"cells_key": "cell"}, KeyMissingError, "no labels or shapes element 'cell'"),
+        ({"method": "given"}, ParameterError, "say with cells_key="),
+        ({"cells_key": "cells", "method": "density"}, ParameterError, "leave one out"),
+        ({"cells_key": "cells", "channels": ["a", "b"]}, ParameterError, "channels are for method='stain'"),
+        ({"cells_key": "nothing"}, DataError, "nothing"),
+    ],
+)
+def test_what_does_not_belong_together_is_said_before_any_work(how, kind, said):
+    sdata = tissue(nothing=Labels2DModel.parse(0 * CELLS, dims=("y", "x")))
+    with pytest.raises(kind, match=said):
+        sslcst.tl.segment(sdata, nuclei_key="nuclei", **how)
+    with pytest.raises(kind, match=said):
+        sslcst.tl.plan(sdata, nuclei_key="nuclei", **how)
+    assert not sdata.tables
+
+
+@pytest.mark.parametrize("method", ["stain", "given"])
+def test_whole_cells_have_no_steps(method):
+    sdata = tissue()
+    sslcst.pp.bin_spots(sdata, nuclei_key="nuclei")
+    with pytest.raises(ParameterError, match="learns nothing"):
+        sslcst.tl.train(sdata, method=method)
+
+
+# Cells in a stain. A stand-in for a network finds what is brighter than a half in the first channel.
+
+MEMBRANE = np.where(CELLS > 0, 200, 10).astype(np.uint8)
+DAPI = np.where(NUCLEI > 0, 90, 5).astype(np.uint8)
+HOW = {"method": "stain", "params": {"nuclei": {"method": "watershed"}, "stain": {"method": "cellpose"}}}
+PIECES = label(CELLS)  # the two cells that touch are one
+
+
+@pytest.fixture
+def seen(monkeypatch) -> list[tuple[np.ndarray, float]]:
+    """What a stand-in for Cellpose was shown, and told of the diameter."""
+    seen = []
+
+    def load(params, *, device):
+        def segment(image, diameter):
+            seen.append((image, diameter))
+            return label(image[0] > 0.5)
+
+        return segment
+
+    monkeypatch.setattr("sslcst.core.nuclei.cellpose.load", load)
+    return seen
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["DAPI", "ATP1A1/CD45/E-Cadherin", "18S", "AlphaSMA/Vimentin"],
+        ["Cellbound2", "DAPI", "Cellbound1"],
+        ["membrane", "nucleus"],
+        ["PanCK", "DNA", "CD45"],
+        ["DAPI", "PolyT"],
+    ],
+)
+def test_channels_are_known_by_their_names(names, seen):
+    """Membranes before cytoplasm; the network sees each scaled by itself, cells first."""
+    known = ("ATP1A1/CD45/E-Cadherin", "Cellbound1", "membrane", "PanCK", "PolyT")
+    cells = next(name for name in known if name in names)
+    shown = {cells: MEMBRANE} | {name: DAPI for name in ("DAPI", "DNA", "nucleus") if name in names}
+    noise = np.arange(64 * 64, dtype=np.uint8).reshape(SHAPE)
+    sdata = tissue(cells=None, nuclei=None, morphology=stain(*(shown.get(name, noise) for name in names), names=names))
+    sslcst.tl.segment(sdata, **HOW)
+    np.testing.assert_array_equal(sdata["sslcst_cells"].to_numpy() > 0, PIECES > 0)
+    assert sdata["sslcst_table"].obs["n_nuclei"].tolist() == [1, 2, 1]
+    record = sdata["sslcst_table"].uns["sslcst"]
+    assert record["channels"].split("\n") == [cells, record["channel"]]
+    assert record["cells_by"] == "cellpose"
+    [(image, diameter)] = seen
+    np.testing.assert_array_equal(image[0] > 0.5, CELLS > 0)
+    np.testing.assert_array_equal(image[1] > 0.5, NUCLEI > 0)
+    areas = np.bincount(label(NUCLEI).ravel())[1:]
+    assert diameter == pytest.approx(2 * 2 * np.sqrt(np.median(areas) / np.pi), rel=0.3), "twice that of nuclei"
+
+
+def test_channels_and_diameters_are_taken_as_they_are_told(seen):
+    """By name or place; of several diameters the one whose cells cover most."""
+    image = stain(DAPI, MEMBRANE, names=["r", "g"])
+    for channels in (["g", "r"], (1, 0), np.array([1, 0])):
+        sdata = tissue(cells=None, nuclei=None, composite=image)
+        params = HOW["params"] | {"stain": {"method": "cellpose", "diameters": [15, 20]}}
+        sslcst.tl.segment(sdata, method="stain", channels=channels, params=params)
+        np.testing.assert_array_equal(sdata["sslcst_cells"].to_numpy() > 0, CELLS > 0)
+    assert {diameter for _, diameter in seen} == {15, 20}
+
+
+def test_tiles_of_a_stain_cut_no_cell(seen):
+    """Cells over the borders of tiles are one, whatever the size of these; intensities are those of the whole."""
+    rng = np.random.default_rng(0)
+    nuclei = np.zeros((300, 300), np.uint32)
+    for number, (y, x) in enumerate(np.ndindex(14, 14), start=1):
+        top, left = 21 * y + rng.integers(1, 5, 1)[0], 21 * x + rng.integers(1, 5, 1)[0]
+        nuclei[top + 5 : top + 11, left + 5 : left + 11] = number
+    cells = ndimage.binary_dilation(nuclei > 0, iterations=4)
+    names = ["DAPI", "membrane"]
+    image = stain((90 * (nuclei > 0)).astype(np.uint8), (200 * cells).astype(np.uint8), names=names)
+    found = {}
+    for size in (64, 100, 4096):
+        sdata = tissue(cells=None, nuclei=None, image=image)
+        sslcst.tl.segment(sdata, method="stain", params=HOW["params"] | {"tiles": {"image_size": size}})
+        found[size] = label(sdata["sslcst_cells"].to_numpy())
+        table = sdata["sslcst_table"]
+        assert table.n_obs == 196
+        assert set(table.obs["n_nuclei"]) == {1}
+        np.testing.assert_array_equal(sdata["sslcst_cells"].to_numpy() > 0, cells)
+    np.testing.assert_array_equal(found[64], found[4096])
+
+
+def test_nuclei_may_be_given_beside_a_stain(seen):
+    sdata = tissue(cells=None, image=stain(DAPI, MEMBRANE, names=["DAPI", "membrane"]))
+    sslcst.tl.segment(sdata, nuclei_key="nuclei", **HOW)
+    assert sdata["sslcst_table"].obs["n_nuclei"].tolist() == [1, 2, 1]
+
+
+def test_a_stain_of_which_cells_are_not_known_lists_the_channels():
+    sdata = tissue(cells=None, nuclei=None, image=stain(DAPI, MEMBRANE, names=["DAPI", "CD20"]))
+    with pytest.raises(KeyMissingError, match=r"channels=\(cells, nuclei\); there are: 'DAPI', 'CD20'"):
+        sslcst.tl.segment(sdata, **HOW)
+
+
+@pytest.mark.parametrize("channels", [["membrane"], ["membrane", "DAPI", "DAPI"]])
+def test_channels_are_two(channels):
+    sdata = tissue(cells=None, nuclei=None, image=stain(DAPI, MEMBRANE, names=["DAPI", "membrane"]))
+    with pytest.raises(ParameterError, match="must be two"):
+        sslcst.tl.segment(sdata, channels=channels, **HOW)
+    with pytest.raises(ParameterError, match="channels names that of nuclei"):
+        sslcst.tl.segment(sdata, channels=["membrane", "DAPI"], channel="DAPI", **HOW)
+
+
+def test_no_cells_in_a_stain_are_an_error(seen, monkeypatch):
+    monkeypatch.setattr(
+        "sslcst.core.nuclei.cellpose.load", lambda params, device: lambda image, _: np.zeros(image.shape[1:], int)
+    )
+    sdata = tissue(cells=None, nuclei=None, image=stain(DAPI, MEMBRANE, names=["DAPI", "membrane"]))
+    with pytest.raises(DataError, match="No cells were found in image 'image'"):
+        sslcst.tl.segment(sdata, **HOW)
+
+
+def test_what_finds_cells_is_chosen_before_any_work(monkeypatch):
+    """The one that is installed; where none is, the error says what to install and what else there is."""
+    sdata = tissue(cells=None, nuclei=None, image=stain(DAPI, MEMBRANE, names=["DAPI", "membrane"]))
+    monkeypatch.setattr("sslcst.core.nuclei.find_spec", lambda name: None)
+    with pytest.raises(BackendError, match=r"sslcst\[instanseg\].*cells_key="):
+        sslcst.tl.segment(sdata, method="stain")
+    with pytest.raises(ParameterError, match=r"stain.method='stardist': must be one of"):
+        sslcst.tl.segment(sdata, method="stain", params={"stain": {"method": "stardist"}})
+    monkeypatch.setattr("sslcst.core.nuclei.find_spec", lambda name: object() if name == "instanseg" else None)
+    assert choose_cell_method(CellStainParams()).method == "instanseg"
