@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -217,17 +218,19 @@ def as_labels(labels: Any, raster: Raster) -> Any:
 
 
 def labels_on(labels: np.ndarray, own: Raster, other: Raster) -> np.ndarray:
-    """Labels on another raster of the same coordinate system: at each pixel's centre the label there, 0 off the labels.
-
-    Rows go through in blocks, so that positions need little memory beside the labels.
-    """
+    """Labels on another raster of the same coordinate system: what lies at each pixel's centre, 0 off the labels."""
     to_own = np.linalg.inv(own.to_system) @ other.to_system
     if own.shape == other.shape and is_identity(to_own):
         return labels
-    height, width = other.shape
-    out = np.zeros(other.shape, labels.dtype)
-    for start in range(0, height, 256):
-        rows, columns = np.mgrid[start : min(start + 256, height), 0:width].reshape(2, -1)
-        yx = apply_affine(to_own, np.column_stack([rows, columns]) + 0.5)
-        out[rows, columns] = owners(yx, labels)
+    out = np.empty(other.shape, labels.dtype)
+    for rows, yx in centers(other.shape, to_own):
+        out[rows] = owners(yx, labels).reshape(-1, other.shape[1])
     return out
+
+
+def centers(shape: tuple[int, int], matrix: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Blocks of rows, and where a matrix takes the centres of their pixels (n, 2), which need much more memory."""
+    height, width = shape
+    for start in range(0, height, 256):
+        rows = slice(start, min(start + 256, height))
+        yield rows, apply_affine(matrix, np.mgrid[rows, 0:width].reshape(2, -1).T + 0.5)

@@ -235,9 +235,7 @@ class GeneMoments:
         summing = sparse.csr_matrix((ones, (member, np.arange(len(spots)))), shape=(len(blocks), len(spots)))
         summed = (summing @ spots.counts).astype(np.int64)
         total = np.asarray(summed.sum(axis=0)).ravel()
-        squared = summed.astype(np.float64).power(
-            2
-        )  # exact where it matters; the squares of the largest fit no integer
+        squared = summed.astype(np.float64).power(2)  # exact where it matters; the largest fit no integer
         return cls(len(blocks), total, np.asarray(squared.sum(axis=0)).ravel())
 
     def variable(self, n_genes: int) -> np.ndarray:

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sslcst._arguments import checked
-from sslcst.errors import DataError, ParameterError
+from sslcst._section import check
+from sslcst.errors import DataError
 from sslcst.metrics._overlap import check_ids
 
 _BLOCK = 500  # genes that are paired with all at once
@@ -43,12 +44,9 @@ def exclusive_pairs(
     ParameterError
         A parameter is out of its bounds.
     """
-    if not 0 < min_expected < np.inf:
-        raise ParameterError(f"min_expected={min_expected!r}: must be above 0.")
-    if not 0 <= max_ratio < 1:
-        raise ParameterError(f"max_ratio={max_ratio!r}: must lie in [0, 1).")
-    if max_pairs < 1:
-        raise ParameterError(f"max_pairs={max_pairs!r}: must be at least 1.")
+    check(0 < min_expected < np.inf, "min_expected", min_expected, "must be above 0")
+    check(0 <= max_ratio < 1, "max_ratio", max_ratio, "must lie in [0, 1)")
+    check(max_pairs >= 1, "max_pairs", max_pairs, "must be at least 1")
     present = _presence(nuclear)
     holding = present.sum(axis=0)
     kept = np.flatnonzero(holding * holding.max(initial=0) >= min_expected * present.shape[0])  # the others cannot

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from sslcst._arguments import checked
+from sslcst._section import check
 from sslcst.errors import DataError, ParameterError
 from sslcst.metrics._matching import checked_pairs, match
 from sslcst.metrics._overlap import check_ids
@@ -92,8 +93,7 @@ def correlation(
     n_genes = least if n_genes is None else n_genes
     if n_genes < least:
         raise ParameterError(f"n_genes={n_genes}: gene goes up to {least - 1}, so that there are at least {least}.")
-    if min_counts < 1:
-        raise ParameterError(f"min_counts={min_counts}: must be at least 1.")
+    check(min_counts >= 1, "min_counts", min_counts, "must be at least 1")
 
     pairs = match(owner_a, owner_b) if pairs is None else checked_pairs(pairs)
     in_a, in_b = _place(owner_a, pairs[:, 0]), _place(owner_b, pairs[:, 1])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sslcst._arguments import checked
-from sslcst.errors import ParameterError
+from sslcst._section import check
 from sslcst.metrics._overlap import Overlap, ious, overlap, touching
 
 
@@ -133,5 +133,4 @@ def _n_cells(table: Overlap) -> int:
 
 
 def _check_unique(name: str, share: float) -> None:
-    if not 0.5 <= share < 1:
-        raise ParameterError(f"{name}={share!r}: must lie in [0.5, 1), where the partner of a cell is unique.")
+    check(0.5 <= share < 1, name, share, "must lie in [0.5, 1), where the partner of a cell is unique")

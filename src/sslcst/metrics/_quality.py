@@ -9,8 +9,9 @@ from scipy import sparse
 from skimage.segmentation import expand_labels
 
 from sslcst._arguments import checked
+from sslcst._section import check
 from sslcst.core.counts import count_matrix, owners
-from sslcst.errors import DataError, ParameterError
+from sslcst.errors import DataError
 from sslcst.metrics._contamination import contamination, exclusive_pairs
 from sslcst.metrics._overlap import check_ids, check_places
 from sslcst.metrics._sizes import diameters
@@ -114,8 +115,7 @@ def _check(cells, nuclei, yx, gene, count, pixel_size, ring) -> None:
         if not array.any():
             raise DataError(f"There is no {name}: there is no quality to measure.")
     for name, length in (("pixel_size", pixel_size), ("ring", ring)):
-        if length is not None and not 0 < length < np.inf:
-            raise ParameterError(f"{name}={length!r}: must be a positive number.")
+        check(length is None or 0 < length < np.inf, name, length, "must be a positive number")
 
 
 def _density(owner, labels, count, ids) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sslcst._arguments import checked
-from sslcst.errors import ParameterError
+from sslcst._section import check
 from sslcst.metrics._overlap import check_ids
 
 
@@ -53,8 +53,7 @@ def diameters(labels: ArrayLike, *, pixel_size: float = 1.0) -> NDArray[np.float
     DataError
         As in :func:`n_cells`.
     """
-    if not 0 < pixel_size < np.inf:
-        raise ParameterError(f"pixel_size={pixel_size!r}: must be a positive number.")
+    check(0 < pixel_size < np.inf, "pixel_size", pixel_size, "must be a positive number")
     return 2 * pixel_size * np.sqrt(_areas(labels) / np.pi)
 
 

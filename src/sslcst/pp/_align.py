@@ -15,11 +15,12 @@ from sslcst._logging import logger
 from sslcst._sdata.elements import channel_of, choose_coordinate_system, choose_image, choose_key, choose_points
 from sslcst._sdata.raster import YX, Raster, affine_matrix, full_scale, raster_of
 from sslcst._sdata.transcripts import open_transcripts
+from sslcst._section import check
 from sslcst.core.alignment import Alignment, coarse_counts, coarse_mean, coarse_step, coarse_sum, find_alignment
-from sslcst.core.geometry import centroids
+from sslcst.core.geometry import Regions
 from sslcst.core.nuclei.diameter import estimate_diameter
 from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_intensity
-from sslcst.errors import DataError, ParameterError
+from sslcst.errors import DataError
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -84,10 +85,8 @@ def check_alignment(
         No nuclei, or no transcripts on the image; the size of nuclei cannot be told.
     """
     for name, value in (("diameter", diameter), ("max_shift", max_shift)):
-        if value is not None and not 0 < value < inf:
-            raise ParameterError(f"{name}={value!r}: must be above 0.")
-    if not 0 <= max_angle <= 45:
-        raise ParameterError(f"max_angle={max_angle!r}: must lie between 0 and 45 degrees.")
+        check(value is None or 0 < value < inf, name, value, "must be above 0")
+    check(0 <= max_angle <= 45, "max_angle", max_angle, "must lie between 0 and 45 degrees")
     _, key, points_key, raster = _choose(sdata, image_key, nuclei_key, points_key, coordinate_system)
     pixels = full_scale(sdata[key]) if key == nuclei_key else channel_of(sdata, key, channel)
     finest = coarse_step(raster.shape)
@@ -232,7 +231,7 @@ def _sample(pixels: DataArray, key: str, counts: np.ndarray, step: int) -> np.nd
 
 def _labels_size(sample: np.ndarray) -> tuple[float, float]:
     """Above what a pixel is nucleus, and the diameter of nuclei in pixels."""
-    return 0, 2 * float(np.sqrt(np.median(centroids(sample)[2]) / np.pi))
+    return 0, Regions.of(sample).diameter
 
 
 def _stain_size(sample: np.ndarray) -> tuple[float, float | None]:

@@ -13,8 +13,9 @@ from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst._sdata.elements import add_labels, check_addable, choose_coordinate_system, choose_image, choose_key
 from sslcst._sdata.provenance import as_record, note
-from sslcst._sdata.raster import YX, Raster, affine_matrix, apply_affine, raster_of, raster_over_points
+from sslcst._sdata.raster import YX, Raster, affine_matrix, apply_affine, centers, raster_of, raster_over_points
 from sslcst._sdata.source_ids import by_number
+from sslcst._section import check
 from sslcst.errors import DataError, ParameterError
 from sslcst.pp._nuclei import import_nuclei
 from sslcst.pp._owners import read_owners
@@ -74,8 +75,7 @@ def import_cells(
     check_addable(sdata, "labels", key_added)
     kinds = [*sdata.labels, *sdata.shapes, *sdata.points]
     choose_key(kinds, cells_key, kind="labels, shapes or points element", argument="cells_key")
-    if reach is not None and not 0 < reach < np.inf:
-        raise ParameterError(f"reach={reach!r}: must be a positive number.")
+    check(reach is None or 0 < reach < np.inf, "reach", reach, "must be a positive number")
     if cells_key not in sdata.points:
         given = {"cell_key": cell_key, "unassigned": unassigned, "reach": reach}
         for argument, value in given.items():
@@ -123,14 +123,11 @@ def _spacing(yx: np.ndarray) -> float:
     return float(np.median(cKDTree(places).query(places, k=2)[0][:, 1]))
 
 
-def _label_pixels(raster: Raster, yx: np.ndarray, owner: np.ndarray, reach: float) -> np.ndarray:
-    """Label of the transcript nearest to each pixel's centre, 0 beyond reach; rows go through in blocks."""
-    tree = cKDTree(yx)
+def _label_pixels(raster: Raster, places: np.ndarray, owner: np.ndarray, reach: float) -> np.ndarray:
+    """Label of the transcript nearest to each pixel's centre, 0 beyond reach."""
+    tree = cKDTree(places)
     owner = np.append(owner, np.uint32(0))  # the tree names a missing neighbour by the number of transcripts
-    height, width = raster.shape
-    blocks = []
-    for start in range(0, height, 256):
-        rows, columns = np.mgrid[start : min(start + 256, height), 0:width].reshape(2, -1)
-        centers = apply_affine(raster.to_system, np.column_stack([rows, columns]) + 0.5)
-        blocks.append(owner[tree.query(centers, distance_upper_bound=reach)[1]])
-    return np.concatenate(blocks).reshape(raster.shape)
+    labels = np.empty(raster.shape, owner.dtype)
+    for rows, yx in centers(raster.shape, raster.to_system):
+        labels[rows] = owner[tree.query(yx, distance_upper_bound=reach)[1]].reshape(-1, raster.shape[1])
+    return labels

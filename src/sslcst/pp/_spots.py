@@ -10,12 +10,7 @@ import pandas as pd
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
-from sslcst._sdata.elements import (
-    add_element,
-    check_addable,
-    choose_key,
-    read_nuclei,
-)
+from sslcst._sdata.elements import add_element, check_addable, choose_key, read_nuclei
 from sslcst._sdata.provenance import Used, as_record
 from sslcst._sdata.raster import apply_affine, raster_of
 from sslcst._sdata.transcripts import is_of_gem, read_transcripts

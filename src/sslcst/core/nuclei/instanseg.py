@@ -119,7 +119,7 @@ def _read(path: Path) -> torch.jit.ScriptModule:
     """Read a network from a TorchScript file, which holds no Python code, and check that it is one of InstanSeg."""
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*torch.jit.load.* is deprecated", DeprecationWarning)
+            warnings.filterwarnings("ignore", ".*torch.jit.load.* is deprecated")  # its category differs by version
             network = torch.jit.load(path, map_location="cpu")
     except RuntimeError as error:
         raise BackendError(
