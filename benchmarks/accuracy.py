@@ -181,7 +181,7 @@ def conserved(run: Run) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--method", default="density", help="density, network or ssl-cst")
+    parser.add_argument("--method", default="network", help="network, density or ssl-cst")
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--set", nargs="*", default=[], metavar="SECTION.FIELD=VALUE")
     args = parser.parse_args()

@@ -251,7 +251,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[0], help="worker processes; 0: threads")
     parser.add_argument("--out", type=Path, help="where the stores are made, and kept")
     parser.add_argument("--nuclei", action="store_true")
-    parser.add_argument("--method", default="density", help="density, network or ssl-cst")
+    parser.add_argument("--method", default="network", help="network, density or ssl-cst")
     parser.add_argument("--rates", action="store_true")
     parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)  # one run, in a process of its own
     args = parser.parse_args()

@@ -276,7 +276,7 @@ def pair_rows(tissue: Tissue, ours: str, results: dict[str, Result]) -> list[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
-    parser.add_argument("--methods", nargs="*", default=["density", "network"], help="density, network, ssl-cst")
+    parser.add_argument("--methods", nargs="*", default=["network", "density"], help="network, density, ssl-cst")
     parser.add_argument("--peer", nargs="*", default=[], metavar="NAME=PYTHON[,SETTING=VALUE]")
     parser.add_argument("--proseg", type=Path, metavar="BINARY")
     parser.add_argument("--only", nargs="*", default=[*TISSUES, SMALL])

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from sslcst.methods.base import Method
 
 METHODS = {
-    "density": "sslcst.methods.density.method:Density",
     "network": "sslcst.methods.network.method:Network",
+    "density": "sslcst.methods.density.method:Density",
     "ssl-cst": "sslcst.methods.ssl_cst.method:SslCst",
     "stain": "sslcst.methods.whole.method:Stain",
     "given": "sslcst.methods.whole.method:Given",

@@ -75,9 +75,10 @@ def segment(
 ) -> None:
     """Segment the cells of a tissue from its stain and its transcripts.
 
-    Nuclei are segmented in the stain, or given; from them and the transcripts a method makes cells. ``"density"`` needs
-    no training: how the density of transcripts falls around the nuclei tells how far cells reach, and a bin in a cell
-    goes to the nearest nucleus. ``"network"`` asks a network that comes with the package, trained on real cells.
+    Nuclei are segmented in the stain, or given; from them and the transcripts a method makes cells. ``"network"``
+    asks a network that comes with the package, trained on real cells, whose a bin is; whether it is in a cell, that
+    network, the density of transcripts and the usual reach of cells say together. ``"density"`` needs no network: how
+    the density falls around the nuclei tells how far cells reach, and a bin in a cell goes to the nearest nucleus.
     ``"ssl-cst"`` is the method of the paper: a transformer learns from the cores of the nuclei whether a spot lies in a
     cell and in which direction its nucleus lies, and the directions are followed.
 
@@ -139,7 +140,7 @@ def segment(
         region these are those of the whole; but what a method learns, and sizes that are taken from the nuclei, come
         from there alone (docs/large_data.md).
     method
-        How cells come about: ``"density"``, the default, ``"network"``, ``"ssl-cst"``, ``"stain"``, or with `cells_key`
+        How cells come about: ``"network"``, the default, ``"density"``, ``"ssl-cst"``, ``"stain"``, or with `cells_key`
         ``"given"``; or a class of your own (`sslcst.methods.base.Method`).
     params
         Nested mappings of what differs from the defaults, ``{"cells": {"radius": 6.0}}``: sections that all methods
