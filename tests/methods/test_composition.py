@@ -145,7 +145,7 @@ def test_what_is_known_for_certain_is_lossless() -> None:
 def test_cells_are_closer_than_grown_nuclei() -> None:
     """From stain-free nuclei and transcripts to labels, where neighbours differ: above any distance of growth."""
     sdata = simulate(n_cells=50, coverage=0.6, counts_per_cell=200, seed=11)
-    tl.segment(sdata, nuclei_key="true_nuclei", params={"density": {"expression": True}})
+    tl.segment(sdata, nuclei_key="true_nuclei", method="density", params={"density": {"expression": True}})
     cells, nuclei, found = (np.asarray(sdata[name]) for name in ("true_cells", "true_nuclei", "sslcst_cells"))
     grown = max(mean_best_iou(cells, expand_labels(nuclei, distance)) for distance in (2, 3, 4, 5, 6, 8, 10))
     assert mean_best_iou(cells, found) > grown + 0.03

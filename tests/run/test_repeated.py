@@ -76,7 +76,7 @@ def test_another_call_is_refused_as_before(complete, other):
 
 def test_a_job_line_that_is_repeated_ends_well(path, monkeypatch):
     """From another directory, through a link, after a run that was killed when it had published."""
-    line = ["segment", "--nuclei-key", "true_nuclei", "--set", "density.threshold=0.6"]
+    line = ["segment", "--nuclei-key", "true_nuclei", "--set", "network.threshold=0.6"]
     assert CliRunner().invoke(app, [*line, str(path)]).exit_code == 0
     before = state(path)
     (path.parent / "link.zarr").symlink_to(path)

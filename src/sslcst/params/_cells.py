@@ -53,7 +53,7 @@ class TileParams(Section):
 
     size: int = 2048
     block: int = 512
-    image_size: int = 4096
+    image_size: int = 2048
 
     def _check_bounds(self) -> None:
         check_positive(self, "size", "block")
