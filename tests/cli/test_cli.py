@@ -352,10 +352,12 @@ def test_every_option_reaches_the_report(store: Path, monkeypatch: pytest.Monkey
     result = run("report", store)
     assert result.exit_code == 0, result.output
     assert result.stdout == f"report.html: the report of {store}.\n"
-    run("report", store, "--out", tmp_path / "a.html", "--key", "mine", "--image-key", "dapi", "--channel", "0")
+    asked = {"key": "mine", "image_key": "dapi", "channel": "0", "truth_key": "vendor"}
+    options = [word for name, value in asked.items() for word in (f"--{name.replace('_', '-')}", value)]
+    run("report", store, "--out", tmp_path / "a.html", *options)
     assert given == [
-        (Path("report.html"), {"key": "sslcst", "image_key": None, "channel": None}),
-        (tmp_path / "a.html", {"key": "mine", "image_key": "dapi", "channel": "0"}),
+        (Path("report.html"), {"key": "sslcst"} | dict.fromkeys(("image_key", "channel", "truth_key"))),
+        (tmp_path / "a.html", asked),
     ]
 
 
