@@ -74,7 +74,8 @@ def test_defaults_are_those_of_tl_segment(store: Path, segmented_with: dict[str,
     assert result.exit_code == 0, result.output
     assert "3 cells in sslcst_cells" in result.stdout
     keys = ("image_key", "channel", "points_key", "gene_key", "count_key", "nuclei_key", "coordinate_system", "device")
-    given = {"method": "density", "params": {}, "model": None, "seed": 0, "key_added": "sslcst", "overwrite": False}
+    keys += ("method", "channels", "cells_key")
+    given = {"params": {}, "model": None, "seed": 0, "key_added": "sslcst", "overwrite": False}
     given |= {"unit": None, "pixel_size": None, "region": None, "shapes": False, "assign_points": False}
     assert segmented_with == {**dict.fromkeys(keys), **given}
 
@@ -91,12 +92,12 @@ def test_every_option_reaches_tl_segment(store: Path, segmented_with: dict[str, 
         },
         **{"coordinate_system": "micron", "method": "ssl-cst", "device": "cpu", "seed": 7, "key_added": "mine"},
     }
-    options |= {"unit": "micron", "pixel_size": 0.5, "region": "roi"}
+    options |= {"unit": "micron", "pixel_size": 0.5, "region": "roi", "channels": "m,n", "cells_key": "v"}
     arguments = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
     result = run("segment", store, *arguments, "--shapes", "--assign-points", "--overwrite")
     assert result.exit_code == 0, result.output
     flags = {"shapes": True, "assign_points": True, "overwrite": True}
-    assert segmented_with == {**options, **flags, "params": {}, "model": None}
+    assert segmented_with == {**options, **flags, "channels": ["m", "n"], "params": {}, "model": None}
 
 
 def test_a_region_is_a_name_or_four_numbers(store: Path, segmented_with: dict[str, Any]) -> None:
@@ -352,10 +353,12 @@ def test_every_option_reaches_the_report(store: Path, monkeypatch: pytest.Monkey
     result = run("report", store)
     assert result.exit_code == 0, result.output
     assert result.stdout == f"report.html: the report of {store}.\n"
-    run("report", store, "--out", tmp_path / "a.html", "--key", "mine", "--image-key", "dapi", "--channel", "0")
+    asked = {"key": "mine", "image_key": "dapi", "channel": "0", "truth_key": "vendor"}
+    options = [word for name, value in asked.items() for word in (f"--{name.replace('_', '-')}", value)]
+    run("report", store, "--out", tmp_path / "a.html", *options)
     assert given == [
-        (Path("report.html"), {"key": "sslcst", "image_key": None, "channel": None}),
-        (tmp_path / "a.html", {"key": "mine", "image_key": "dapi", "channel": "0"}),
+        (Path("report.html"), {"key": "sslcst"} | dict.fromkeys(("image_key", "channel", "truth_key"))),
+        (tmp_path / "a.html", asked),
     ]
 
 

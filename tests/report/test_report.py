@@ -14,14 +14,17 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 from anndata import AnnData
+from geopandas import GeoDataFrame
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 from scipy import sparse
 from spatialdata import SpatialData, read_zarr
-from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, TableModel
-from spatialdata.transformations import Identity, Scale
+from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesModel, TableModel
+from spatialdata.transformations import Identity, Scale, get_transformation
 
+from sslcst import tl
 from sslcst.errors import DataError, KeyMissingError, StoreError
 from sslcst.methods import choose_method
 from sslcst.pl._canvas import CELLS
@@ -298,7 +301,7 @@ def test_needs_nothing_but_itself(page: Page, file: Path) -> None:
 def test_can_be_read_without_eyes(page: Page) -> None:
     """A language, a title, headings in order, a text for each picture, headers for each row and column of a table."""
     assert page.all("html") == [{"lang": "en"}]
-    assert [tag for tag, _ in page.tags if re.fullmatch(r"h\d", tag)] == ["h1", *["h2"] * 8]
+    assert [tag for tag, _ in page.tags if re.fullmatch(r"h\d", tag)] == ["h1", *["h2"] * 9]
     assert all(len(image["alt"]) > 30 for image in page.all("img"))
     assert len(page.all("caption")) == len(page.all("table")) == len(page.tables)
     assert {th["scope"] for th in page.all("th")} == {"row", "col"}
@@ -343,6 +346,7 @@ def test_what_is_missing_is_said(sdata: SpatialData, tmp_path: Path) -> None:
     page = report(sdata, tmp_path, key="mine")
     for lack in (
         "nothing is known of how it was made",
+        "Contamination and density ratio are unknown: ",
         "the share of counts in cells is unknown",
         "sizes are unknown",
         "the certainty of the cells is unknown",
@@ -509,3 +513,88 @@ def test_in_a_browser(file: Path, browser, width: int, dark: bool) -> None:
     assert share(to_rgb(COLOURS[0]), picture) > 0.005
     orange = np.abs(picture - np.array(to_rgb(CELLS))).max(axis=-1) < 0.15
     assert orange.sum() > 500
+
+
+def test_genes(page: Page, sdata: SpatialData) -> None:
+    """Those with most counts first, of the molecules even where X was normalised; none that has no count."""
+    table = sdata["sslcst_table"]
+    counts = table.X.toarray()
+    order = np.argsort(-counts.sum(axis=0), kind="stable")[:10]
+    first = order[0]
+    shown = page.tables["Most counts"]
+    assert list(shown) == [str(gene) for gene in order]
+    assert shown[str(first)] == [
+        f"{counts[:, first].sum():,}",
+        f"{100 * counts[:, first].sum() / counts.sum():.1f} %",
+        f"{(counts[:, first] > 0).sum()}.0 %",
+        f"{100 * table.layers['nuclear'][:, [first]].sum() / counts[:, first].sum():.1f} %",
+    ]
+    assert "0 of 30 genes have no count in any cell." in page.text
+    counts[:, 3:] = 0
+    table.layers["counts"], table.X = sparse.csr_matrix(counts), table.X / 3
+    [text, genes] = section(sdata, "Genes").blocks
+    assert text.text == "27 of 30 genes have no count in any cell."
+    assert len(genes.rows) == 3
+    del table.layers["counts"]
+    [text] = section(sdata, "Genes").blocks
+    assert "unknown: Table 'sslcst_table' holds no counts but what was made of them" in text.text
+
+
+def section(sdata: SpatialData, name: str, **kwargs) -> Section:
+    return next(part for part in sections(Result.of(sdata, "sslcst", None, **kwargs)) if part.name == name)
+
+
+def with_genes(sdata: SpatialData) -> SpatialData:
+    """Each transcript of one of three genes, so that quality can be measured."""
+    frame = sdata.points["transcripts"].compute()
+    frame = frame.assign(gene=np.random.default_rng(1).choice(["a", "b", "c"], len(frame)))
+    systems = get_transformation(sdata.points["transcripts"], get_all=True)
+    sdata.points["transcripts"] = PointsModel.parse(frame, feature_key="gene", transformations=systems)
+    return sdata
+
+
+def test_quality_is_measured(sdata: SpatialData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures of tl.quality, where there are transcripts for them and the tissue is not too large."""
+
+    def measured() -> dict[str, list[str]]:
+        tables = [block for block in section(sdata, "Quality").blocks if isinstance(block, Table)]
+        return {row[0]: row[1:] for table in tables if table.caption == "Without a reference" for row in table.rows}
+
+    assert not measured()
+    frame = tl.quality(with_genes(sdata))
+    ratio = measured()["Density ratio"]
+    assert ratio == five(frame["density_ratio"])
+    assert "unknown" not in ratio
+    monkeypatch.setattr("sslcst.report._sections.MOST_PIXELS", 30_000)
+    assert not measured()
+    assert any(
+        "takes long for 40,000 pixels" in getattr(block, "text", "") for block in section(sdata, "Quality").blocks
+    )
+
+
+@pytest.mark.parametrize("kind", ["labels", "shapes"])
+def test_a_reference_is_drawn_and_compared(sdata: SpatialData, tmp_path: Path, kind: str) -> None:
+    """Of either kind, in the units of the run; on the page the figures are those of tl.compare."""
+    with_genes(sdata)
+    if kind == "labels":
+        sdata.labels["vendor"] = sdata.labels["sslcst_nuclei"]
+    else:
+        step = np.arange(SIDE) * PIXELS
+        squares = [shapely.box(x + 7, y + 6, x + 13, y + 12) for y in step for x in step]
+        systems = get_transformation(sdata.labels["sslcst_cells"], get_all=True)
+        sdata.shapes["vendor"] = ShapesModel.parse(GeoDataFrame({"geometry": squares}), transformations=systems)
+    page = report(sdata, tmp_path, truth_key="vendor")
+    found = tl.compare(sdata, "sslcst_cells", "vendor")
+    assert page.header["Beside the reference"] == ["What", "sslcst_cells", "vendor"]
+    shown = page.tables["Beside the reference"]
+    assert shown["cells"] == ["100", "100"]
+    assert shown["mean best IoU"] == [f"{value:.4g}" for value in found.mean_best_iou]
+    assert all("vendor (white)" in image["alt"] for image in page.all("img")[:4])
+    with pytest.raises(KeyMissingError, match=r"no labels or shapes element 'vendors'.*did you mean 'vendor'"):
+        write_report(sdata, tmp_path / "a.html", truth_key="vendors")
+
+
+def test_what_is_not_trained_says_so(sdata: SpatialData) -> None:
+    del sdata["sslcst_table"].uns["sslcst"]["history"]
+    sdata["sslcst_table"].uns["sslcst"]["method"] = "density"
+    assert [block.text for block in section(sdata, "Training").blocks] == ["Method 'density' is not trained in epochs."]

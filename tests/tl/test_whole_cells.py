@@ -334,7 +334,7 @@ def test_nuclei_may_be_given_beside_a_stain(seen):
 
 def test_a_stain_of_which_cells_are_not_known_lists_the_channels():
     sdata = tissue(cells=None, nuclei=None, image=stain(DAPI, MEMBRANE, names=["DAPI", "CD20"]))
-    with pytest.raises(KeyMissingError, match=r"channels=\(cells, nuclei\); there are: 'DAPI', 'CD20'"):
+    with pytest.raises(KeyMissingError, match="with channels=; there are: 'DAPI', 'CD20'"):
         sslcst.tl.segment(sdata, **HOW)
 
 
@@ -366,3 +366,24 @@ def test_what_finds_cells_is_chosen_before_any_work(monkeypatch):
         sslcst.tl.segment(sdata, method="stain", params={"stain": {"method": "stardist"}})
     monkeypatch.setattr("sslcst.core.nuclei.find_spec", lambda name: object() if name == "instanseg" else None)
     assert choose_cell_method(CellStainParams()).method == "instanseg"
+
+
+def test_cells_without_any_nucleus_are_drawn_and_reported(tmp_path):
+    """The figures that need nuclei are an error that says so."""
+    sdata = tissue(nuclei=None)
+    sslcst.tl.segment(sdata, cells_key="cells", shapes=True)
+    sslcst.pl.segmentation(sdata)
+    sslcst.report.write_report(sdata, tmp_path / "a.html")
+    assert "Cells without a nucleus" in (tmp_path / "a.html").read_text()
+    sslcst.tl.compare(sdata, "sslcst_cells", "cells")
+    sslcst.io.write_geojson(sdata, tmp_path / "a.geojson")
+    with pytest.raises(DataError, match="no nuclei"):
+        sslcst.tl.quality(sdata)
+
+
+def test_the_plan_is_that_of_the_run():
+    plan = sslcst.tl.plan(tissue(), cells_key="cells", nuclei_key="nuclei")
+    sdata = tissue()
+    sslcst.tl.segment(sdata, cells_key="cells", nuclei_key="nuclei")
+    assert plan.bin_size == sdata["sslcst_table"].uns["sslcst"]["bin_size"]
+    assert plan.n_transcripts == 3000

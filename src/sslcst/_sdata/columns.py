@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_matrix
 
 from sslcst.errors import DataError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 LARGEST_COUNT = np.iinfo(np.uint32).max  # of one row: as files and buckets hold it
 # What a missing value reads as once it is made text, as spatialdata does with the column of genes.
@@ -24,6 +29,17 @@ def as_numbers(column: pd.Series, what: str) -> np.ndarray:
 def as_counts(values: np.ndarray, what: str) -> np.ndarray:
     """Numbers of molecules as int64."""
     return as_whole(values, f"{what} must hold counts", 0, LARGEST_COUNT)
+
+
+def counts_of(table: AnnData, table_key: str) -> csr_matrix:
+    """The molecules of a table of cells, of X or else, where that was normalised, of ``layers["counts"]``."""
+    counts = csr_matrix(table.layers.get("counts", table.X))
+    if (counts.data < 0).any() or (counts.data % 1 != 0).any():
+        raise DataError(
+            f"Table {table_key!r} holds no counts but what was made of them: normalise a copy of it, or keep them in "
+            'layers["counts"].'
+        )
+    return counts
 
 
 def as_whole(values: np.ndarray, rule: str, low: int, high: int) -> np.ndarray:

@@ -130,8 +130,8 @@ def choose_cell_channel(sdata: SpatialData, image_key: str, channel: str | int |
     listed = ", ".join(map(repr, names))
     if not known:
         raise KeyMissingError(
-            f"No channel of image {image_key!r} is known to stain whole cells: name it and that of nuclei, "
-            f"channels=(cells, nuclei); there are: {listed}."
+            f"No channel of image {image_key!r} is named as a stain of whole cells: name that, and then that of "
+            f"nuclei, with channels=; there are: {listed}."
         )
     logger.info(
         "Whole cells are stained by channel %r, unless channels= says otherwise; there are: %s.", known[0], listed

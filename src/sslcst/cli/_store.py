@@ -20,18 +20,23 @@ def report(
     key: Key = "sslcst",
     image_key: ImageKey = None,
     channel: Channel = None,
+    truth_key: Annotated[
+        str | None, typer.Option(help="Labels or shapes of a reference to outline and to compare with.")
+    ] = None,
 ) -> None:
     """Write what one should know of a segmentation as one HTML page.
 
-    It warns of what is conspicuous, and shows counts, sizes, quality, training, parameters and pictures. The page needs
-    no other file and no network, and is light enough to mail.
+    It warns of what is conspicuous, and shows pictures, counts, genes, sizes, quality, training and parameters. The
+    page needs no other file and no network, and is light enough to mail.
 
     ```
     sslcst report run.zarr --out run.html
+    sslcst report run.zarr --truth-key vendor_boundaries
     ```
     """
     with console():
-        sslcst.report.write_report(read_store(store), out, key=key, image_key=image_key, channel=channel)
+        keys = {"key": key, "image_key": image_key, "channel": channel, "truth_key": truth_key}
+        sslcst.report.write_report(read_store(store), out, **keys)
     typer.echo(f"{out}: the report of {store}.")
 
 

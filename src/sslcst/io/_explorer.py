@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix
 
 from sslcst._arguments import checked
 from sslcst._logging import logger, progress
 from sslcst._sdata.boundaries import boundaries_of
+from sslcst._sdata.columns import counts_of
 from sslcst._sdata.elements import check_result, choose_image
 from sslcst._sdata.microns import NAME, check_unit, find_microns, pixel_side
 from sslcst._sdata.provenance import Used, nuclei_of
 from sslcst._sdata.raster import plane
-from sslcst.errors import BackendError, DataError, StoreError
+from sslcst.errors import BackendError, StoreError
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from geopandas import GeoDataFrame
     from spatialdata import SpatialData
 
@@ -94,7 +93,7 @@ def write_xenium_explorer(
     sdata = used.sdata
     microns = find_microns(sdata, keys, raster_key=image_key, pixel_size=pixel_size)
     side = pixel_side(sdata, image_key, microns.base) * microns.scale
-    counts = _counts(sdata.tables[table_key], table_key)
+    counts = counts_of(sdata.tables[table_key], table_key)
 
     with progress("write for Xenium Explorer"), warnings.catch_warnings():
         from anndata import AnnData
@@ -134,17 +133,6 @@ def write_xenium_explorer(
         except OSError as error:
             raise StoreError(f"{path} could not be written: {error}.") from error
     logger.info("%s: %d cells, in pixels of %.4g microns.", path, len(ids), side)
-
-
-def _counts(table: AnnData, table_key: str) -> csr_matrix:
-    """The whole molecules of a table: others the Explorer's files cannot hold."""
-    counts = csr_matrix(table.layers.get("counts", table.X))
-    if (counts.data < 0).any() or (counts.data % 1 != 0).any():
-        raise DataError(
-            f"Table {table_key!r} holds no counts but what was made of them: normalise a copy of it, or keep them in "
-            'layers["counts"].'
-        )
-    return counts
 
 
 def _shapes(

@@ -13,7 +13,7 @@ from spatialdata import SpatialData
 
 from sslcst._arguments import checked
 from sslcst.errors import KeyMissingError
-from sslcst.pl._canvas import pick
+from sslcst.pl._canvas import pick, say_why_empty
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +61,9 @@ def training(
     table = data if isinstance(data, AnnData) else pick(data.tables, f"{key}_table", "table")
     history = table.uns.get("sslcst", {}).get("history")
     if history is None:
-        raise KeyMissingError("The table has no uns['sslcst']['history']: sslcst.tl.segment writes it.")
+        method = table.uns.get("sslcst", {}).get("method")
+        why = "sslcst.tl.segment writes it with method='ssl-cst'" + (f", and this is {method!r}" if method else "")
+        raise KeyMissingError(f"The table has no uns['sslcst']['history']: {why}.")
     epoch = np.asarray(history["epoch"]) + 1
     best = epoch[np.argmin(history["validation_loss"])]
     if axes is None:
@@ -82,6 +84,8 @@ def _draw(ax: Axes, epoch: NDArray[np.integer], lines: dict[str, NDArray[np.floa
     styles = ({"color": FIRST, "linestyle": "-"}, {"color": SECOND, "linestyle": "--"})
     for (name, values), style in zip(lines.items(), styles, strict=True):
         ax.plot(epoch, values, marker="o", markersize=3, label=name, **style)
+    if not any(np.isfinite(values).any() for values in lines.values()):
+        say_why_empty(ax, "no epoch has a value")
     ax.axvline(best, color="0.5", linestyle=":", label=f"best epoch ({best})")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch")

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sslcst import pl
+from sslcst.pl._canvas import say_why_empty
 from sslcst.report._page import Block, Picture, Row
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def _picture(result: Result, region: tuple[float, float, float, float] | None, c
         key=result.key,
         image_key=result.image_key,
         channel=None if isinstance(result.channel, list) else result.channel,
+        truth_key=result.truth_key,
         coordinate_system=result.coordinate_system,
         region=region,
         ax=figure.add_subplot(),
@@ -74,9 +76,10 @@ def _picture(result: Result, region: tuple[float, float, float, float] | None, c
         ax.get_legend().remove()
     (x0, x1), (y1, y0) = ax.get_xlim(), ax.get_ylim()
     ground = "a black ground" if result.image_key is None else f"the stain, {result.stain},"
+    reference = "" if result.truth_key is None else f" and of {result.truth_key} (white)"
     alt = (
-        f"Outlines of cells (orange) and nuclei (blue) on {ground}, x from {x0:.4g} to {x1:.4g} and y from {y0:.4g} to "
-        f"{y1:.4g} {result.coordinate_system}."
+        f"Outlines of cells (orange) and nuclei (blue){reference} on {ground}, x from {x0:.4g} to {x1:.4g} and y "
+        f"from {y0:.4g} to {y1:.4g} {result.coordinate_system}."
     )
     file = io.BytesIO()
     figure.savefig(file, format="jpeg", dpi=DPI, bbox_inches="tight", pil_kwargs=JPEG)
@@ -96,6 +99,8 @@ def histogram(values: dict[str, NDArray[Any]], label: str, caption: str) -> Pict
     ax.spines[["top", "right"]].set_visible(False)
     if len(known) > 1:
         ax.legend(frameon=False)
+    if not any(map(len, known.values())):
+        say_why_empty(ax, f"no {' and no '.join(known)} of known {label}")
     medians = ", ".join(f"median of {name} {np.median(numbers):.4g}" for name, numbers in known.items() if len(numbers))
     return Picture(_chart(figure), f"Histogram of the {label}: {medians}.", caption, chart=True)
 

@@ -37,6 +37,8 @@ class Result:
         The stain of the pictures, None where there is no image.
     channel
         Its channel, or channels.
+    truth_key
+        Labels or shapes of a reference; None without one.
     """
 
     sdata: SpatialData
@@ -46,9 +48,17 @@ class Result:
     coordinate_system: str
     image_key: str | None
     channel: str | int | list[str] | None
+    truth_key: str | None = None
 
     @classmethod
-    def of(cls, sdata: SpatialData, key: str, image_key: str | None, channel: str | int | None = None) -> Result:
+    def of(
+        cls,
+        sdata: SpatialData,
+        key: str,
+        image_key: str | None,
+        channel: str | int | None = None,
+        truth_key: str | None = None,
+    ) -> Result:
         """Read it; raise KeyMissingError or DataError where there is nothing, or no telling which image is meant."""
         if f"{key}_table" not in sdata.tables:
             raise KeyMissingError(
@@ -56,15 +66,18 @@ class Result:
                 f"segmentation; tables: {', '.join(map(repr, sdata.tables)) or 'none'}."
             )
         choose_key(sdata.labels, f"{key}_cells", kind="labels element", argument="key")
-        used = Used.by(sdata, f"{key}_cells")
+        if truth_key is not None:
+            kind = "labels or shapes element"
+            choose_key([*sdata.labels, *sdata.shapes], truth_key, kind=kind, argument="truth_key")
+        used = Used.by(sdata, f"{key}_cells", truth_key)
         image_key = used.image(image_key)
         table = sdata.tables[f"{key}_table"]
         if not table.n_obs:
             raise DataError(f"Table {key + '_table'!r} has no cells, so that there is nothing to report.")
         about = plain(table.uns.get("sslcst", {}))
-        system = used.system([f"{key}_cells", image_key], None)
+        system = used.system([f"{key}_cells", image_key, truth_key], None)
         channel = None if image_key is None else used.channel(image_key, channel)
-        return cls(sdata, key, table, about, system, image_key, channel)
+        return cls(sdata, key, table, about, system, image_key, channel, truth_key)
 
     @property
     def name(self) -> str:

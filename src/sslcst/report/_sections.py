@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sslcst._sdata.columns import counts_of
 from sslcst._sdata.raster import full_scale
+from sslcst.errors import DataError, KeyMissingError
 from sslcst.methods import DEFAULT, choose_method
 from sslcst.report._page import Block, Folded, Row, Section, Table, Text
 from sslcst.report._pictures import histogram, segmentation_pictures, training_chart
@@ -19,18 +21,23 @@ if TYPE_CHECKING:
 
     from sslcst.report._result import Result
 
+MOST_PIXELS = 2**25  # of cells whose quality is measured in seconds, and in a gigabyte or two
+MOST_GENES = 10  # that are listed
 QUARTILES = ("minimum", "1st quartile", "median", "3rd quartile", "maximum")
 
 
 def sections(result: Result) -> list[Section]:
     """All sections, in the order of the page."""
+    reference = [] if result.truth_key is None else [Section("Reference", list(_reference(result)))]
     return [
         Section("Warnings", warnings_of(result) or [Text("Nothing conspicuous.")]),
         Section("Overview", list(_overview(result))),
         Section("Pictures", segmentation_pictures(result)),
         Section("Counts", list(_counts(result))),
+        Section("Genes", list(_genes(result))),
         Section("Sizes", list(_sizes(result))),
         Section("Quality", list(_quality(result))),
+        *reference,
         Section("Training", list(_training(result))),
         Section("Parameters", list(_parameters(result))),
     ]
@@ -125,6 +132,33 @@ def _counts(result: Result) -> Iterable[Block]:
     yield histogram({"cells": counts}, "counts of a cell", "Cells by their number of counts.")
 
 
+def _genes(result: Result) -> Iterable[Block]:
+    try:
+        counts = counts_of(result.table, f"{result.key}_table")
+    except DataError as error:
+        yield Text(f"What genes have in cells is unknown: {error}")
+        return
+    of_gene, cells = (np.asarray(each.sum(axis=0)).ravel() for each in (counts, counts > 0))
+    nuclear = result.table.layers.get("nuclear")
+    in_nuclei = np.full(len(of_gene), np.nan) if nuclear is None else np.asarray(nuclear.sum(axis=0)).ravel()
+    order = [gene for gene in np.argsort(-of_gene, kind="stable")[:MOST_GENES] if of_gene[gene]]
+    rows = [
+        [
+            str(result.table.var_names[gene]),
+            number(int(of_gene[gene])),
+            percent(of_gene[gene] / of_gene.sum()),
+            percent(cells[gene] / result.table.n_obs),
+            percent(in_nuclei[gene] / of_gene[gene]),
+        ]
+        for gene in order
+    ]
+    none = int((of_gene == 0).sum())
+    yield Text(f"{number(none)} of {number(len(of_gene))} genes have no count in any cell.")
+    header = ("Gene", "Counts in cells", "Of all in cells", "Cells that have it", "In nuclei, of those in cells")
+    if rows:
+        yield Table("Most counts", header, rows)
+
+
 def _sizes(result: Result) -> Iterable[Block]:
     areas = {"Cells": result.column("area"), "Nuclei": result.column("nucleus_area")}
     if areas["Cells"] is None or areas["Nuclei"] is None:
@@ -152,6 +186,7 @@ def _quality(result: Result) -> Iterable[Block]:
         for name, which in kinds.items()
     ]
     yield Table(f"Of {number(result.table.n_obs)} cells", ("What", "Cells", "Share"), rows)
+    yield from _measured(result)
     probability = result.column("mean_prob")
     if probability is None or np.isnan(probability).all():
         yield Text("The table's obs has no 'mean_prob', so that the certainty of the cells is unknown.")
@@ -161,8 +196,46 @@ def _quality(result: Result) -> Iterable[Block]:
     yield histogram({"cells": probability}, "mean probability", "Cells by the mean probability of their spots.")
 
 
+def _measured(result: Result) -> Iterable[Block]:
+    """The figures of `sslcst.tl.quality` that the table lacks."""
+    n_pixels = full_scale(result.sdata[f"{result.key}_cells"]).size
+    if n_pixels > MOST_PIXELS:
+        yield Text(
+            f"Contamination and density ratio are not measured, since that takes long for {number(n_pixels)} pixels: "
+            "sslcst.tl.quality does it, best of an object that is cropped to a region."
+        )
+        return
+    from sslcst.tl import quality  # here, since it loads much that the rest does without
+
+    try:
+        frame = quality(result.sdata, key=result.key)
+    except (DataError, KeyMissingError) as error:
+        yield Text(f"Contamination and density ratio are unknown: {error}")
+        return
+    rows = {"Contamination": frame["contamination"], "Density ratio": frame["density_ratio"]}
+    yield Table("Without a reference", ("What", *QUARTILES), [quartiles(*item) for item in rows.items()])
+    yield Text(
+        "Contamination is the share of the pairs of genes that exclude each other in nuclei and yet are together in a "
+        "cell: it rises where cells take in what is of their neighbours. The density ratio is that of transcripts in "
+        "the cytoplasm to those just outside: near 1, the cell stops too early. Both tell which of two runs on the "
+        "same data is better, and little by themselves."
+    )
+
+
+def _reference(result: Result) -> Iterable[Block]:
+    from sslcst.tl import compare
+
+    system = result.coordinate_system
+    frame = compare(result.sdata, f"{result.key}_cells", result.truth_key, coordinate_system=system).to_frame()
+    rows = [[name, *map(number, frame.loc[name])] for name in frame.index]
+    yield Table("Beside the reference", ("What", *frame.columns), rows)
+
+
 def _training(result: Result) -> Iterable[Block]:
     history, best = result.history, result.best_epoch
+    if history is None and "method" in result.about:
+        yield Text(f"Method {result.about['method']!r} is not trained in epochs.")
+        return
     if history is None:
         yield Text("The table has no uns['sslcst']['history'], so that nothing is known of the training.")
         return

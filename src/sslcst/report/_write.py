@@ -25,12 +25,13 @@ def write_report(
     key: str = "sslcst",
     image_key: str | None = None,
     channel: str | int | None = None,
+    truth_key: str | None = None,
 ) -> None:
     """Write what one should know of a segmentation as one HTML page.
 
     It warns of what is conspicuous and says what to do; then come what the segmentation was made of and how, pictures,
-    counts, sizes, quality, training and parameters. The page needs no other file and no network, and is light enough to
-    mail. Where the store lacks something, it says so.
+    counts, genes, sizes, quality, training and parameters. The page needs no other file and no network, and is light
+    enough to mail. Where the store lacks something, it says so.
 
     Parameters
     ----------
@@ -44,13 +45,15 @@ def write_report(
         The stain of the pictures; by default the one the cells were made of, else as in `sslcst.tl.segment`.
     channel
         Its channel; by default the one that was segmented, else one named DAPI or the like, else the first.
+    truth_key
+        Labels or shapes of a reference, to be outlined in the pictures and compared with the cells.
 
     Raises
     ------
     KeyMissingError
         An element is not there, or there are several images to choose from.
     DataError
-        The table has no cells.
+        The table has no cells; what `sslcst.tl.compare` refuses of the reference.
     StoreError
         The file cannot be written.
 
@@ -61,7 +64,7 @@ def write_report(
     path = Path(path)
     if not path.parent.is_dir():
         raise StoreError(f"{path} could not be written: there is no folder {path.parent}.")
-    result = Result.of(sdata, key, image_key, channel)
+    result = Result.of(sdata, key, image_key, channel, truth_key)
     subtitle = f"{number(result.table.n_obs)} cells in {key}_cells and {key}_table{result.origin}"
     with progress("report"):
         text = page(f"Segmentation of {result.name}", subtitle, sections(result))

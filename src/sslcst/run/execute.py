@@ -56,15 +56,7 @@ def with_real_paths(array: Any) -> Any:
 def check_workers(tile_bytes: float = 0.0) -> None:
     """See that the workers of the active client, if there is one, have memory for a run.
 
-    Parameters
-    ----------
-    tile_bytes
-        What a tile takes, about; a worker that may lack that is but warned of.
-
-    Raises
-    ------
-    ClusterError
-        The packages alone do not fit into one of the workers.
+    One that may lack what a tile takes is but warned of; that the packages alone do not fit is a `ClusterError`.
     """
     client = active_client()
     if client is None:
@@ -86,24 +78,10 @@ def check_workers(tile_bytes: float = 0.0) -> None:
 
 
 def run(stage: str, task: Callable[[Any, T], Any], job: Any, items: Sequence[T], *, unit: str = "tile") -> list[Any]:
-    """Run a task on each item.
+    """Run a task on each item; what the tasks return, in the order of the items.
 
-    Parameters
-    ----------
-    stage
-        Name of the stage, written before the progress bar.
-    task
-        Called with `job` and an item; a function of a module, so that other processes find it.
-    job
-        What all have in common. It is sent to each worker once.
-    items
-        What differs.
-    unit
-        What an item is.
-
-    Returns
-    -------
-    What the tasks return, in the order of the items.
+    It is called with `job`, what all have in common, which is sent to each worker once, and an item; and is a function
+    of a module, so that other processes find it.
     """
     client = active_client()
     with progress(stage, len(items), unit=unit) as bar:

@@ -16,32 +16,16 @@ from sslcst.methods.base import Fit, Method, Part, Tissue, Window
 
 @dataclass(frozen=True)
 class InMemory:
-    """Arrays of a whole tissue; a source of its one window (`sslcst.methods.base.Source`).
+    """Arrays of a whole tissue; a source of its one window (`sslcst.methods.base.Source`)."""
 
-    Parameters
-    ----------
-    spots_
-        The occupied bins.
-    radius, max_distance
-        Expected cell radius, and how far from its nucleus a cell may reach, in bins.
-    labels
-        Nucleus labels (y, x).
-    image
-        The stain (y, x), if there is one.
-    n_nearest
-        Nuclei that are sought around each bin.
-    by_spot, by_bin
-        What passes gave.
-    """
-
-    spots_: Spots
-    radius: float
-    max_distance: float
-    labels: np.ndarray
-    image: np.ndarray | None
-    n_nearest: int
-    by_spot: dict[str, np.ndarray] = field(default_factory=dict)
-    by_bin: dict[str, np.ndarray] = field(default_factory=dict)
+    spots_: Spots  # the occupied bins
+    radius: float  # expected cell radius, in bins
+    max_distance: float  # how far from its nucleus a cell may reach, in bins
+    labels: np.ndarray  # nucleus labels (y, x)
+    image: np.ndarray | None  # the stain (y, x), if there is one
+    n_nearest: int  # nuclei that are sought around each bin
+    by_spot: dict[str, np.ndarray] = field(default_factory=dict)  # what passes gave
+    by_bin: dict[str, np.ndarray] = field(default_factory=dict)  # likewise
 
     @cached_property
     def _around(self) -> LocalDensity:

@@ -14,18 +14,10 @@ from sslcst.params import TileParams
 
 @dataclass(frozen=True)
 class Tile:
-    """A square of blocks that is worked on at once.
+    """A square of blocks that is worked on at once."""
 
-    Parameters
-    ----------
-    name
-        Of its files.
-    ranges
-        Rows and columns (start, stop) of its bins.
-    """
-
-    name: str
-    ranges: Ranges
+    name: str  # of its files
+    ranges: Ranges  # rows and columns (start, stop) of its bins
 
     def around(self, halo: int, shape: tuple[int, int]) -> Ranges:
         """Rows and columns (start, stop) of its bins and of those around it, as far as the grid goes."""

@@ -30,27 +30,9 @@ def warnings_of(scratch: Scratch) -> list[str]:
 
 
 def check_on_image(n_on: int, n: int, pair: str, *, of_gem: bool, part: bool = False) -> str | None:
-    """Say how many of the transcripts lie off the image.
+    """Say how many of the transcripts lie off the image: a warning where most do, an error where all do.
 
-    Parameters
-    ----------
-    n_on, n
-        Transcripts on the image, and all.
-    pair
-        `Raster.pair`.
-    of_gem
-        `is_of_gem`.
-    part
-        Whether it is a part of an image that counts, and only the transcripts there.
-
-    Returns
-    -------
-    A warning where most lie off it.
-
-    Raises
-    ------
-    DataError
-        None lies on it.
+    `pair` is `Raster.pair`; with `part` it is a part of an image that counts, and only the transcripts there.
     """
     check = f"Check the transformations of {pair}, their units, and whether they are of one section."
     if of_gem:

@@ -33,19 +33,12 @@ class Segmenter(Protocol):
     """A loaded backend."""
 
     def __call__(self, image: NDArray[np.float32], diameter: float | None) -> NDArray[np.integer]:
-        """Label the nuclei of an image, or the whole cells.
+        """Label the nuclei of an image, or the whole cells: (y, x), 0 where there is none, numbers in any order.
 
-        Parameters
-        ----------
-        image
-            (y, x), bright nuclei, scaled so that its low and high percentiles are 0 and 1. Or, for whole cells by one
-            of `CELL_BACKENDS`, (2, y, x), each channel so scaled: the stain of cells, and that of their nuclei.
-        diameter
-            Expected diameter in pixels; ``None``, of nuclei only, leaves it to the backend.
-
-        Returns
-        -------
-        (y, x) labels, 0 where there is no nucleus. Numbers need not be consecutive.
+        The image is (y, x), of bright nuclei, scaled so that its low and high percentiles are 0 and 1. Or, for whole
+        cells by one of `CELL_BACKENDS`, (2, y, x), each channel so scaled: the stain of cells, and that of their
+        nuclei. The diameter is what one of them is expected to measure in pixels; ``None``, of nuclei only, leaves it
+        to the backend.
         """
         ...
 
@@ -53,21 +46,8 @@ class Segmenter(Protocol):
 def choose_method(params: NucleiParams) -> NucleiParams:
     """Name the method where the parameters leave it open: Cellpose if it is ready, else the network of this package.
 
-    The choice is logged, with how to get what may serve better. Nothing is downloaded for a method not asked for.
-
-    Parameters
-    ----------
-    params
-        With a method, they are returned as they are.
-
-    Returns
-    -------
-    The parameters with a method.
-
-    Raises
-    ------
-    ParameterError
-        If they name a model and no method.
+    The choice is logged, with how to get what may serve better. Nothing is downloaded for a method not asked for. A
+    model without a method is a `ParameterError`.
     """
     if params.method is not None:
         return params
@@ -85,13 +65,7 @@ def choose_method(params: NucleiParams) -> NucleiParams:
 
 
 def choose_cell_method(params: NucleiParams) -> NucleiParams:
-    """Name the method that finds whole cells where the parameters leave it open: the first that is installed.
-
-    Raises
-    ------
-    BackendError
-        None is.
-    """
+    """Name the method that finds whole cells where the parameters leave it open: the first that is installed."""
     if params.method is not None:
         return params
     installed = [method for method in CELL_BACKENDS if find_spec(method) is not None]
@@ -113,25 +87,10 @@ def _cellpose_is_ready() -> bool:
 
 
 def load_backend(params: NucleiParams, *, device: str = "cpu") -> Segmenter:
-    """Load the backend that `params.method` names.
+    """Load the backend that `params.method` names (`choose_method` where it is ``None``), for any number of images.
 
-    Parameters
-    ----------
-    params
-        Method (`choose_method` where it is ``None``) and, where it has them, its model and thresholds.
-    device
-        Where networks run: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
-
-    Returns
-    -------
-    The segmenter, ready for any number of images.
-
-    Raises
-    ------
-    ParameterError
-        If there is no such method, or a model without one.
-    BackendError
-        If its package is not installed, or its model cannot be had.
+    Raises a `ParameterError` for a method that is not known, or a model without one, and a `BackendError` where its
+    package is not installed, or its model cannot be had.
     """
     params = choose_method(params)
     if params.method not in BACKENDS:

@@ -24,24 +24,11 @@ _OTHERWISE = 'Otherwise use method="sslcst", or nuclei that you have (nuclei_key
 def load(params: NucleiParams, *, device: str) -> Segmenter:
     """Load a network, downloading it first if it is not yet on this machine.
 
-    Parameters
-    ----------
-    params
-        `params.model`: version of DeepCell's nuclear network, ``"1.0"`` or ``"1.1"``; ``None``: DeepCell's choice.
-    device
-        Not heeded: TensorFlow itself takes the GPU that it sees.
-
-    Returns
-    -------
-    The segmenter, which tells DeepCell the pixel size at which nuclei are as wide as in the network's training. Without
-    a diameter it takes the estimated one (`estimate_diameter`).
-
-    Raises
-    ------
-    ImportError
-        If DeepCell is not installed, as it cannot be on the Pythons that this package runs on up to DeepCell 0.12.10.
-    BackendError
-        If there is no such version, or it cannot be downloaded.
+    `params.model` is the version of DeepCell's nuclear network, ``"1.0"`` or ``"1.1"``; by default DeepCell's choice.
+    DeepCell is told the pixel size at which nuclei are as wide as in the network's training; without a diameter by the
+    estimated one (`estimate_diameter`). The device is not heeded: TensorFlow itself takes the GPU that it sees.
+    DeepCell up to 0.12.10 cannot be installed on the Pythons that this package runs on (`ImportError`); a
+    `BackendError` where there is no such version, or it cannot be downloaded.
     """
     try:
         from deepcell.applications import NuclearSegmentation

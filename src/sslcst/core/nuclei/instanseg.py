@@ -26,35 +26,19 @@ if TYPE_CHECKING:
     from sslcst.core.nuclei import Segmenter
 
 _DEFAULT = "fluorescence_nuclei_and_cells"
-_DIAMETER = {
-    "nuclei": 8.0,
-    "cells": 16.0,
-}  # micron; InstanSeg wants the size of a pixel, which follows from a diameter in pixels
+# Micron; InstanSeg wants the size of a pixel, which follows from a diameter in pixels.
+_DIAMETER = {"nuclei": 8.0, "cells": 16.0}
 _OTHERWISE = 'Otherwise use the path of an "instanseg.pt", method="sslcst", or nuclei that you have (nuclei_key).'
 
 
 def load(params: NucleiParams, *, device: str) -> Segmenter:
     """Load a network, downloading it first if it is one of InstanSeg's own and not yet on this machine.
 
-    Parameters
-    ----------
-    params
-        `params.model`: name of one of InstanSeg's models, or path of a TorchScript file of one; ``None``:
-        ``"fluorescence_nuclei_and_cells"``, of which the nuclei, or of two channels the cells, are taken.
-    device
-        A torch device.
-
-    Returns
-    -------
-    The segmenter, which tells InstanSeg the pixel size at which nuclei are 8 micron wide, and cells 16. Without a
-    diameter it takes the estimated one (`estimate_diameter`).
-
-    Raises
-    ------
-    ImportError
-        If InstanSeg is not installed.
-    BackendError
-        If there is no such model, it cannot be downloaded, or a file does not hold one.
+    `params.model` is the name of one of InstanSeg's models, or path of a TorchScript file of one; by default
+    ``"fluorescence_nuclei_and_cells"``, of which the nuclei, or of two channels the cells, are taken. InstanSeg is told
+    the pixel size at which nuclei are 8 micron wide, and cells 16; without a diameter by the estimated one
+    (`estimate_diameter`). Raises a `BackendError` where there is no such model, it cannot be downloaded, or a file does
+    not hold one.
     """
     from instanseg import InstanSeg
 
@@ -70,9 +54,8 @@ def load(params: NucleiParams, *, device: str) -> Segmenter:
         large = n_pixels > network.small_image_threshold
         evaluate = network.eval_medium_image if large else network.eval_small_image
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "CUDA is not available", UserWarning
-            )  # it asks for CUDA, whatever is there
+            # It asks for CUDA, whatever is there.
+            warnings.filterwarnings("ignore", "CUDA is not available", UserWarning)
             labels = evaluate(
                 torch.from_numpy(image).reshape(1, -1, *shape),
                 pixel_size=pixel_size,

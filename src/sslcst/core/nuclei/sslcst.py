@@ -34,25 +34,10 @@ _WEIGHTS = "weights/nuclei.safetensors"
 
 
 def load(params: NucleiParams, *, device: str) -> Segmenter:
-    """Load the network.
+    """Load the network that comes with the package, or of weights that were trained with benchmarks/train_nuclei.py.
 
-    Parameters
-    ----------
-    params
-        `params.model`: path of weights that were trained with benchmarks/train_nuclei.py; ``None``: those that come
-        with the package.
-    device
-        A torch device.
-
-    Returns
-    -------
-    The segmenter. Without a diameter it starts from the estimated one (`estimate_diameter`), measures the nuclei that
-    it finds at low resolution, and then segments at the scale that fits them.
-
-    Raises
-    ------
-    BackendError
-        If a file does not hold weights of this network.
+    Without a diameter it starts from the estimated one (`estimate_diameter`), measures the nuclei that it finds at low
+    resolution, and then segments at the scale that fits them.
     """
     if params.model is None:
         with as_file(files(__package__).joinpath(_WEIGHTS)) as path:
@@ -71,13 +56,7 @@ def load(params: NucleiParams, *, device: str) -> Segmenter:
 
 
 def read_network(path: Path) -> NucleusNetwork:
-    """Read a network from a safetensors file, which cannot hold code.
-
-    Raises
-    ------
-    BackendError
-        If there is no such file, or it does not hold weights of this network.
-    """
+    """Read a network from a safetensors file, which cannot hold code; a `BackendError` if it holds no such weights."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -101,21 +80,10 @@ def read_network(path: Path) -> NucleusNetwork:
 
 
 def measure_diameter(network: NucleusNetwork, image: NDArray[np.float32]) -> float | None:
-    """Measure the typical diameter of the nuclei that the network finds at the scale of the estimated one.
+    """Measure the typical diameter in pixels of the nuclei that the network finds at the scale of the estimated one.
 
-    Of a large image some windows are enough: of most contrast, of middling contrast, and between the two, so that
-    one that shows something else does not decide.
-
-    Parameters
-    ----------
-    network
-        The network.
-    image
-        (y, x), scaled so that its low and high percentiles are 0 and 1.
-
-    Returns
-    -------
-    Diameter in pixels; ``None`` where no nucleus is found.
+    Of a large image some windows are enough: of most contrast, of middling contrast, and between the two, so that one
+    that shows something else does not decide. ``None`` where no nucleus is found.
     """
     estimate = estimate_diameter(image)
     if estimate is None:
@@ -135,21 +103,7 @@ def some_of(windows: list[T], contrasts: list[float]) -> list[T]:
 
 
 def segment_at(network: NucleusNetwork, image: NDArray[np.float32], zoom: float) -> NDArray[np.int32]:
-    """Segment an image as the network sees it when it is magnified.
-
-    Parameters
-    ----------
-    network
-        The network.
-    image
-        (y, x), scaled so that its low and high percentiles are 0 and 1.
-    zoom
-        Pixels of the network's input in one of the image; bounded.
-
-    Returns
-    -------
-    (y, x) labels, 0 where there is no nucleus.
-    """
+    """Labels of an image as the network sees it when it is magnified, by no more than `_MAX_ZOOM`."""
     outputs = predict(network, resize(image, min(zoom, _MAX_ZOOM)))
     return decode(outputs[0], outputs[1:], image.shape)
 
@@ -170,19 +124,7 @@ def resize(image: NDArray[np.float32], zoom: float) -> NDArray[np.float32]:
 
 @torch.inference_mode()
 def predict(network: NucleusNetwork, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Run the network, on one tile after the other where the image is large.
-
-    Parameters
-    ----------
-    network
-        The network, in evaluation mode.
-    image
-        (y, x), at the scale at which it is to be seen.
-
-    Returns
-    -------
-    (3, y, x): logit of the foreground, flow (dy, dx).
-    """
+    """Run the network, tile by tile where the image is large: (3, y, x), logit of the foreground and flow."""
     settle()
     height, width = image.shape
     weights = next(network.parameters())

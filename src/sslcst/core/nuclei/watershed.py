@@ -24,19 +24,7 @@ def load(params: NucleiParams, *, device: str) -> Segmenter:
 
 
 def segment(image: NDArray[np.float32], diameter: float | None = None) -> NDArray[np.integer]:
-    """Label bright nuclei on a darker, possibly uneven background.
-
-    Parameters
-    ----------
-    image
-        (y, x), scaled to 0..1; intensities beyond are clipped.
-    diameter
-        Typical diameter of a nucleus in pixels; ``None``: estimated (`estimate_diameter`).
-
-    Returns
-    -------
-    (y, x) labels, 0 where there is no nucleus.
-    """
+    """Label bright nuclei on a darker, possibly uneven background, of an image scaled to 0..1 and clipped."""
     diameter = diameter or estimate_diameter(image)
     if diameter is None:
         return np.zeros(image.shape, np.int32)

@@ -26,18 +26,7 @@ def check(
 ) -> Alignment:
     """Compare nuclei, or whole cells, and transcripts on coarse maps (`sslcst.pp.check_alignment`); warn of doubts.
 
-    Parameters
-    ----------
-    workspace
-        Holds nuclei and transcripts.
-    regions
-        Where the nuclei, or the cells, lie.
-    whole_cells
-        Whether it is cells that are compared.
-    pixel_size
-        Side of a pixel in units of the coordinate system.
-    pair
-        Names of what is compared (`sslcst._sdata.raster.Raster.pair`).
+    A pixel measures `pixel_size` units of the coordinate system, and `pair` names what is compared.
     """
     shape = workspace.grid.raster_shape
     across = regions.diameter

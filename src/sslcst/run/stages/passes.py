@@ -22,13 +22,7 @@ class _Job:
 
 
 def learn(workspace: Workspace, tiles: list[Tile], tissue: Tissue, method: Method) -> Fit:
-    """The fit of a method to a tissue; what a stopped run has learnt is not learnt again.
-
-    Raises
-    ------
-    DataError, TrainingError
-        As the method says.
-    """
+    """The fit of a method to a tissue; what a stopped run has learnt is not learnt again."""
     scratch, mark = workspace.scratch, f"{_FIT}/done.json"
     folder = scratch.path(mark).parent
     if scratch.is_finished(mark):

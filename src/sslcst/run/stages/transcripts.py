@@ -30,34 +30,19 @@ def bucket(block: str) -> str:
 
 @dataclass(frozen=True)
 class Bucketed:
-    """Transcripts in whole numbers, the same from wherever they are seen.
+    """Transcripts in whole numbers, the same from wherever they are seen."""
 
-    Parameters
-    ----------
-    bins, pixels
-        Row and column on the whole grid and on the whole raster, int32 (n, 2).
-    gene, count
-        Index of the gene, int32 (n,), and molecules, uint32 (n,).
-    transcript
-        Row of the points element, int64 (n,).
-    """
-
-    bins: np.ndarray
-    pixels: np.ndarray
-    gene: np.ndarray
-    count: np.ndarray
-    transcript: np.ndarray
+    bins: np.ndarray  # row and column on the whole grid, int32 (n, 2)
+    pixels: np.ndarray  # row and column on the whole raster, int32 (n, 2)
+    gene: np.ndarray  # index of the gene, int32 (n,)
+    count: np.ndarray  # molecules, uint32 (n,)
+    transcript: np.ndarray  # row of the points element, int64 (n,)
 
 
 def fill(source: TranscriptSource, grid: Grid, scratch: Scratch, params: TileParams, *, pair: str) -> None:
     """Write the transcripts to the blocks of a grid, unless that was done before.
 
     `pair` names them and the raster, for what there is to say of how the two lie.
-
-    Raises
-    ------
-    DataError
-        No transcript lies on the raster; a count beyond 2^32.
     """
     if scratch.is_finished(_DONE):
         return
