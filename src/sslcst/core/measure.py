@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -30,15 +33,21 @@ class Cells:
         return len(self.id)
 
     @classmethod
-    def join(cls, parts: list[Cells]) -> Cells:
+    def join(cls, read: Callable[[str], Iterable[Any]]) -> Cells:
         """The cells of all parts, which share none, by their ids.
 
-        The list is emptied on the way, so that the counts, most of what a chip needs, are in memory once.
+        `read` gives a measure of each part in turn, by its name. One is in memory at a time, since the counts of all
+        are most of what a chip needs.
         """
-        place = np.argsort(np.argsort(np.concatenate([part.id for part in parts])))
-        columns = {each.name: [getattr(part, each.name) for part in parts] for each in fields(cls)}
-        parts.clear()
-        return cls(**{name: _put(column, place) for name, column in columns.items()})
+        place = np.argsort(np.argsort(np.concatenate([*read("id")])))
+        return cls(
+            **{
+                each.name: _join_matrices(partial(read, each.name), place)
+                if each.name in ("counts", "nuclear")
+                else np.concatenate([*read(each.name)])[np.argsort(place)]
+                for each in fields(cls)
+            }
+        )
 
     def without_small(self, params: CellParams, pixel_size: float) -> tuple[Cells, np.ndarray]:
         """The cells that are kept, and the ids of those that are too small; `pixel_size` is in units of `params`."""
@@ -119,20 +128,16 @@ def _of_spots(owner: np.ndarray, inside: np.ndarray, ids: np.ndarray) -> tuple[n
     return n_spots, np.divide(total, n_spots, out=np.full(len(ids), np.nan), where=n_spots > 0)
 
 
-def _put(parts: list[np.ndarray] | list[sparse.csr_matrix], place: np.ndarray) -> np.ndarray | sparse.csr_matrix:
-    """The rows of all parts, each in its place; parts of a matrix are taken from the list one by one."""
-    if not sparse.issparse(parts[0]):
-        return np.concatenate(parts)[np.argsort(place)]
-    places = np.split(place, np.cumsum([part.shape[0] for part in parts])[:-1])
-    shape = (len(place), parts[0].shape[1])
+def _join_matrices(read: Callable[[], Iterable[sparse.csr_matrix]], place: np.ndarray) -> sparse.csr_matrix:
+    """The rows of all parts, each in its place; the parts are read twice, for their sizes and for what they hold."""
+    parts = [(np.diff(part.indptr), part.shape[1], part.dtype) for part in read()]
+    n_entries, n_genes, kinds = zip(*parts, strict=True)
     start = np.zeros(len(place) + 1, np.int64)
-    for part, rows in zip(parts, places, strict=True):
-        start[rows + 1] = np.diff(part.indptr)
+    start[place + 1] = np.concatenate(n_entries)
     start = np.cumsum(start)
-    data = np.empty(start[-1], np.result_type(*(part.dtype for part in parts)))
-    indices = np.empty(start[-1], np.int32)
-    while parts:
-        part, rows = parts.pop(), places.pop()
+    data, indices = np.empty(start[-1], np.result_type(*kinds)), np.empty(start[-1], np.int32)
+    ends = np.cumsum([len(each) for each in n_entries])[:-1]
+    for part, rows in zip(read(), np.split(place, ends), strict=True):
         at = np.repeat(start[rows] - part.indptr[:-1], np.diff(part.indptr)) + np.arange(part.nnz)
         data[at], indices[at] = part.data, part.indices
-    return sparse.csr_matrix((data, indices, start), shape=shape)
+    return sparse.csr_matrix((data, indices, start), shape=(len(place), n_genes[0]))

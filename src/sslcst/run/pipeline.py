@@ -210,7 +210,7 @@ def elements(
 
     def table() -> Any:
         cells = results.join_cells(scratch, tiles)
-        held = cells.counts.sum() / max(found.n_counts, 1)
+        held = cells.counts.data.sum(dtype=np.int64) / max(found.n_counts, 1)
         where = "on the raster" if area is None else f"in {area.name}"
         logger.info("%d cells hold %.1f%% of the transcripts %s.", len(cells), 100 * held, where)
         source = given.nuclei if outcome.matched is None else given.cells

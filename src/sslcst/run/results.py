@@ -9,6 +9,7 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import zarr
+from scipy import sparse
 
 from sslcst._logging import progress
 from sslcst._sdata.boundaries import as_boundaries
@@ -46,8 +47,7 @@ def join_labels(workspace: Workspace, tiles: list[Tile]) -> None:
 
 def join_cells(scratch: Scratch, tiles: list[Tile]) -> Cells:
     """The measures of the cells of all tiles."""
-    names = Cells.__dataclass_fields__
-    return Cells.join([Cells(**statistics(scratch, STAGE, tile, *names)) for tile in tiles])
+    return Cells.join(lambda name: (statistics(scratch, STAGE, tile, name)[name] for tile in tiles))
 
 
 def as_table(
@@ -70,13 +70,20 @@ def as_table(
     # Columns of our own come after parsing, which would reorder and retype them.
     table.obs["area"] = cells.area * raster.pixel_size**2
     table.obs["nucleus_area"] = cells.nucleus_area * raster.pixel_size**2
-    table.obs["n_counts"] = np.asarray(cells.counts.sum(axis=1)).ravel()
+    table.obs["n_counts"] = _row_sums(cells.counts)
     table.obs["n_genes"] = np.diff(cells.counts.indptr)
     for name in ("n_spots", "mean_prob", "touches_border"):
         table.obs[name] = getattr(cells, name)
     if source_ids is not None:
         table.obs["source_id"] = of_cells(source_ids, cells.id).array
     return table
+
+
+def _row_sums(counts: sparse.csr_matrix) -> np.ndarray:
+    """Sums of the rows, some at a time: scipy copies what it sums, as wide integers."""
+    starts = range(0, counts.shape[0], 2**16)
+    sums = [counts[start : start + 2**16].sum(axis=1) for start in starts]
+    return np.concatenate([np.zeros(0, np.int64), *(np.asarray(part).ravel() for part in sums)])
 
 
 def keep(kept: Kept) -> dict[str, Any]:
