@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -88,3 +89,20 @@ def kill(step, call, action):
 def beside(path: Path) -> list[str]:
     """What lies beside a store."""
     return sorted(other.name for other in path.parent.iterdir() if other != path)
+
+
+def hashes(path: Path) -> dict[str, str]:
+    """Of all files of the elements that were in the store before us."""
+    return {
+        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.relative_to(path).parts[1:2] in (("stain",), ("true_nuclei",), ("transcripts",))
+    }
+
+
+def assert_opens(path: Path, before: dict[str, str]) -> sd.SpatialData:
+    """The store opens, and what was in it is as it was."""
+    assert hashes(path) == before
+    found = sd.read_zarr(path)
+    assert {"stain", "true_nuclei", "transcripts"} <= {name for _, name, _ in found.gen_elements()}
+    return found

@@ -16,6 +16,7 @@ from spatialdata.transformations import Affine, Identity, Scale, set_transformat
 
 import sslcst
 from sslcst._sdata.raster import Raster, labels_on, raster_over_points
+from sslcst._section import check_seed
 from sslcst.core.layout import lay_out
 from sslcst.core.spots import GeneMoments, Grid, bin_transcripts
 from sslcst.errors import DataError, ParameterError
@@ -163,3 +164,9 @@ def test_geojson_is_as_fine_as_pixels_in_every_unit(tmp_path, unit: float) -> No
     (feature,) = json.loads((tmp_path / "a.json").read_text())["features"]
     corners = np.array(feature["geometry"]["coordinates"][0]) / (0.2 * unit)
     np.testing.assert_allclose([corners.min(axis=0), corners.max(axis=0)], [[3, 5], [9, 12]], atol=0.02)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**70, 1.0, True, "1", None, float("nan")])
+def test_a_seed_is_a_whole_number_that_a_store_holds(seed: object) -> None:
+    with pytest.raises(ParameterError, match=r"^seed="):
+        check_seed(seed)

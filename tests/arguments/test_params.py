@@ -11,7 +11,6 @@ import pytest
 import spatialdata as sd
 from anndata import AnnData
 
-from sslcst._section import check_seed
 from sslcst.errors import ParameterError, SslcstError
 from sslcst.methods import METHODS, choose_method, method_class
 from sslcst.methods.ssl_cst.params import SamplingParams, SslCstParams, TrainingParams
@@ -386,12 +385,6 @@ def test_a_section_of_another_kind_is_refused() -> None:
     for section in ({"max_epochs": 3}, SamplingParams(), TrainingParams, None):
         with pytest.raises(ParameterError, match=r"training=.*must be TrainingParams"):
             SslCstParams(training=section)
-
-
-@pytest.mark.parametrize("seed", [-1, 2**63, 2**70, 1.0, True, "1", None, float("nan")])
-def test_a_seed_is_a_whole_number_that_a_store_holds(seed: object) -> None:
-    with pytest.raises(ParameterError, match=r"^seed="):
-        check_seed(seed)
 
 
 def test_parameters_do_not_change() -> None:

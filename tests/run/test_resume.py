@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import os
 import random
@@ -23,7 +22,7 @@ import pandas as pd
 import pytest
 import spatialdata as sd
 from spatialdata.transformations import Scale, set_transformation
-from stopped_runs import COMMIT, PARAMS, before, beside, exit_code, start
+from stopped_runs import COMMIT, PARAMS, assert_opens, before, beside, exit_code, hashes, start
 from tiny_chips import assert_same_cells, chip, params_of, segment, with_nuclei, with_transcripts
 
 import sslcst
@@ -55,15 +54,6 @@ def undisturbed(original, tmp_path_factory):
     shutil.copytree(original, path)
     segment(sd.read_zarr(path), PARAMS)
     return sd.read_zarr(path)
-
-
-def hashes(path: Path) -> dict[str, str]:
-    """Of all files of the elements that were in the store before us."""
-    return {
-        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(path.rglob("*"))
-        if file.is_file() and file.relative_to(path).parts[1:2] in (("stain",), ("true_nuclei",), ("transcripts",))
-    }
 
 
 def assert_complete(path: Path, undisturbed: sd.SpatialData, before: dict[str, str]) -> None:
@@ -116,14 +106,6 @@ STEPS = [
     ("sslcst._sdata.store", "consolidate", 1),
     ("sslcst._sdata.store", "_retire", 1),
 ]
-
-
-def assert_opens(path: Path, before: dict[str, str]) -> sd.SpatialData:
-    """The store opens, and what was in it is as it was."""
-    assert hashes(path) == before
-    found = sd.read_zarr(path)
-    assert {"stain", "true_nuclei", "transcripts"} <= {name for _, name, _ in found.gen_elements()}
-    return found
 
 
 def test_killed_at_each_step(path, undisturbed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import spatialdata as sd
@@ -55,6 +56,35 @@ def test_cosmx_from_the_stain_by_cellpose(store_of, cyto_weights):
     sslcst.tl.segment(sdata, coordinate_system="micron", params={"nuclei": nuclei})
     assert 50 < sdata["sslcst_table"].n_obs < 100
     assert sdata["sslcst_table"].uns["sslcst"]["params"]["nuclei"]["method"] == "cellpose"
+
+
+def test_merscope_liver_from_its_membranes(shared, cyto_weights):
+    """Hepatocytes, of which some have two nuclei; channels are known by their names."""
+    spatialdata_io = pytest.importorskip("spatialdata_io")
+    sdata = spatialdata_io.merscope(shared / "data" / "merscope_liver" / "region_0", z_layers=3)
+    stain = {"method": "cellpose", "model": str(cyto_weights)}
+    sslcst.tl.segment(sdata, method="stain", params={"stain": stain}, unit="micron")
+    table = sdata["sslcst_table"]
+    assert table.uns["sslcst"]["channels"].split("\n") == ["Cellbound1", "DAPI"]
+    assert table.obs["n_nuclei"].max() > 1
+    assert (table.obs["area"] >= table.obs["nucleus_area"]).all()
+    assert table.obs["area"].median() == pytest.approx(180, rel=0.5)  # square microns
+
+
+def test_vendor_cells_are_counted_as_geopandas_counts_them(prostate):
+    """Of the labels, whose polygons are those of spatialdata."""
+    cells, nuclei = prostate["reference_cells"].to_numpy(), prostate["reference_nuclei"].to_numpy()
+    sslcst.tl.segment(prostate, cells_key="reference_cells", nuclei_key="reference_nuclei")
+    obs = prostate["sslcst_table"].obs.set_index("cell_id")
+    shapes = sd.to_polygons(prostate["reference_cells"])
+    points = prostate["transcripts"].compute()
+    places = gpd.GeoDataFrame(geometry=gpd.points_from_xy(2 * points["x"], 2 * points["y"]))
+    inside = gpd.sjoin(places, shapes.set_geometry(shapes.geometry.set_crs(None)).set_index("label"))
+    expected = inside.groupby("label").size().reindex(obs.index, fill_value=0)
+    assert obs["n_counts"].sum() == pytest.approx(expected.sum(), rel=0.03)
+    assert np.corrcoef(obs["n_counts"], expected)[0, 1] > 0.99
+    np.testing.assert_array_equal(prostate["sslcst_cells"], cells)
+    np.testing.assert_array_equal(prostate["sslcst_nuclei"].to_numpy() > 0, (nuclei > 0) & (cells == nuclei))
 
 
 def test_stereo_seq_gem_conserves_every_count(shared):

@@ -219,7 +219,7 @@ def test_cells_and_nuclei_of_other_pixels_are_refused():
         ({"method": "given"}, ParameterError, "say with cells_key="),
         ({"cells_key": "cells", "method": "density"}, ParameterError, "leave one out"),
         ({"cells_key": "cells", "channels": ["a", "b"]}, ParameterError, "channels are for method='stain'"),
-        ({"cells_key": "nothing"}, DataError, "nothing"),
+        ({"cells_key": "nothing"}, DataError, "no cells in 'nothing': every pixel is background"),
     ],
 )
 def test_what_does_not_belong_together_is_said_before_any_work(how, kind, said):
@@ -387,3 +387,28 @@ def test_the_plan_is_that_of_the_run():
     sslcst.tl.segment(sdata, cells_key="cells", nuclei_key="nuclei")
     assert plan.bin_size == sdata["sslcst_table"].uns["sslcst"]["bin_size"]
     assert plan.n_transcripts == 3000
+
+
+@pytest.mark.parametrize("at", ["run.stages.whole_cells.as_cells", "run.stages.cells.measure"])
+def test_a_run_that_was_stopped_goes_on(at, tmp_path, monkeypatch):
+    """While nuclei are matched, or cells counted; what was found is not found again."""
+    tissue().write(tmp_path / "a.zarr")
+    how = {
+        "cells_key": "cells",
+        "nuclei_key": "nuclei",
+        "params": {"tiles": {"size": 32, "block": 32, "image_size": 64}},
+    }
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"sslcst.{at}", stop)
+        with pytest.raises(KeyboardInterrupt):
+            sslcst.tl.segment(sd.read_zarr(tmp_path / "a.zarr"), **how)
+    stopped, whole = sd.read_zarr(tmp_path / "a.zarr"), tissue()
+    with monkeypatch.context() as patch:
+        patch.setattr("sslcst.run.stages.nuclei._write", stop)
+        sslcst.tl.segment(stopped, **how)
+    sslcst.tl.segment(whole, **how)
+    assert_same_cells(stopped, whole)

@@ -30,7 +30,7 @@ class NucleusSource(Protocol):
         """The labels of some pixels, uint32 (y, x)."""
         ...
 
-    def check(self, found: np.ndarray) -> None:
+    def check(self, found: np.ndarray, what: str = "nuclei") -> None:
         """Say what is not among the labels that were found once all was read; raise a `DataError` where none was."""
         ...
 
@@ -68,10 +68,10 @@ class GivenLabels:
             return labels.astype(np.uint32)
         return np.where(labels > 0, np.searchsorted(self.ids, labels) + 1, 0).astype(np.uint32)
 
-    def check(self, found: np.ndarray) -> None:
+    def check(self, found: np.ndarray, what: str = "nuclei") -> None:
         """See that there is a label."""
         if not len(found):
-            raise DataError(f"There are no nuclei in {self.key!r}: every pixel is background.")
+            raise DataError(f"There are no {what} in {self.key!r}: every pixel is background.")
 
 
 def _over_rows(data: Any, of_part: Callable, of_all: Callable) -> Any:

@@ -119,7 +119,7 @@ class DrawnShapes:
             labels[tuple(map(slice, first - start, last - start))][seen] = self.numbers[self.outlines.row[i]]
         return labels
 
-    def check(self, found: np.ndarray) -> None:
+    def check(self, found: np.ndarray, what: str = "nuclei") -> None:
         """Say which shapes are not among the labels that were found once all was drawn, and why."""
         n = len(self.numbers)
         known = np.zeros(n, bool)
@@ -139,7 +139,7 @@ class DrawnShapes:
         key, told = self.outlines.key, self.outlines.describe(reasons)
         if not len(found):
             raise DataError(
-                f"There are no nuclei in {key!r}: none of the {n} shapes is seen on the raster: {told}. "
+                f"There are no {what} in {key!r}: none of the {n} shapes is seen on the raster: {told}. "
                 "See that their transformation is right."
             )
         if self.part and reasons.pop("off the image", None) is not None:

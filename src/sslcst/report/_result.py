@@ -94,7 +94,7 @@ class Result:
         about, parts = self.about, []
         if "image_key" in about:
             parts.append(channel_in_words(about["image_key"], about.get("channel")))
-        parts += [f"{name[:-4]} {about[name]!r}" for name in ("nuclei_key", "points_key") if name in about]
+        parts += [f"{name[:-4]} {about[name]!r}" for name in ("cells_key", "nuclei_key", "points_key") if name in about]
         made = f", of {' and '.join(parts)}" if parts else ""
         made += f", on {about['date'][:10]}" if "date" in about else ""
         version = about.get("versions", {}).get("sslcst", "of unknown version")

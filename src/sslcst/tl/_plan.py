@@ -182,7 +182,7 @@ def _diameter(sources: Sources, params: Params) -> float:
         for _, _, ranges in squares(shape, params.tiles.image_size)
     ]
     regions = Regions.join(parts)
-    given.check(regions.ids)
+    given.check(regions.ids, "nuclei" if sources.cells is None else "cells")
     return regions.diameter / (1 if sources.cells is None else NUCLEI_ACROSS)
 
 

@@ -246,7 +246,7 @@ class InstanSeg:
         self, image: torch.Tensor, pixel_size: float | None = None, *, target: str, return_image_tensor: bool
     ) -> torch.Tensor:
         self.calls.append(("small", pixel_size, target, return_image_tensor))
-        return self.instanseg(image, torch.tensor([1, 0] if target == "nuclei" else [1, 1]))
+        return self.instanseg(image, torch.tensor([1, 0] if target == "nuclei" else [0, 1]))[:, :1]
 
     def eval_medium_image(self, image: torch.Tensor, **options: object) -> torch.Tensor:
         self.calls.append(("medium", *options.values()))
@@ -281,6 +281,13 @@ def test_instanseg_is_told_the_pixel_size(instanseg_folder: Path, toy: Path) -> 
     segment(IMAGE, None)
     assert InstanSeg.last.calls[-1][1] == 8 / estimate_diameter(IMAGE)
     assert not segment(np.zeros((30, 30), np.float32), None).any()
+
+
+def test_instanseg_finds_whole_cells_in_two_channels(instanseg_folder: Path, toy: Path) -> None:
+    """Cells are taken to be 16 micron wide; the network sees both channels."""
+    segment = load_backend(NucleiParams(method="instanseg", model=str(toy)))
+    assert np.array_equal(segment(np.stack([IMAGE, 0 * IMAGE]), 18.0), IMAGE > 0.5)
+    assert InstanSeg.last.calls == [("small", 16 / 18, "cells", False)]
 
 
 def test_instanseg_takes_large_images_in_tiles(instanseg_folder: Path, toy: Path) -> None:

@@ -197,3 +197,7 @@ def test_cellpose_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (run["diameter"], run["normalize"]) == (None, False)
     assert (run["flow_threshold"], run["cellprob_threshold"]) == (0.7, -1)
     assert "Cellpose 4.2.1 has cpsam" in refuse("cyto2")
+
+    cells = load_backend(NucleiParams(method="cellpose"))(np.stack([IMAGE, 0 * IMAGE]).astype(np.float32), 18.0)
+    assert np.array_equal(cells, IMAGE > 0.5), "whole cells: their stain comes first"
+    assert (calls[-1]["shape"], calls[-1]["diameter"]) == ((*IMAGE.shape, 2), 18.0)

@@ -82,7 +82,7 @@ def copy(
             parts.append(Regions.of(labels, tuple(start for start, _ in ranges)))
             bar.update()
     regions = _finish(scratch, parts, to)
-    source.check(regions.ids)
+    source.check(regions.ids, _in_words(to).split()[-1])
     return regions
 
 
