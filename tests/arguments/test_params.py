@@ -124,6 +124,7 @@ BROKEN = [
     ("density", "threshold", 1.1),
     ("density", "expression", 1),
     ("network", "threshold", -0.1),
+    ("network", "trust", 1.1),
     ("flow", "orphans", 1),
     ("flow", "smoothing", "median"),
     ("flow", "threshold", 1.1),

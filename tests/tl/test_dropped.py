@@ -97,7 +97,7 @@ def test_original_ids_stay_with_their_cells_and_given_nuclei_stay_as_they_are():
     assert list(sdata["mine"].index) == list("abc")
     sslcst.pp.import_nuclei(steps, "mine")
     sslcst.pp.bin_spots(steps)
-    model = sslcst.tl.train(steps, method="density")
+    model = sslcst.tl.train(steps)
     sslcst.tl.predict(steps, model)
     sslcst.tl.track(steps, model)
     sslcst.tl.aggregate(steps, params=params)
