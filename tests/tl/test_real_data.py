@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import geopandas as gpd
 import numpy as np
 import pytest
@@ -61,7 +63,9 @@ def test_cosmx_from_the_stain_by_cellpose(store_of, cyto_weights):
 def test_merscope_liver_from_its_membranes(shared, cyto_weights):
     """Hepatocytes, of which some have two nuclei; channels are known by their names."""
     spatialdata_io = pytest.importorskip("spatialdata_io")
-    sdata = spatialdata_io.merscope(shared / "data" / "merscope_liver" / "region_0", z_layers=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the reader
+        sdata = spatialdata_io.merscope(shared / "data" / "merscope_liver" / "region_0", z_layers=3)
     stain = {"method": "cellpose", "model": str(cyto_weights)}
     sslcst.tl.segment(sdata, method="stain", params={"stain": stain}, unit="micron")
     table = sdata["sslcst_table"]

@@ -352,7 +352,7 @@ def test_no_cells_in_a_stain_are_an_error(seen, monkeypatch):
         "sslcst.core.nuclei.cellpose.load", lambda params, device: lambda image, _: np.zeros(image.shape[1:], int)
     )
     sdata = tissue(cells=None, nuclei=None, image=stain(DAPI, MEMBRANE, names=["DAPI", "membrane"]))
-    with pytest.raises(DataError, match="No cells were found in image 'image'"):
+    with pytest.raises(DataError, match="No cells were found beside the nuclei of image 'image'"):
         sslcst.tl.segment(sdata, **HOW)
 
 

@@ -97,13 +97,7 @@ def _with_set(setting: re.Match) -> str:
 
 
 def read_store(store: Path) -> SpatialData:
-    """The object of a store.
-
-    Raises
-    ------
-    StoreError
-        It is no store, or damaged.
-    """
+    """The object of a store."""
     import spatialdata
     from zarr.errors import GroupNotFoundError
 

@@ -38,13 +38,7 @@ _CELL_BINS = ".cellbin.gef"
 
 
 def recognise(path: Path) -> str:
-    """The reader of a folder, or of a GEF or GEM file.
-
-    Raises
-    ------
-    DataError
-        There is no such folder, or its files are those of no reader, or of several.
-    """
+    """The reader of a folder, or of a GEF or GEM file."""
     if not path.exists():
         raise DataError(f"There is no {path}.")
     found = _readers_of(path)
@@ -67,26 +61,7 @@ def _readers_of(path: Path) -> list[str]:
 
 
 def read_folder(path: Path, *, reader: str | None = None, options: Mapping[str, Any] | None = None) -> SpatialData:
-    """Read what an instrument has written.
-
-    Parameters
-    ----------
-    path
-        Its folder, or a GEF or GEM file.
-    reader
-        One of `MARKS`; by default the one that `recognise` finds.
-    options
-        Arguments of the reader.
-
-    Raises
-    ------
-    DataError
-        It is not recognised, or the reader cannot read it.
-    ParameterError
-        There is no such reader, or it has no such argument.
-    BackendError
-        spatialdata-io is not installed.
-    """
+    """Read what an instrument has written, its folder or a GEF or GEM file, by one of `MARKS` (`recognise`)."""
     options = dict(options or {})
     if reader is None:
         reader = recognise(path)
@@ -118,13 +93,7 @@ def read_folder(path: Path, *, reader: str | None = None, options: Mapping[str, 
 
 
 def write_new(sdata: SpatialData, out: Path) -> None:
-    """Write a store that was not there, whole or not at all.
-
-    Raises
-    ------
-    StoreError
-        There is something of that name, or it cannot be written.
-    """
+    """Write a store that was not there, whole or not at all."""
     check_new(out)
     part = Path(mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:

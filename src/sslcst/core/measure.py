@@ -76,22 +76,12 @@ def measure(
     inside: np.ndarray,
     wanted: np.ndarray | None = None,
 ) -> Cells:
-    """Measure cells that are in view as a whole.
+    """Measure the wanted cells, by default all, which are in view as a whole.
 
-    Parameters
-    ----------
-    cells, nuclei
-        Labels of the pixels in view (y, x), one id for a cell and its nucleus.
-    corner
-        The first pixel in view, of a raster of `raster_shape`.
-    pixel, gene, count
-        Of each transcript the place on the whole raster (n, 2), the gene, and the molecules (None: one each).
-    n_genes
-        Number of genes.
-    spot, inside
-        Of each spot the place on the whole raster (m, 2), and the probability of lying in a cell (m,).
-    wanted
-        Ids of the cells to measure, ascending; by default all in view.
+    Labels of cells and nuclei (y, x) have one id for both, and begin at the pixel `corner` of a raster of
+    `raster_shape`. `pixel`, `gene` and `count` are of each transcript the place on the whole raster (n, 2), the gene,
+    and the molecules (None: one each); `spot` and `inside` of each spot the place there (m, 2), and the probability of
+    lying in a cell (m,).
     """
     regions = Regions.of(cells, corner)
     if wanted is not None:

@@ -180,23 +180,9 @@ def bin_transcripts(
 ) -> Spots:
     """Sum transcripts into the bins of a grid.
 
-    Parameters
-    ----------
-    yx
-        Positions (n, 2) in pixels of the grid's raster; those off the raster are left out.
-    gene
-        Gene of each transcript as an integer in [0, n_genes).
-    count
-        Molecules of each transcript; None is one each.
-    n_genes
-        Number of genes.
-    grid
-        Where the bins lie.
-
-    Raises
-    ------
-    DataError
-        No transcript lies on the raster.
+    Positions `yx` (n, 2) are in pixels of the grid's raster; those off it are left out, and a `DataError` says that
+    none lies on it. `gene` is that of each transcript, an integer in [0, n_genes), and `count` its molecules; None is
+    one each.
     """
     on = inside_raster(yx, grid.raster_shape)
     if not on.any():

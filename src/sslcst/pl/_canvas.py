@@ -169,10 +169,7 @@ def read_cells(
 ) -> dict[str, Raster]:
     """The region of labels, as `read_raster` has it, and of shapes, drawn on the pixels of the last labels there are.
 
-    Parameters
-    ----------
-    sdata, keys
-        Holds the elements; and their keys, by what a picture calls them.
+    The keys of the elements are by what a picture calls them.
     """
     read = {
         name: read_raster(sdata.labels[key], coordinate_system, region, name)

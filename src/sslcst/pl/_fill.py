@@ -25,27 +25,13 @@ _NORMS = {"linear": Normalize, "log": LogNorm}
 
 
 class Fill(NamedTuple):
-    """A colour for each cell.
+    """A colour for each cell."""
 
-    Parameters
-    ----------
-    name
-        What is shown.
-    cells
-        Ids of the cells, (n,).
-    rgba
-        (n, 4); clear where a cell has no value, or none that the norm can place.
-    categories
-        Colour (4,) of each category; empty where values are numbers.
-    numbers
-        Of the colour bar; None where there are categories.
-    """
-
-    name: str
-    cells: pd.Index
-    rgba: NDArray[np.float64]
-    categories: dict[str, NDArray[np.float64]]
-    numbers: ScalarMappable | None
+    name: str  # what is shown
+    cells: pd.Index  # ids of the cells, (n,)
+    rgba: NDArray[np.float64]  # (n, 4); clear where a cell has no value, or none that the norm can place
+    categories: dict[str, NDArray[np.float64]]  # colour (4,) of each category; empty where values are numbers
+    numbers: ScalarMappable | None  # of the colour bar; None where there are categories
 
 
 def as_norm(norm: str | Normalize | None, vmin: float | None, vmax: float | None) -> Normalize:
@@ -64,15 +50,7 @@ def as_norm(norm: str | Normalize | None, vmin: float | None, vmax: float | None
 
 
 def choose_fill(table: AnnData, color: str, norm: Normalize) -> Fill:
-    """The column of obs, or gene, of that name.
-
-    Raises
-    ------
-    KeyMissingError
-        There is none.
-    ParameterError
-        The norm takes no such values.
-    """
+    """The column of obs, or gene, of that name, in colours by a norm that takes such values."""
     if color in table.obs:
         values = table.obs[color]
     elif color in table.var_names:

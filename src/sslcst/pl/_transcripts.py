@@ -46,13 +46,7 @@ def read_all(points: Any, coordinate_system: str, region: Region) -> Dots:
 def read_genes(
     used: Used, molecules: Mapping[str, Any], genes: Sequence[str], coordinate_system: str, region: Region
 ) -> dict[str, Dots]:
-    """Read the transcripts of some genes in the region, as far as they are good enough to be segmented.
-
-    Raises
-    ------
-    KeyMissingError
-        There is none of one of the genes anywhere; or what `sslcst._sdata.transcripts.open_transcripts` raises.
-    """
+    """Read the transcripts of some genes in the region, as far as they are good enough to be segmented."""
     x0, y0, x1, y1 = region
     affine_of(used.sdata.points[molecules["points_key"]], coordinate_system, "the points")
     to_system = np.array([[1, 0, y0], [0, 1, x0], [0, 0, 1.0]])

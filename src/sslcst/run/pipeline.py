@@ -252,14 +252,17 @@ def _find_regions(given: Input, params: Params, scratch: Scratch, method: Method
     if how is not None:
         load_backend(how, device=method.device)  # what is missing is known before any work
     found = None
-    if given.image is not None or given.nuclei is not None:
+    if given.image is None and given.nuclei is None:
+        logger.info("There are no nuclei, and no image to find them in.")
+        nuclei.create(scratch, given.raster.shape, NUCLEI)
+    else:
         found = _find_nuclei(given, params, scratch, method.device)
     cells = nuclei.regions_of(scratch, WHOLE_CELLS)
     if cells is None and how is None:
         cells = nuclei.copy(given.cells, given.raster.shape, scratch, params, to=WHOLE_CELLS)
     elif cells is None:
         cells = _find_cells(given, params, how, found, scratch, method.device)
-    return cells, match(scratch, given.raster.shape, cells, found, params)
+    return cells, match(scratch, given.raster.shape, cells, params)
 
 
 def _find_nuclei(given: Input, params: Params, scratch: Scratch, device: str) -> Regions:
@@ -305,7 +308,7 @@ def _find_cells(
     )
     if not len(cells):
         raise DataError(
-            f"No cells were found in {given.image_name} with method {how.method!r}: see whether channels= names the "
+            f"No cells were found beside the nuclei of {given.image_name} with method {how.method!r}: see whether channels= names the "
             "stain of whole cells and that of nuclei, give stain.diameters, or bring cells of your own with cells_key=."
         )
     return cells

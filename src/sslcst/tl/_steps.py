@@ -38,13 +38,7 @@ def open_window(
     image_key: str | None = None,
     channel: str | int | None = None,
 ) -> Window:
-    """The tissue of a table of spots, with what `sslcst.tl.predict` gave if it did.
-
-    Raises
-    ------
-    KeyMissingError
-        There is no such table, or its nuclei are gone; no such image or channel.
-    """
+    """The tissue of a table of spots, with what `sslcst.tl.predict` gave if it did."""
     table = spots_table(sdata, spots_key)
     nuclei_key = table.uns["sslcst"]["nuclei_key"]
     choose_key(sdata.labels, nuclei_key, kind="labels element", argument="nuclei_key")

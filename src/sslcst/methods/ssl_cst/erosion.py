@@ -65,33 +65,12 @@ def erode_once(labels: np.ndarray, element: np.ndarray) -> np.ndarray:
 def erode_nuclei(
     labels: np.ndarray, *, image: np.ndarray | None = None, params: ErosionParams = ErosionParams(), seed: int = 0
 ) -> np.ndarray:
-    """Cores of the nuclei: each eroded step by step until a further step would leave less than its share.
+    """Cores of the nuclei: each eroded step by step until a further step would leave less than its share (Algorithm 1).
 
-    Parameters
-    ----------
-    labels
-        Nuclei (y, x), 0 is background.
-    image
-        The stain (y, x) that the nuclei were found in: those that stand out less from it keep less. ``None``: all
-        count as standing out.
-    params
-        When the erosion stops and which cores are dropped.
-    seed
-        Of the element's angles.
-
-    Returns
-    -------
-    Labels of the same shape and type; a nucleus whose core is too small or too irregular has none.
-
-    Raises
-    ------
-    DataError
-        The image is not of the labels' shape.
-
-    Notes
-    -----
-    Algorithm 1 of the paper, which leaves open when to stop; here every nucleus stops by itself at its share of its
-    area (`shares`).
+    Nuclei (y, x) that stand out less from the image, the stain that they were found in, keep less; without it all count
+    as standing out. The paper leaves open when to stop; here every nucleus stops by itself at its share of its area
+    (`shares`). Labels of the same shape and type: a nucleus whose core is too small or too irregular has none. The seed
+    is that of the element's angles.
     """
     return erode_and_report(labels, image=image, params=params, seed=seed)[0]
 

@@ -119,32 +119,12 @@ def choose_samples(
     seed: int = 0,
     owned: np.ndarray | slice = np.s_[:],
 ) -> Samples:
-    """Positive and negative samples among the spots.
+    """Positive and negative samples among the spots that are owned; those around them count for their density.
 
-    Parameters
-    ----------
-    spots, relations
-        The spots, and what the nuclei say of them.
-    surveyed
-        The survey of the whole chip.
-    radius
-        Expected cell radius r in bins.
-    params, seed
-        Thresholds, numbers of samples and their draw.
-    square
-        Side in bins of the squares of tissue in which samples are drawn together; 1 draws each spot by itself.
-    owned
-        The spots that may be chosen; those around them count for their density.
-
-    Returns
-    -------
-    The first of either kind, as many as `params` say, and of each square at least one, for `draw` to choose among; none
-    of them set apart yet: see `set_apart`.
-
-    Raises
-    ------
-    DataError
-        No spot of the chip lies in a nucleus core, or none outside the nuclei.
+    What is little and far, `surveyed` says of the whole chip. Samples are drawn together in squares of tissue of a side
+    of `square` bins; 1 draws each spot by itself. They are the first of either kind, as many as `params` say, and of
+    each square at least one, for `draw` to choose among; none of them is set apart yet (`set_apart`). A `DataError`
+    says that no spot of the chip lies in a nucleus core, or none outside the nuclei.
     """
     _check_both(surveyed)
     index, nucleus, core, nearest, distance = (

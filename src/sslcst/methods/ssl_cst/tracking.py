@@ -25,30 +25,11 @@ def find_cells(
     first_orphan: int,
     params: FlowParams,
 ) -> np.ndarray:
-    """Predictions to cells: smooth, track, clean.
+    """Predictions to cells: smooth, track, clean. Labels on the grid (rows, columns), each with the id of its nucleus.
 
-    Parameters
-    ----------
-    spots
-        The n occupied spots.
-    direction
-        Posterior of the directions (n, 16).
-    inside
-        Probability of lying in a cell (n,).
-    nuclei
-        Nucleus labels on the grid (rows, columns).
-    reach
-        Distance in bins beyond which a path is not followed.
-    spacing
-        How far a prediction speaks for, in bins (`Occupancy`).
-    first_orphan
-        Cells without a nucleus are numbered from here.
-    params
-        Smoothing, threshold, step, and whether cells without a nucleus are kept.
-
-    Returns
-    -------
-    Labels on the grid (rows, columns), each with the id of its nucleus.
+    Of each spot, `direction` is the posterior of the directions (n, 16), `inside` the probability of lying in a cell
+    (n,). Paths are followed within `reach` bins; a prediction speaks for `spacing` bins (`Occupancy`). Where `params`
+    keep cells without a nucleus, they are numbered from `first_orphan`.
     """
     if params.smoothing == "mean":
         field = mean_field(spots, direction, inside)

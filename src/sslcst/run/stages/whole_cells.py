@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from sslcst._logging import logger, progress
 from sslcst._sdata.scratch import Scratch
@@ -29,39 +30,29 @@ class Matched:
 
     def n_nuclei(self, cells: np.ndarray) -> np.ndarray:
         """How many nuclei these cells have, ids (n,)."""
-        known, number = np.unique(self.owner[self.owner > 0], return_counts=True)
-        place = np.searchsorted(known, cells)
-        has = np.isin(cells, known)
-        out = np.zeros(len(cells), np.int64)
-        out[has] = number[place[has]]
-        return out
+        return pd.Series(self.owner).value_counts().reindex(cells, fill_value=0).to_numpy()
 
 
-def match(scratch: Scratch, shape: tuple[int, int], cells: Regions, nuclei: Regions | None, params: Params) -> Matched:
-    """Give nuclei the ids of their cells, and cut them to these, unless that was done before; None: there are none.
+def match(scratch: Scratch, shape: tuple[int, int], cells: Regions, params: Params) -> Matched:
+    """Give nuclei the ids of their cells, and cut them to these, unless that was done before.
 
     A nucleus is of the cell, or of none, in which most of its pixels lie (`sslcst.core.matching`).
     """
     if scratch.is_finished(_DONE):
         return Matched(**scratch.load(_FILE))
     out = create(scratch, shape, MATCHED)
-    tiles = (
-        []
-        if nuclei is None
-        else [tuple(slice(*r) for r in each) for *_, each in squares(shape, params.tiles.image_size)]
-    )
+    tiles = [tuple(slice(*r) for r in ranges) for _, _, ranges in squares(shape, params.tiles.image_size)]
     with progress("match nuclei", 2 * len(tiles), unit="tile") as bar:
         parts = []
         for pixels in tiles:
             parts.append(Shared.of(read_labels(scratch, NUCLEI, pixels), read_labels(scratch, WHOLE_CELLS, pixels)))
             bar.update()
-        matched = Matched(*Shared.join([Shared.of(*np.zeros((2, 0), np.uint32)), *parts]).match())
+        matched = Matched(*Shared.join(parts).match())
         for pixels in tiles:
             labels, whole = (read_labels(scratch, file, pixels) for file in (NUCLEI, WHOLE_CELLS))
             out[pixels] = as_cells(labels, whole, matched.nucleus, matched.owner)
             bar.update()
-    if tiles:
-        _tell(scratch, matched, cells)
+    _tell(scratch, matched, cells)
     scratch.save(_FILE, vars(matched))
     scratch.finish(_DONE, [_FILE, MATCHED])
     return matched
