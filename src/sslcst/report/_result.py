@@ -21,34 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """A segmentation.
+    """A segmentation."""
 
-    Parameters
-    ----------
-    sdata, key
-        Where it is and what it is called.
-    table
-        Its cells x genes.
-    about
-        ``uns["sslcst"]`` of the table, in plain Python types; empty where the table lacks it.
-    coordinate_system
-        Whose units its lengths are in.
-    image_key
-        The stain of the pictures, None where there is no image.
-    channel
-        Its channel, or channels.
-    truth_key
-        Labels or shapes of a reference; None without one.
-    """
-
-    sdata: SpatialData
-    key: str
-    table: AnnData
-    about: dict[str, Any]
-    coordinate_system: str
-    image_key: str | None
-    channel: str | int | list[str] | None
-    truth_key: str | None = None
+    sdata: SpatialData  # where it is
+    key: str  # what it is called
+    table: AnnData  # its cells x genes
+    about: dict[str, Any]  # ``uns["sslcst"]`` of the table, in plain Python types; empty where the table lacks it
+    coordinate_system: str  # whose units its lengths are in
+    image_key: str | None  # the stain of the pictures, None where there is no image
+    channel: str | int | list[str] | None  # its channel, or channels
+    truth_key: str | None = None  # labels or shapes of a reference; None without one
 
     @classmethod
     def of(

@@ -53,21 +53,11 @@ _NUCLEUS = 40  # pixels, of nuclei whose size nothing tells
 
 @dataclass(frozen=True)
 class Sources(Input):
-    """What a run reads, and what it is called.
+    """What a run reads, and what it is called."""
 
-    Parameters
-    ----------
-    keys
-        The rasters, and the shapes, that are read.
-    points_key
-        The transcripts.
-    record
-        Every key, for `sslcst._sdata.provenance`.
-    """
-
-    keys: tuple[str, ...]
-    points_key: str
-    record: dict[str, str]
+    keys: tuple[str, ...]  # the rasters, and the shapes, that are read
+    points_key: str  # the transcripts
+    record: dict[str, str]  # every key, for `sslcst._sdata.provenance`
 
     @property
     def about(self) -> dict[str, Any]:

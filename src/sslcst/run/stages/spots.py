@@ -40,22 +40,10 @@ def find_spots(
     genes: np.ndarray,
     n_nearest: int,
 ) -> Tissue:
-    """Make the spots of all tiles, and add up what is to be known of them.
+    """Make the spots of all tiles that are not empty, and add up what is to be known of them.
 
-    Parameters
-    ----------
-    workspace
-        Holds nuclei and transcripts.
-    tiles
-        Those that are not empty.
-    regions
-        The nuclei.
-    radius, max_distance
-        Expected cell radius, and how far from its nucleus a cell may reach, in bins.
-    genes
-        Names of the genes.
-    n_nearest
-        Nuclei that are sought around each bin.
+    Nuclei and transcripts are in the workspace; the expected cell radius, and how far from its nucleus a cell may
+    reach, are in bins, and `n_nearest` nuclei are sought around each.
     """
     map_tiles(STAGE, _of_tile, _Job(workspace, radius, max_distance, n_nearest), tiles)
     parts = [statistics(workspace.scratch, STAGE, tile) for tile in tiles]
