@@ -29,19 +29,37 @@ class Alignment:
     lies around them within half a diameter, by least squares: whether nuclei hold more transcripts than the cytoplasm
     or fewer, cells stand out from what lies between them. Under a random placement the scores follow an exponential
     distribution, so that of a hundred thousand the largest is some 12 times their mean.
+
+    Parameters
+    ----------
+    share, best_share
+        Share of the transcripts that lie in nuclei, as placed and after the shift and turn.
+    score, best_score
+        The score as placed and after the shift and turn.
+    noise
+        Mean score over all shifts and turns that were tried.
+    shift
+        Along y and x, how far the nuclei would have to move, at the middle of the map, in units.
+    angle
+        By how many degrees they would have to turn about it, from y towards x.
+    displacement
+        Root mean square of the way that this is, in units.
+    diameter
+        Of a nucleus, in units.
+    middle
+        Of the map, along y and x from its corner, in units.
     """
 
-    share: float  #: Share of the transcripts that lie in nuclei, as placed
-    best_share: float  #: The same after the shift and turn
-    score: float  #: The score as placed
-    best_score: float  #: The same after the shift and turn
-    noise: float  #: Mean score over all shifts and turns that were tried
-    #: Along y and x, how far the nuclei would have to move, at the middle of the map, in units
+    share: float
+    best_share: float
+    score: float
+    best_score: float
+    noise: float
     shift: tuple[float, float]
-    angle: float  #: By how many degrees they would have to turn about it, from y towards x
-    displacement: float  #: Root mean square of the way that this is, in units
-    diameter: float  #: Of a nucleus, in units
-    middle: tuple[float, float]  #: Of the map, along y and x from its corner, in units
+    angle: float
+    displacement: float
+    diameter: float
+    middle: tuple[float, float]
 
     @property
     def found(self) -> bool:
