@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils.nodes import literal
+from sphinx.ext import autosummary
 from sphinx.ext.napoleon import NumpyDocstring
 from sphinx.util.docutils import SphinxRole
 
@@ -47,7 +48,8 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"  # the tests run the notebooks; the pages show the outputs that are stored
 nb_merge_streams = True
 
-# The API pages list what a package names in __all__.
+# The API pages list what a package names in __all__, each with its first sentence, which no abbreviation ends.
+autosummary.WELL_KNOWN_ABBREVIATIONS += ("eq.", "Fig.", "fig.", "Sec.")
 autosummary_generate = True
 autosummary_ignore_module_all = False
 autosummary_imported_members = True

@@ -308,8 +308,9 @@ def _find_cells(
     )
     if not len(cells):
         raise DataError(
-            f"No cells were found beside the nuclei of {given.image_name} with method {how.method!r}: see whether channels= names the "
-            "stain of whole cells and that of nuclei, give stain.diameters, or bring cells of your own with cells_key=."
+            f"No cells were found beside the nuclei of {given.image_name} with method {how.method!r}: see whether "
+            "channels= names the stain of whole cells and that of nuclei, give stain.diameters, or bring cells of your "
+            "own with cells_key=."
         )
     return cells
 
