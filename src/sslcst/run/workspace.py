@@ -12,6 +12,7 @@ from scipy import sparse
 
 from sslcst._sdata.labels import read_part
 from sslcst._sdata.scratch import DAMAGED, Scratch
+from sslcst.core.covered import Covered
 from sslcst.core.density import LocalDensity
 from sslcst.core.spots import Grid, Ranges, Spots, overlap, within
 from sslcst.methods.base import Part
@@ -40,6 +41,8 @@ class Workspace:
         The stain (y, x), an array that is read by slices; None where nuclei were given.
     nuclei_file
         Where the nucleus labels lie.
+    covered
+        What of the raster there is; None: all.
     """
 
     scratch: Scratch
@@ -48,6 +51,7 @@ class Workspace:
     n_genes: int
     image: Any | None
     nuclei_file: str = NUCLEI
+    covered: Covered | None = None
 
     def blocks(self, ranges: Ranges) -> list[tuple[str, Ranges]]:
         """Names and ranges of the blocks that reach into these rows and columns."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sslcst._logging import logger
 from sslcst._sdata.region import Area
+from sslcst._sdata.transcripts import ROWS_OF_A_SOURCE
 from sslcst.core.measure import measure
 from sslcst.core.polygons import polygons
 from sslcst.errors import DataError
@@ -32,6 +33,7 @@ class _Job:
     area: Area | None
     boundaries: bool
     transcripts: bool
+    n_sources: int
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Found:
     small: np.ndarray
     outside: np.ndarray
     n_nuclei: int
-    n_counts: int
+    n_counts: np.ndarray
 
     @property
     def left_out(self) -> np.ndarray:
@@ -69,6 +71,7 @@ def find_cells(
     area: Area | None,
     boundaries: bool,
     transcripts: bool,
+    n_sources: int = 1,
 ) -> Found:
     """Decide, measure and count all tiles that are not done yet.
 
@@ -93,13 +96,13 @@ def find_cells(
     DataError
         All are.
     """
-    job = _Job(workspace, tissue, method, fit, params, pixel_size, area, boundaries, transcripts)
+    job = _Job(workspace, tissue, method, fit, params, pixel_size, area, boundaries, transcripts, n_sources)
     map_tiles(STAGE, _of_tile, job, tiles)
     parts = [statistics(workspace.scratch, STAGE, tile, "id", "small", "outside", "n_counts") for tile in tiles]
     small, outside = (np.concatenate([part[name] for part in parts]) for name in ("small", "outside"))
     tell_dropped(len(small), len(small) + sum(len(part["id"]) for part in parts), params)
     n_nuclei = len(tissue.regions) if area is None else int(area.holds(tissue.regions.centers).sum())
-    return Found(small, outside, n_nuclei, sum(int(part["n_counts"]) for part in parts))
+    return Found(small, outside, n_nuclei, sum(part["n_counts"] for part in parts))
 
 
 def tell_dropped(n: int, n_cells: int, params: CellParams) -> None:
@@ -129,6 +132,11 @@ def _of_tile(job: _Job, tile: Tile) -> tuple[Part, None]:
     counted = mine if job.area is None else mine & job.area.holds(seen.pixels + 0.5)
     with computing:
         labels = job.method.label_pixels(window, job.fit, nuclei)
+        at_edge = labels[:0, 0]
+        if workspace.covered is not None:
+            ranges = tuple((part.start, part.stop) for part in pixels)
+            labels = np.where(workspace.covered.pixels(ranges), labels, 0)
+            at_edge = workspace.covered.at_edge(labels, ranges)
         probability = window.probability
         ids, outside = _own_ids(tissue, tile, labels, job.area)
         cells = measure(
@@ -144,13 +152,16 @@ def _of_tile(job: _Job, tile: Tile) -> tuple[Part, None]:
             inside=probability,
             wanted=ids,
         )
+    cells = replace(cells, touches_border=cells.touches_border | np.isin(cells.id, at_edge))
     cells, small = cells.without_small(job.params, job.pixel_size)
     own = tuple(
         slice(part.start - start, part.stop - start)
         for part, start in zip(grid.view(tile.ranges).owned_pixels(), corner, strict=True)
     )
     found = {"labels": labels[own], "small": small, "outside": outside} | vars(cells)
-    found["n_counts"] = int(seen.count[counted].sum(dtype=np.int64))
+    source = seen.transcript[counted] // ROWS_OF_A_SOURCE
+    found["n_counts"] = np.zeros(job.n_sources, np.int64)
+    np.add.at(found["n_counts"], source, seen.count[counted])
     if job.boundaries:
         found |= _boundaries(labels, cells.id, corner)
     if job.transcripts:
