@@ -205,8 +205,18 @@ def test_a_run_of_fields_gives_way_as_a_whole(stored_fields, caplog):
         assert not found.shapes
     sslcst.tl.segment(again, nuclei_key="2_nuclei", overwrite=True)
     assert len(sd.read_zarr(sdata.path).labels) == n_before + 2
-    sslcst.tl.segment(again, **keys, key_added="of_own")
-    sslcst.tl.segment(again, fields="all", nuclei_key="of_own_nuclei", key_added="of_own", overwrite=True)
+
+
+def test_results_of_fields_are_taken_as_nuclei(fields):
+    sslcst.tl.segment(fields, fields="all", nuclei_key="sslcst_nuclei", overwrite=True)
+    assert fields["sslcst_table"].uns["sslcst"]["fields"]["2"]["nuclei_key"] == "sslcst_2_nuclei"
+
+
+@pytest.mark.parametrize("whole", [{"cells_key": "nuclei"}, {"cells_key": "nuclei", "nuclei_key": "nuclei"}])
+def test_whole_cells_that_are_given_are_joined_too(fields, whole):
+    sslcst.tl.segment(fields, fields="all", **whole, key_added="given")
+    assert len(fields["given_table"]) == len(fields["sslcst_table"])
+    assert fields["given_table"].obs["n_nuclei"].max() == 1
 
 
 def test_a_killed_run_of_fields_goes_on(stored_fields, tmp_path):
