@@ -54,23 +54,11 @@ class FieldName:
 def find_fields(
     sdata: SpatialData, wanted: str | Sequence[str], *, points_key: str | None = None, beside: str | None = None
 ) -> list[FieldName]:
-    """The fields of an object that are asked for by their names, or all; in their order, numbers by their size.
+    """The fields of an object that are asked for by their names, or "all"; in their order, numbers by their size.
 
-    Parameters
-    ----------
-    sdata
-        The object.
-    wanted
-        Names, or ``"all"``.
-    points_key, beside
-        What the points, and the image or nuclei, of all fields are called, without what the fields add; by default any.
-
-    Raises
-    ------
-    KeyMissingError
-        There is no such field, or none at all.
-    ParameterError
-        None is asked for, or one twice.
+    The points, and the image or nuclei, of all fields are called `points_key` and `beside`, without what the fields
+    add; by default anything. Raises a `KeyMissingError` where there is no such field, or none at all, and a
+    `ParameterError` where none is asked for, or one twice.
     """
     rasters = [*sdata.images] if beside is None else [*sdata.images, *sdata.labels, *sdata.shapes]
     found = set()

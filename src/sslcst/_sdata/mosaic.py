@@ -35,15 +35,10 @@ _LOOK = 2**22  # pixels of all fields of a sample, from which intensities are to
 def lay_out(
     names: Sequence[str], rasters: Sequence[Raster], samples: Sequence[str], gap: float
 ) -> tuple[Raster, Covered]:
-    """One raster for all fields, and where each lies on it.
+    """One raster for all fields, whose pixels must be of one size, and where each lies on it.
 
     Fields of a sample that lie in one coordinate system, by whole pixels and without lying on one another, keep their
     places to those that are nearer than the gap; all else is laid side by side, a gap apart.
-
-    Raises
-    ------
-    DataError
-        Pixels of the fields differ in size.
     """
     first = rasters[0]
     for name, raster in zip(names, rasters, strict=True):

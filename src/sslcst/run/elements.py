@@ -23,17 +23,9 @@ def elements(
 ) -> dict[str, Any]:
     """The elements of a run's results.
 
-    Parameters
-    ----------
-    outcome, given
-        What was found, and of what.
-    names
-        Name of each result by its field, "" where there are none and for the table, and its kind: nuclei, cells, table
-        and, if asked for, boundaries and transcripts.
-    about
-        The table's ``uns["sslcst"]``, to which the outcome adds what it knows.
-    in_memory
-        Whether the elements are to hold their data, rather than read what lies in the scratch folder.
+    `names` are by field, "" where there are none and for the table, and by kind: nuclei, cells, table and, if asked
+    for, boundaries and transcripts. `about` becomes the table's ``uns["sslcst"]``, with what the outcome knows. In
+    memory the elements hold their data, else they read what lies in the scratch folder.
     """
     scratch, tiles, tissue, found = outcome.workspace.scratch, outcome.tiles, outcome.tissue, outcome.found
     fields = given.fields or {"": _whole(given, tissue)}

@@ -49,51 +49,23 @@ class Field:
 
 @dataclass(frozen=True)
 class Input:
-    """What a run reads, checked.
+    """What a run reads, checked."""
 
-    Parameters
-    ----------
-    raster
-        The pixels of stain and results.
-    image
-        The stain (y, x), an array that is read by slices, or None where nuclei are given.
-    image_name
-        What warnings and errors call it.
-    nuclei
-        Those that are given, checked and ready to be read, or None.
-    cells
-        Whole cells that are given, likewise.
-    cell_stain
-        The stain that whole cells are found in, and that of their nuclei (2, y, x), on all of the image; or None.
-    transcripts
-        Ready to be read.
-    points
-        The element that they come from.
-    pair
-        What must lie on one another, in words.
-    area
-        Where on the raster the nuclei of the wanted cells lie; None: anywhere.
-    whole
-        The stain that `image` is a part of, which tells intensities and sizes; None where it is all of it.
-    fields
-        Where it is a mosaic, what it is made of, by names; None: it is one.
-    covered
-        Where these lie on the raster.
-    """
-
-    raster: Raster
-    image: Any | None
-    image_name: str
-    nuclei: NucleusSource | None
-    cells: NucleusSource | None
+    raster: Raster  # the pixels of stain and results
+    image: Any | None  # the stain (y, x), an array that is read by slices, or None where nuclei are given
+    image_name: str  # what warnings and errors call it
+    nuclei: NucleusSource | None  # those that are given, checked and ready to be read, or None
+    cells: NucleusSource | None  # whole cells that are given, likewise
+    # the stain that whole cells are found in, and that of their nuclei (2, y, x), on all of the image; or None
     cell_stain: Any | None
-    transcripts: TranscriptSource
-    points: Any
-    pair: str
-    area: Area | None
+    transcripts: TranscriptSource  # ready to be read
+    points: Any  # the element that they come from
+    pair: str  # what must lie on one another, in words
+    area: Area | None  # where on the raster the nuclei of the wanted cells lie; None: anywhere
+    # the stain that `image` is a part of, which tells intensities and sizes; None where it is all of it
     whole: Any | None
-    fields: Mapping[str, Field] | None
-    covered: Covered | None
+    fields: Mapping[str, Field] | None  # where it is a mosaic, what it is made of, by names; None: it is one
+    covered: Covered | None  # where these lie on the raster
 
 
 @dataclass(frozen=True)
@@ -118,25 +90,10 @@ def run(
     boundaries: bool = False,
     transcripts: bool = False,
 ) -> Outcome:
-    """Do the stages one after the other.
+    """Do the stages one after the other; their results lie in the scratch folder.
 
-    Parameters
-    ----------
-    given
-        The input.
-    scratch
-        Where the stages' results lie.
-    params, method
-        How.
-    model
-        A fit to take as it is, instead of learning one.
-    boundaries, transcripts
-        Whether the cells' boundaries, and the cell of each transcript, are asked for.
-
-    Raises
-    ------
-    DataError, TrainingError, BackendError, ClusterError
-        As `sslcst.tl.segment`.
+    A model is a fit to take as it is, instead of learning one. The cells' boundaries, and the cell of each transcript,
+    are made where they are asked for.
     """
     raster, area = given.raster, given.area
     regions, matched = _find_regions(given, params, scratch, method)

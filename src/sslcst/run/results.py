@@ -60,18 +60,9 @@ def as_table(
 ) -> AnnData:
     """The table of measured cells.
 
-    Parameters
-    ----------
-    cells, genes
-        The cells, and the names of the genes.
-    raster
-        Their pixels.
-    cells_key
-        The labels that it annotates; an array where these differ from cell to cell.
-    source_ids
-        Their original ids, where these differ.
-    center
-        Centroids (n, 2) in the coordinate system, where the cells are of several; by default by the raster.
+    It annotates the labels `cells_key`, an array where these differ from cell to cell; `center` are the centroids (n,
+    2) in the coordinate system, where the cells are of several, by default by the raster. The original ids are noted
+    where they differ.
     """
     import anndata
     from spatialdata.models import TableModel

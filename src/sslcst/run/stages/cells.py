@@ -38,20 +38,12 @@ class _Job:
 
 @dataclass(frozen=True)
 class Found:
-    """What is known of the cells of all tiles.
+    """What is known of the cells of all tiles."""
 
-    Parameters
-    ----------
-    small, outside
-        Ids of those that are too small, and of those whose nucleus lies off the area: they are in no result.
-    n_nuclei, n_counts
-        Nuclei, and molecules, in the area.
-    """
-
-    small: np.ndarray
-    outside: np.ndarray
-    n_nuclei: int
-    n_counts: np.ndarray
+    small: np.ndarray  # ids of those that are too small, which are in no result
+    outside: np.ndarray  # ids of those whose nucleus lies off the area, likewise
+    n_nuclei: int  # in the area
+    n_counts: np.ndarray  # molecules in the area
 
     @property
     def left_out(self) -> np.ndarray:
@@ -75,26 +67,9 @@ def find_cells(
 ) -> Found:
     """Decide, measure and count all tiles that are not done yet.
 
-    A cell that is too small, or whose nucleus lies off the area, is left out by the tile that measures it. It stays in
-    the labels, and among the owners, of the tiles that it reaches into: these are rid of it once it is known by all.
-
-    Parameters
-    ----------
-    workspace
-        Holds what the method's passes gave.
-    tiles, tissue, method, fit
-        Of the run.
-    params, pixel_size
-        Which cells are dropped, and the side of a pixel in the units of that.
-    area
-        Where on the raster a cell's nucleus must have its centroid; None: anywhere.
-    boundaries, transcripts
-        Whether the cells' boundaries, and the cell of each transcript, are kept.
-
-    Raises
-    ------
-    DataError
-        All are.
+    A cell that is too small, or whose nucleus has its centroid off the area, is left out by the tile that measures it.
+    It stays in the labels, and among the owners, of the tiles that it reaches into: these are rid of it once it is
+    known by all. The cells' boundaries, and the cell of each transcript, are kept where they are asked for.
     """
     job = _Job(workspace, tissue, method, fit, params, pixel_size, area, boundaries, transcripts, n_sources)
     map_tiles(STAGE, _of_tile, job, tiles)
@@ -106,13 +81,7 @@ def find_cells(
 
 
 def tell_dropped(n: int, n_cells: int, params: CellParams) -> None:
-    """Say how many of the cells are too small.
-
-    Raises
-    ------
-    DataError
-        All are.
-    """
+    """Say how many of the cells are too small; an error where all are."""
     if n:
         least = f"cells.min_counts={params.min_counts} and cells.min_area={params.min_area:g}"
         if n == n_cells:

@@ -37,31 +37,15 @@ Scale = list[tuple[float, float]]  # of each channel, the intensities that becom
 
 @dataclass(frozen=True)
 class Stain:
-    """What the tiles of a stain have in common.
+    """What the tiles of a stain have in common."""
 
-    Parameters
-    ----------
-    image
-        (y, x) or (channels, y, x), read by slices.
-    scratch, to
-        Where the tiles' nuclei go.
-    scale
-        Intensities of each channel that become 0 and 1.
-    diameter
-        Of a nucleus in pixels.
-    params
-        Of the nuclei.
-    device
-        Where networks run.
-    """
-
-    image: Any
-    scratch: Scratch
-    to: str
-    scale: Scale
-    diameter: float
-    params: Params
-    device: str
+    image: Any  # (y, x) or (channels, y, x), read by slices
+    scratch: Scratch  # where the tiles' nuclei go
+    to: str  # and under what name
+    scale: Scale  # intensities of each channel that become 0 and 1
+    diameter: float  # of a nucleus in pixels
+    params: Params  # of the nuclei
+    device: str  # where networks run
     covered: Covered | None
 
 
@@ -141,18 +125,10 @@ def segment(
 
 @dataclass(frozen=True)
 class StainSample:
-    """What stands for a large stain.
+    """What stands for a large stain."""
 
-    Parameters
-    ----------
-    scale
-        Intensities of each channel that become 0 and 1.
-    windows
-        Some parts of it, so scaled.
-    """
-
-    scale: Scale
-    windows: list[np.ndarray]
+    scale: Scale  # intensities of each channel that become 0 and 1
+    windows: list[np.ndarray]  # some parts of it, so scaled
 
 
 def sample_stain(image: Any, shape: tuple[int, int], params: NucleiParams) -> StainSample:
