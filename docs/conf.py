@@ -63,7 +63,8 @@ default_role = "code-or-link"
 html_theme = "sphinx_book_theme"
 html_title = project
 html_theme_options = {"show_navbar_depth": 1, "home_page_in_toc": True, "navbar_persistent": []}
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 
 # What the annotations of public functions name in other packages. Their inventories are on the network, so links to
 # them are made only where SSLCST_INTERSPHINX=1 is set, as on the machine that publishes; elsewhere they stay plain.

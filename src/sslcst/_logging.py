@@ -89,6 +89,21 @@ class Stages:
         return f"Done in {total:.1f} s, with at most {peak_memory():.2f} GiB of memory: {', '.join(rows)}."
 
 
+@contextmanager
+def warnings_only(*, on: bool = True) -> Iterator[None]:
+    """Say nothing within the block but warnings."""
+
+    def is_warning(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING
+
+    if on:
+        logger.addFilter(is_warning)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_warning)
+
+
 _stages: ContextVar[Stages | None] = ContextVar("stages", default=None)
 
 

@@ -52,7 +52,7 @@ def test_a_wrong_name_is_refused_before_any_work(function, name):
 @pytest.mark.parametrize("name", ["_", *WRONG])
 def test_a_refused_run_leaves_nothing(name, tmp_path, monkeypatch):
     """ "_" is a name itself, but would make "__cells"."""
-    monkeypatch.setattr(_segment, "choose_sources", None)
+    monkeypatch.setattr(_segment, "choose_input", None)
     chip(n_cells=40).write(tmp_path / "a.zarr")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ParameterError, match="key_added"):
@@ -83,6 +83,6 @@ def test_what_is_taken_is_taken_by_spatialdata(name):
 
 @pytest.mark.parametrize("seed", [2**63, 2**70, -1, 0.5, True, "1", None])
 def test_a_seed_that_generators_do_not_take_is_refused_before_any_work(seed, monkeypatch):
-    monkeypatch.setattr(_segment, "choose_sources", None)
+    monkeypatch.setattr(_segment, "choose_input", None)
     with pytest.raises(ParameterError, match=r"^seed=.*(below 2\^63|must be a whole number)"):
         sslcst.tl.segment(chip(n_cells=40), seed=seed)

@@ -262,3 +262,27 @@ def test_objects_of_sopa_name_their_image_and_transcripts(name):
     fields = sd.SpatialData(points={"1_p": points, "2_p": points}, attrs={"transcripts_dataframe": "2_p"})
     assert choose_points(fields, None) == "2_p"
     assert choose_points(fields, None, beside="1_i") == "1_p"
+
+
+def test_all_fields_of_view_in_one_call(tmp_path: Path) -> None:
+    """Of CosMx, which lie apart on this stage, and regions of seqFISH, each in a coordinate system of its own."""
+    tissues = {fov: vendors.make_tissue(seed=fov) for fov in (1, 2, 10)}
+    vendors.write_cosmx(tmp_path / "cosmx", tissues)
+    for roi in ("Roi1", "Roi2"):
+        vendors.write_seqfish(tmp_path / "seqfish", TISSUE, roi)
+    fields = {"cosmx": ["1", "2", "10"], "seqfish": ["Roi1", "Roi2"]}
+    for name, reader in (("cosmx", spatialdata_io.cosmx), ("seqfish", spatialdata_io.seqfish)):
+        sdata = stored(reader, tmp_path / name)
+        for unit in (None, "micron"):
+            sslcst.tl.segment(sdata, fields="all", unit=unit, key_added=f"in_{unit}")
+            table = sdata[f"in_{unit}_table"]
+            assert table.obs["fov"].cat.categories.tolist() == fields[name]
+            assert table.obs_names.is_unique
+            assert table.obs["fov"].value_counts().min() > 10
+            for field in fields[name]:
+                frame = sslcst.tl.quality(sdata, key=f"in_{unit}_{field}")
+                own = table[table.obs["fov"] == field].obs
+                assert frame["n_counts"].tolist() == own["n_counts"].tolist()
+                sslcst.pl.segmentation(sdata, key=f"in_{unit}_{field}")
+    one, other = (np.sort(table.obs["area"][table.obs["fov"] == roi]) for roi in fields["seqfish"])
+    np.testing.assert_allclose(one, other, rtol=0.05)  # twice one tissue, on other places of a network's grid

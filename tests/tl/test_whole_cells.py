@@ -412,3 +412,17 @@ def test_a_run_that_was_stopped_goes_on(at, tmp_path, monkeypatch):
         sslcst.tl.segment(stopped, **how)
     sslcst.tl.segment(whole, **how)
     assert_same_cells(stopped, whole)
+
+
+def test_cells_of_a_stain_in_a_region(seen):
+    """Those whose centroid lies there, by the intensities of the whole image."""
+    names = ["DAPI", "membrane"]
+    whole = tissue(cells=None, nuclei=None, image=stain(DAPI, MEMBRANE, names=names))
+    part = tissue(cells=None, nuclei=None, image=stain(DAPI, MEMBRANE, names=names))
+    params = HOW["params"] | {"stain": {"method": "cellpose", "diameters": [16]}, "cells": {"radius": 2.0}}
+    sslcst.tl.segment(whole, method="stain", params=params)
+    sslcst.tl.segment(part, method="stain", params=params, region=(22, 0, 64, 22))
+    expected = whole["sslcst_table"].obs
+    [area] = part["sslcst_table"].obs["area"]
+    assert area in expected["area"].tolist()
+    assert part["sslcst_table"].obs["n_nuclei"].tolist() == [2]

@@ -20,12 +20,13 @@ from sslcst.errors import DataError, KeyMissingError, did_you_mean
 from sslcst.names import check_name
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from spatialdata import SpatialData
     from xarray import DataArray
 
 # What the readers of spatialdata-io call them, as regular expressions.
-STAINS = ("morphology_focus", ".*_regist")  # xenium, stereoseq
-TRANSCRIPTS = ("transcripts", "bin1_genes")  # xenium, stereoseq
+STAINS = ("morphology_focus(-.+)?", ".*_regist(-.+)?")  # xenium, stereoseq; with a sample of spatialdata.concatenate
+TRANSCRIPTS = ("transcripts(-.+)?", "bin1_genes(-.+)?")  # xenium, stereoseq
 NUCLEAR_CHANNELS = ("(?i)dapi|hoechst.*|ssdna|dna|nucle(i|us)",)
 # Of whole cells, the first of which there is one: membranes before cytoplasm.
 CELL_CHANNELS = (
@@ -154,12 +155,12 @@ def choose_points(sdata: SpatialData, points_key: str | None, *, beside: str | N
             "a cell they lie, and it has no single transcripts. Take the cells that Space Ranger 4 finds "
             "(spatialdata_io.visium_hd with load_segmentations_only=True), or join bins by nuclei, as bin2cell does."
         )
-    candidates = [name for name in sdata.points if points_key is not None or not _is_result(name, sdata.points[name])]
+    candidates = [name for name in sdata.points if points_key is not None or not is_result(name, sdata.points[name])]
     what = {"kind": "points element", "argument": "points_key", "noted": sdata.attrs.get("transcripts_dataframe")}
     return choose_key(candidates, points_key, **what, usual=TRANSCRIPTS, beside=beside)
 
 
-def _is_result(name: str, points: Any) -> bool:
+def is_result(name: str, points: Any) -> bool:
     """Whether points are transcripts to which `sslcst.tl.segment` has added their cells."""
     added = {"cell_id": "uint32", "probability": "float32"}
     return name.endswith("_transcripts") and added.items() <= points.dtypes.astype(str).to_dict().items()
@@ -170,6 +171,12 @@ def check_result(sdata: SpatialData, labels_keys: Iterable[str], table_key: str)
     for name in labels_keys:
         choose_key(sdata.labels, name, kind="labels element", argument="key")
     choose_key(sdata.tables, table_key, kind="table", argument="key")
+
+
+def regions_of(table: AnnData) -> list[str]:
+    """The elements that a table annotates."""
+    region = table.uns.get("spatialdata_attrs", {}).get("region")
+    return [region] if isinstance(region, str) else list(region or [])
 
 
 def choose_coordinate_system(sdata: SpatialData, keys: Iterable[str], coordinate_system: str | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -116,15 +116,24 @@ def add_system(sdata: SpatialData, found: Microns) -> list[str]:
 
 def in_system(sdata: SpatialData, found: Microns) -> SpatialData:
     """An object of the same elements, which lie in the system too; those of the first object stay as they are."""
-    from spatialdata import SpatialData
-
     elements: dict[str, dict[str, Any]] = {}
     for kind, key, element in sdata.gen_elements():
         copied = element if kind == "tables" else element.copy() if kind == "points" else element.copy(deep=False)
         elements.setdefault(kind, {})[key] = copied
-    view = SpatialData(**elements, attrs=sdata.attrs)
+    view = of_elements(elements, sdata.attrs)
     add_system(view, found)
     return view
+
+
+def of_elements(elements: Mapping[str, Mapping[str, Any]], attrs: Mapping[str, Any]) -> SpatialData:
+    """An object of elements by kinds and names, whose tables may annotate others too."""
+    import warnings
+
+    from spatialdata import SpatialData
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The table is annotating", UserWarning)
+        return SpatialData(**elements, attrs=attrs)
 
 
 def is_in_microns(system: str) -> bool:

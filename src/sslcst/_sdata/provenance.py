@@ -12,7 +12,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sslcst._logging import logger
-from sslcst._sdata.elements import choose_channel, choose_coordinate_system, choose_image, choose_points
+from sslcst._sdata.elements import (
+    choose_channel,
+    choose_coordinate_system,
+    choose_image,
+    choose_key,
+    choose_points,
+    regions_of,
+)
 from sslcst._sdata.microns import in_system, systems_of, through
 from sslcst._sdata.raster import plane
 from sslcst._sdata.transcripts import columns_of
@@ -52,6 +59,14 @@ def note(sdata: SpatialData, labels_key: str, record: Mapping[str, str]) -> None
     sdata.attrs = dict(sdata.attrs) | {PLACE: dict(sdata.attrs.get(PLACE, {})) | {labels_key: noted}}
 
 
+def note_made(table: AnnData, name: str, kind: str, *, beside: str) -> None:
+    """Keep that an element was made for a run's result: a run that replaces this replaces it too."""
+    about = table.uns.get(PLACE, {})
+    for each in (about, *about.get("fields", {}).values()):
+        if beside in each.get("results", {}):
+            each["results"] = dict(each["results"]) | {name: kind}
+
+
 def is_of_step(sdata: SpatialData, labels_key: str) -> bool:
     """Whether a step of this package has made these labels, in the object."""
     return labels_key in sdata.attrs.get(PLACE, {})
@@ -62,6 +77,48 @@ def nuclei_of(sdata: SpatialData, cells_key: str, key: str) -> str:
     about = _about(sdata, cells_key)
     own = [name for name in about.get("results", {}) if name.endswith("_nuclei")] or [about.get("nuclei_key")]
     return own[0] or f"{key}_nuclei"
+
+
+def keys_of_fields(sdata: SpatialData, key: str) -> list[str]:
+    """What names the result of each field of a run, or the run itself where it is not of several."""
+    about = sdata.tables[f"{key}_table"].uns.get(PLACE, {}) if f"{key}_table" in sdata.tables else {}
+    return [f"{key}_{field}" for field in about.get("fields", {})] or [key]
+
+
+def check_one(sdata: SpatialData, key: str) -> None:
+    """Raise KeyMissingError where a key names a run of several fields, and one is to be looked at."""
+    keys = keys_of_fields(sdata, key)
+    if keys != [key]:
+        listed = ", ".join(map(repr, keys))
+        raise KeyMissingError(f"key={key!r} is a run of several fields: choose one of them with key=, among {listed}.")
+
+
+def result_table(sdata: SpatialData, key: str, *labels_keys: str) -> AnnData:
+    """The table of a result, whose labels are there too: of one field of a run of several, the rows of its cells.
+
+    Raises
+    ------
+    KeyMissingError
+        It is not there, or labels are not; the key is of several fields.
+    """
+    check_one(sdata, key)
+    for name in labels_keys:
+        choose_key(sdata.labels, name, kind="labels element", argument="key")
+    table = table_of(sdata, key)
+    about = table.uns.get(PLACE, {})
+    own = _of_field(about, f"{key}_cells")
+    if own is not about:
+        table = table[table.obs["region"].isin(own["results"])].copy()
+        table.uns = dict(table.uns) | {PLACE: own}
+    return table
+
+
+def table_of(sdata: SpatialData, key: str) -> AnnData:
+    """The table of a run, or of the run of several fields that a field's key is of; else raise KeyMissingError."""
+    for name, about in _records(sdata):
+        if _of_field(about, f"{key}_cells") is not about:
+            return sdata.tables[name]
+    return sdata.tables[choose_key(sdata.tables, f"{key}_table", kind="table", argument="key")]
 
 
 @dataclass(frozen=True)
@@ -119,7 +176,8 @@ class Used:
         if image_key is None and not self.sdata.images:
             return None
         try:
-            return choose_image(self.sdata, image_key)
+            beside = self.record.get("nuclei_key", self.record.get("points_key"))  # named as of the same field
+            return choose_image(self.sdata, image_key, beside=beside)
         except KeyMissingError as error:
             if image_key is not None or "image_key" in self.record or "nuclei_key" not in self.record:
                 raise
@@ -170,7 +228,7 @@ def _in_system(sdata: SpatialData, system: str, names: Iterable[str | None]) -> 
 
 def _about(sdata: SpatialData, name: str) -> Mapping[str, Any]:
     """What is known of an element: by the run that made it, by the step that made it later, by what was made of it."""
-    maker, noted = _maker(sdata, name), sdata.attrs.get(PLACE, {}).get(name)
+    maker, noted = _of_field(_maker(sdata, name), name), sdata.attrs.get(PLACE, {}).get(name)
     if noted is not None and noted.get("after_run") == _run_of(maker):
         return noted
     return maker or next(
@@ -178,20 +236,20 @@ def _about(sdata: SpatialData, name: str) -> Mapping[str, Any]:
     )
 
 
+def _of_field(about: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What a run of several fields tells of that which an element is of; of other elements all that it tells."""
+    own = [each for each in about.get("fields", {}).values() if name in each["results"]]
+    return dict(about) | own[0] if len(own) == 1 else about
+
+
 def _maker(sdata: SpatialData, name: str) -> Mapping[str, Any]:
     """``uns["sslcst"]`` of the table that tells it made an element; rather of a result itself than of a copy."""
     tell = [
         (key not in about.get("results", {}), about)
         for key, about in _records(sdata)
-        if name in (key, *about.get("results", {})) or name == _annotated(sdata.tables[key])
+        if name in (key, *about.get("results", {})) or name in regions_of(sdata.tables[key])[:1]
     ]
     return min(tell, key=lambda item: item[0], default=(False, {}))[1]
-
-
-def _annotated(table: AnnData) -> str | None:
-    """The one element that a table annotates."""
-    region = table.uns.get("spatialdata_attrs", {}).get("region")
-    return region if isinstance(region, str) or region is None else next(iter(region), None)
 
 
 def _records(sdata: SpatialData) -> Iterator[tuple[str, Mapping[str, Any]]]:

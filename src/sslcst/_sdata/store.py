@@ -104,13 +104,7 @@ def _check_ours(sdata: SpatialData, former: Mapping[str, str], names: Mapping[st
             )
     record = {}
     for name in (name for name, kind in former.items() if kind == "tables"):
-        told = {} if sdata.path is None else written(real_store(sdata), name)
-        about = sdata.tables[name].uns.get("sslcst") if name in sdata.tables else None
-        own = about.get("results") if isinstance(about, Mapping) else None
-        own = own if isinstance(own, Mapping) else {}
-        # What lies in the object alone was made after the run, and is told of by the table there.
-        there = on_disk(real_store(sdata)) if told else set()
-        record |= told | {other: kind for other, kind in own.items() if f"{kind}/{other}" not in there}
+        record |= made_by(sdata, name)
     # Steps add labels and tables under these names; shapes and points are added by a run alone, whose table tells so.
     known = record or {name for name, kind in names.items() if kind in ("labels", "tables")}
     if others := sorted(former.keys() - set(known)):
@@ -118,6 +112,17 @@ def _check_ours(sdata: SpatialData, former: Mapping[str, str], names: Mapping[st
             f"{', '.join(map(repr, others))} exists and was not written by the run that overwrite=True replaces: it is "
             "left alone. Rename or delete it, or choose another key_added."
         )
+
+
+def made_by(sdata: SpatialData, table: str) -> dict[str, str]:
+    """Name -> kind of what the run that made a table made, by the table in the store and in the object."""
+    told = {} if sdata.path is None else written(real_store(sdata), table)
+    about = sdata.tables[table].uns.get("sslcst") if table in sdata.tables else None
+    own = about.get("results") if isinstance(about, Mapping) else None
+    own = own if isinstance(own, Mapping) else {}
+    # What lies in the object alone was made after the run, and is told of by the table there.
+    there = on_disk(real_store(sdata)) if told else set()
+    return told | {other: kind for other, kind in own.items() if f"{kind}/{other}" not in there}
 
 
 def told_by(store: Path, table: str, name: str) -> Any:

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from sslcst._logging import logger
 from sslcst._sdata.columns import as_counts, as_numbers, gene_codes
-from sslcst._sdata.elements import choose_key
+from sslcst._sdata.elements import choose_key, regions_of
 from sslcst._sdata.raster import YX, Raster, apply_affine
 from sslcst.core.spots import inside_raster
 from sslcst.errors import DataError, KeyMissingError
@@ -29,6 +29,7 @@ GENE_COLUMNS = ("gene", "feature_name", "target", "geneID", "name")  # ours, xen
 COUNT_COLUMNS = ("count", "MIDCount", "MIDCounts")
 QUALITY_COLUMN = "qv"  # xenium
 _OUR_READERS = frozenset({"gem_header", "gef_header"})  # which refuse what has no gene: "nan" is one of the fly's
+ROWS_OF_A_SOURCE = 2**40  # where several points elements are read as one, rows of the next are counted from here on
 _BLOCK = 4_000_000  # entries of a table of counts that are read at once
 
 
@@ -159,8 +160,7 @@ def annotating_table(sdata: SpatialData, points_key: str) -> str | None:
     """The one table that annotates these points, if there is."""
     keys = []
     for key, table in sdata.tables.items():
-        region = table.uns.get("spatialdata_attrs", {}).get("region")
-        if points_key in ([region] if isinstance(region, str) else region or []):
+        if points_key in regions_of(table):
             keys.append(key)
     return choose_key(keys, None, kind=f"table of points {points_key!r}", argument="gene_key") if keys else None
 

@@ -42,6 +42,10 @@ RegionOfInterest = Annotated[
         help="Only cells whose nuclei lie there: shapes, or a box in the coordinate system.",
     ),
 ]
+Fields = Annotated[
+    str | None,
+    typer.Option(metavar="all|NAME,NAME,...", help="Fields of view, or samples, that are segmented as one."),
+]
 MethodName = Annotated[
     str | None,
     typer.Option(
@@ -85,6 +89,11 @@ def read_region(text: str | None) -> str | tuple[float, ...] | None:
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is neither a name nor X0,Y0,X1,Y1", param_hint="--region") from error
     return x0, y0, x1, y1
+
+
+def read_fields(text: str | None) -> str | list[str] | None:
+    """All, or names."""
+    return text if text in (None, "all") else text.split(",")
 
 
 def split_channels(text: str | None) -> list[str] | None:

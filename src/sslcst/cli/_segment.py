@@ -15,6 +15,7 @@ from sslcst.cli._options import (
     Channels,
     CoordinateSystem,
     CountKey,
+    Fields,
     GeneKey,
     ImageKey,
     MethodName,
@@ -26,6 +27,7 @@ from sslcst.cli._options import (
     Settings,
     Store,
     Unit,
+    read_fields,
     read_params,
     read_region,
     split_channels,
@@ -46,6 +48,7 @@ def segment(
     unit: Unit = None,
     pixel_size: PixelSize = None,
     region: RegionOfInterest = None,
+    fields: Fields = None,
     method: MethodName = None,
     params: Params = None,
     set_: Settings = None,
@@ -80,6 +83,7 @@ def segment(
 
     ```
     sslcst segment run.zarr --image-key morphology_focus --set cells.radius=6
+    sslcst segment cosmx.zarr --fields all
     sslcst segment one.zarr --method ssl-cst --save-model model.json
     sslcst segment two.zarr --model model.json
     ```
@@ -111,6 +115,7 @@ def segment(
             unit=unit,
             pixel_size=pixel_size,
             region=where,
+            fields=read_fields(fields),
             method=method,
             params=chosen,
             model=learnt,
@@ -123,7 +128,8 @@ def segment(
         )
         if save_model is not None:
             sslcst.io.write_model(sslcst.io.read_model(sdata, key=key_added), save_model)
-    typer.echo(f"{store}: {sdata.tables[f'{key_added}_table'].n_obs} cells in {key_added}_cells and {key_added}_table.")
+    labels = f"{key_added}_cells" if fields is None else f"{key_added}_FIELD_cells"
+    typer.echo(f"{store}: {sdata.tables[f'{key_added}_table'].n_obs} cells in {labels} and {key_added}_table.")
 
 
 def plan(
@@ -140,6 +146,7 @@ def plan(
     unit: Unit = None,
     pixel_size: PixelSize = None,
     region: RegionOfInterest = None,
+    fields: Fields = None,
     method: MethodName = None,
     params: Params = None,
     set_: Settings = None,
@@ -168,6 +175,7 @@ def plan(
             unit=unit,
             pixel_size=pixel_size,
             region=where,
+            fields=read_fields(fields),
             method=method,
             params=chosen,
         )

@@ -55,19 +55,30 @@ class LocalDensity:
 
 
 def local_density(
-    counts: np.ndarray, nuclei: np.ndarray, *, radius: float, reach: float, n_nearest: int = 3
+    counts: np.ndarray,
+    nuclei: np.ndarray,
+    *,
+    radius: float,
+    reach: float,
+    n_nearest: int = 3,
+    covered: np.ndarray | None = None,
 ) -> LocalDensity:
     """Nuclei and counts around all bins of a grid (rows, columns).
 
     `n_nearest` nuclei are sought around each, none farther than `reach` bins; `radius` is the expected cell radius r in
     bins, as everywhere in this module.
+    Bins that are not `covered`, bool (rows, columns), have no nucleus near and no room for counts, as beyond the edge.
     """
     side = _side(_WINDOW * radius)
     counts = counts.astype(np.int64)
-    window, area = (_squares(_squares(values, side), side) for values in (counts, np.ones_like(counts)))
+    there = np.ones_like(counts) if covered is None else covered.astype(np.int64)
+    window, area = (_squares(_squares(values, side), side) for values in (counts, there))
     wide = _squares(counts, _side(radius / 2))
     labels, distance = nearest_nuclei(nuclei, reach, n_nearest=n_nearest)
-    return LocalDensity(labels, distance.astype(np.float32), counts, (window / area).astype(np.float32), wide)
+    if covered is not None:
+        labels, distance = np.where(covered, labels, 0), np.where(covered, distance, np.inf)
+    density = (window / np.maximum(area, 1)).astype(np.float32)
+    return LocalDensity(labels, distance.astype(np.float32), counts, density, wide)
 
 
 def margin(*, radius: float, reach: float) -> int:

@@ -15,9 +15,9 @@ from sslcst._arguments import checked
 from sslcst._logging import logger, progress
 from sslcst._sdata.boundaries import boundaries_of
 from sslcst._sdata.columns import counts_of
-from sslcst._sdata.elements import check_result, choose_image
+from sslcst._sdata.elements import choose_image
 from sslcst._sdata.microns import NAME, check_unit, find_microns, pixel_side
-from sslcst._sdata.provenance import Used, nuclei_of
+from sslcst._sdata.provenance import Used, nuclei_of, result_table
 from sslcst._sdata.raster import plane
 from sslcst.errors import BackendError, StoreError
 
@@ -84,7 +84,7 @@ def write_xenium_explorer(
         raise StoreError(f"{path} is a file: give a folder.")
     cells_key, table_key = f"{key}_cells", f"{key}_table"
     nuclei_key = nuclei_of(sdata, cells_key, key)
-    check_result(sdata, [cells_key, nuclei_key], table_key)
+    table = result_table(sdata, key, cells_key, nuclei_key)
     used = Used.by(sdata, cells_key)
     image_key = choose_image(sdata, used.image(image_key))
     points = used.transcripts(points_key, gene_key, None)
@@ -93,7 +93,7 @@ def write_xenium_explorer(
     sdata = used.sdata
     microns = find_microns(sdata, keys, raster_key=image_key, pixel_size=pixel_size)
     side = pixel_side(sdata, image_key, microns.base) * microns.scale
-    counts = counts_of(sdata.tables[table_key], table_key)
+    counts = counts_of(table, table_key)
 
     with progress("write for Xenium Explorer"), warnings.catch_warnings():
         from anndata import AnnData
@@ -101,7 +101,6 @@ def write_xenium_explorer(
         from spatialdata import SpatialData
         from spatialdata.models import TableModel
 
-        table = sdata.tables[table_key]
         ids = table.obs["cell_id"].to_numpy()
         cells, nuclei = _shapes(sdata, ids, cells_key, nuclei_key, f"{key}_boundaries")
         names = pd.Index([explorer.str_cell_id(int(i)) for i in ids])

@@ -14,8 +14,8 @@ import pandas as pd
 
 from sslcst._arguments import checked
 from sslcst._logging import logger, progress
-from sslcst._sdata.elements import check_result, choose_coordinate_system
-from sslcst._sdata.provenance import Used, nuclei_of
+from sslcst._sdata.elements import choose_coordinate_system
+from sslcst._sdata.provenance import Used, nuclei_of, result_table
 from sslcst._sdata.raster import affine_matrix, apply_affine, full_scale
 from sslcst.core.polygons import polygons
 from sslcst.errors import KeyMissingError, StoreError
@@ -70,10 +70,9 @@ def write_geojson(
     path = Path(path)
     if not path.parent.is_dir():
         raise StoreError(f"{path} could not be written: there is no folder {path.parent}.")
-    cells_key, table_key = (f"{key}_{name}" for name in ("cells", "table"))
+    cells_key = f"{key}_cells"
     nuclei_key = nuclei_of(sdata, cells_key, key)
-    check_result(sdata, [cells_key, nuclei_key], table_key)
-    table = sdata.tables[table_key]
+    table = result_table(sdata, key, cells_key, nuclei_key)
     obs = table.obs.set_index("cell_id")
     classes = {} if class_key is None else _classes(table, class_key)
     matrix = _to_target(sdata, cells_key, image_key, coordinate_system)

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from sslcst._arguments import checked
-from sslcst._sdata.elements import choose_key
+from sslcst._sdata.provenance import table_of
 from sslcst.errors import KeyMissingError
 from sslcst.methods import model_file
 from sslcst.run.results import kept_in
@@ -63,8 +63,7 @@ def read_model(path: SpatialData | str | os.PathLike[str], *, key: str = "sslcst
     if isinstance(path, str | os.PathLike):
         return model_file.read_model(path)
     name = f"{key}_table"
-    choose_key(path.tables, name, kind="table", argument="key")
-    kept = kept_in(path.tables[name])
+    kept = kept_in(table_of(path, key))
     if kept is None:
         raise KeyMissingError(
             f"Table {name!r} holds no model: it was not made by sslcst.tl.segment, or by a method of your own. Segment "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sslcst._arguments import Region, checked
-from sslcst._sdata.provenance import Used, nuclei_of
+from sslcst._sdata.provenance import Used, check_one, nuclei_of, result_table
 from sslcst._section import check
 from sslcst.pl._canvas import (
     CELLS,
@@ -112,6 +112,7 @@ def segmentation(
     norm = as_norm(norm, vmin, vmax)
     genes = [genes] if isinstance(genes, str) else genes
     check(genes is None or len(genes) > 0, "genes", genes, "must name one at least")
+    check_one(sdata, key)
     used = Used.by(sdata, f"{key}_cells")
     sdata = used.sdata
     names = {"nuclei": nuclei_of(sdata, f"{key}_cells", key), "cells": f"{key}_cells"}
@@ -119,7 +120,7 @@ def segmentation(
         names["reference"] = truth_key
     cells = [pick(sdata.labels, names[kind], "labels") for kind in ("nuclei", "cells")][1]
     check_cells(sdata, names.values())
-    fill = None if color is None else choose_fill(pick(sdata.tables, f"{key}_table", "table"), color, norm)
+    fill = None if color is None else choose_fill(result_table(sdata, key), color, norm)
     points = None if points_key is None else pick(sdata.points, points_key, "points")
     if genes is not None:
         molecules = used.transcripts(points_key, gene_key, None)

@@ -12,8 +12,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from spatialdata import SpatialData
 
 from sslcst._arguments import checked
+from sslcst._sdata.provenance import table_of
 from sslcst.errors import KeyMissingError
-from sslcst.pl._canvas import pick, say_why_empty
+from sslcst.pl._canvas import say_why_empty
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +59,7 @@ def training(
     KeyMissingError
         There is no such table, or it has no history.
     """
-    table = data if isinstance(data, AnnData) else pick(data.tables, f"{key}_table", "table")
+    table = data if isinstance(data, AnnData) else table_of(data, key)
     history = table.uns.get("sslcst", {}).get("history")
     if history is None:
         method = table.uns.get("sslcst", {}).get("method")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sslcst._sdata.elements import channel_in_words, choose_key
-from sslcst._sdata.provenance import Used
+from sslcst._sdata.provenance import Used, result_table
 from sslcst.errors import DataError, KeyMissingError
 
 if TYPE_CHECKING:
@@ -42,18 +42,18 @@ class Result:
         truth_key: str | None = None,
     ) -> Result:
         """Read it; raise KeyMissingError or DataError where there is nothing, or no telling which image is meant."""
-        if f"{key}_table" not in sdata.tables:
+        if f"{key}_table" not in sdata.tables and f"{key}_cells" not in sdata.labels:
             raise KeyMissingError(
                 f"There is no table {key + '_table'!r} to report of: run sslcst.tl.segment, or give the key of another "
                 f"segmentation; tables: {', '.join(map(repr, sdata.tables)) or 'none'}."
             )
+        table = result_table(sdata, key)
         choose_key(sdata.labels, f"{key}_cells", kind="labels element", argument="key")
         if truth_key is not None:
             kind = "labels or shapes element"
             choose_key([*sdata.labels, *sdata.shapes], truth_key, kind=kind, argument="truth_key")
         used = Used.by(sdata, f"{key}_cells", truth_key)
         image_key = used.image(image_key)
-        table = sdata.tables[f"{key}_table"]
         if not table.n_obs:
             raise DataError(f"Table {key + '_table'!r} has no cells, so that there is nothing to report.")
         about = plain(table.uns.get("sslcst", {}))

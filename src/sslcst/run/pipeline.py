@@ -14,6 +14,7 @@ from sslcst._sdata.raster import Raster
 from sslcst._sdata.region import Area
 from sslcst._sdata.scratch import Scratch
 from sslcst._sdata.transcripts import TranscriptSource
+from sslcst.core.covered import Covered
 from sslcst.core.geometry import Regions
 from sslcst.core.layout import lay_out
 from sslcst.core.nuclei import load_backend, none_found
@@ -30,53 +31,41 @@ from sslcst.run.stages.spots import find_spots
 from sslcst.run.stages.transcripts import bucket, count, fill
 from sslcst.run.stages.whole_cells import Matched, match
 from sslcst.run.tiling import Tile, cut
-from sslcst.run.warnings import warnings_of
 from sslcst.run.workspace import MATCHED, NUCLEI, WHOLE_CELLS, Workspace, is_done
 
 NUCLEI_ACROSS = 2  # a whole cell: what nuclei that are grown reach by default
 
 
 @dataclass(frozen=True)
+class Field:
+    """A part of the raster whose results are elements of their own."""
+
+    raster: Raster  # its own pixels, with the transformations of its results
+    window: tuple[slice, slice] | None  # its rows and columns on the raster of all; None: all of it
+    points: Any  # the element that its transcripts come from
+    marks: Mapping[str, str]  # what columns of the table say of its cells
+    record: Mapping[str, Any]  # what it was made of
+
+
+@dataclass(frozen=True)
 class Input:
-    """What a run reads, checked.
+    """What a run reads, checked."""
 
-    Parameters
-    ----------
-    raster
-        The pixels of stain and results.
-    image
-        The stain (y, x), an array that is read by slices, or None where nuclei are given.
-    image_name
-        What warnings and errors call it.
-    nuclei
-        Those that are given, checked and ready to be read, or None.
-    cells
-        Whole cells that are given, likewise.
-    cell_stain
-        The stain that whole cells are found in, and that of their nuclei (2, y, x), on all of the image; or None.
-    transcripts
-        Ready to be read.
-    points
-        The element that they come from.
-    pair
-        What must lie on one another, in words.
-    area
-        Where on the raster the nuclei of the wanted cells lie; None: anywhere.
-    whole
-        The stain that `image` is a part of, which tells intensities and sizes; None where it is all of it.
-    """
-
-    raster: Raster
-    image: Any | None
-    image_name: str
-    nuclei: NucleusSource | None
-    cells: NucleusSource | None
+    raster: Raster  # the pixels of stain and results
+    image: Any | None  # the stain (y, x), an array that is read by slices, or None where nuclei are given
+    image_name: str  # what warnings and errors call it
+    nuclei: NucleusSource | None  # those that are given, checked and ready to be read, or None
+    cells: NucleusSource | None  # whole cells that are given, likewise
+    # the stain that whole cells are found in, and that of their nuclei (2, y, x), on all of the image; or None
     cell_stain: Any | None
-    transcripts: TranscriptSource
-    points: Any
-    pair: str
-    area: Area | None
+    transcripts: TranscriptSource  # ready to be read
+    points: Any  # the element that they come from
+    pair: str  # what must lie on one another, in words
+    area: Area | None  # where on the raster the nuclei of the wanted cells lie; None: anywhere
+    # the stain that `image` is a part of, which tells intensities and sizes; None where it is all of it
     whole: Any | None
+    fields: Mapping[str, Field] | None  # where it is a mosaic, what it is made of, by names; None: it is one
+    covered: Covered | None  # where these lie on the raster
 
 
 @dataclass(frozen=True)
@@ -101,25 +90,10 @@ def run(
     boundaries: bool = False,
     transcripts: bool = False,
 ) -> Outcome:
-    """Do the stages one after the other.
+    """Do the stages one after the other; their results lie in the scratch folder.
 
-    Parameters
-    ----------
-    given
-        The input.
-    scratch
-        Where the stages' results lie.
-    params, method
-        How.
-    model
-        A fit to take as it is, instead of learning one.
-    boundaries, transcripts
-        Whether the cells' boundaries, and the cell of each transcript, are asked for.
-
-    Raises
-    ------
-    DataError, TrainingError, BackendError, ClusterError
-        As `sslcst.tl.segment`.
+    A model is a fit to take as it is, instead of learning one. The cells' boundaries, and the cell of each transcript,
+    are made where they are asked for.
     """
     raster, area = given.raster, given.area
     regions, matched = _find_regions(given, params, scratch, method)
@@ -135,9 +109,8 @@ def run(
     )
     reach = method.reach(params.cells.max_distance, layout.radius)
     genes = np.asarray(given.transcripts.genes)
-    workspace = Workspace(
-        scratch, layout.grid, params.tiles.block, len(genes), given.image, MATCHED if matched else NUCLEI
-    )
+    nuclei_file = MATCHED if matched else NUCLEI
+    workspace = Workspace(scratch, layout.grid, params.tiles.block, len(genes), given.image, nuclei_file, given.covered)
     fill(given.transcripts, layout.grid, scratch, params.tiles, pair=given.pair)
     seen = bins_seen(params.tiles.size, layout.grid.whole_shape)
     share = min(seen / np.prod(layout.grid.whole_shape), 1)
@@ -177,71 +150,10 @@ def run(
         area=area,
         boundaries=boundaries,
         transcripts=transcripts,
+        n_sources=len(given.fields or [None]),
     )
     results.join_labels(workspace, tiles)
     return Outcome(workspace, tiles, tissue, fit, found, matched)
-
-
-def elements(
-    outcome: Outcome, given: Input, names: Mapping[str, str], about: Mapping[str, Any], *, in_memory: bool
-) -> dict[str, Any]:
-    """The elements of a run's results.
-
-    Parameters
-    ----------
-    outcome, given
-        What was found, and of what.
-    names
-        Name of each result: nuclei, cells, table and, if asked for, boundaries and transcripts.
-    about
-        The table's ``uns["sslcst"]``, to which the outcome adds what it knows.
-    in_memory
-        Whether the elements are to hold their data, rather than read what lies in the scratch folder.
-    """
-    scratch, tiles, raster, tissue = outcome.workspace.scratch, outcome.tiles, given.raster, outcome.tissue
-    found, area = outcome.found, given.area
-    window = None
-    if area is not None:  # and as far beyond it as a cell may reach
-        around = (tissue.extent + tissue.max_distance + 1) * max(tissue.grid.step)
-        window = area.window(raster.shape, around)
-
-    def labels(path: str) -> Any:
-        return results.labels_element(scratch, path, raster, found.left_out, window, in_memory=in_memory)
-
-    def table() -> Any:
-        cells = results.join_cells(scratch, tiles)
-        held = cells.counts.data.sum(dtype=np.int64) / max(found.n_counts, 1)
-        where = "on the raster" if area is None else f"in {area.name}"
-        logger.info("%d cells hold %.1f%% of the transcripts %s.", len(cells), 100 * held, where)
-        source = given.nuclei if outcome.matched is None else given.cells
-        source_ids = None if source is None else source.source_ids
-        if source_ids is not None:  # cells without a nucleus may have the number of one that was left out
-            source_ids = source_ids[source_ids.index.isin(tissue.regions.ids)]
-        table = results.as_table(cells, raster, given.transcripts.genes, names["cells"], source_ids)
-        n_nuclei = found.n_nuclei
-        if outcome.matched is not None:
-            table.obs["n_nuclei"] = outcome.matched.n_nuclei(cells.id)
-            n_nuclei = int(table.obs["n_nuclei"].sum())
-        table.uns["sslcst"] = dict(about) | {
-            "bin_size": tissue.grid.bin_size,
-            "radius": tissue.radius * tissue.grid.bin_size,
-            "n_nuclei": n_nuclei,
-            "n_dropped": len(found.small),
-            "total_counts": found.n_counts,
-            "warnings": "\n".join(warnings_of(scratch)),  # lists of text in uns crash copies under some numpy
-        }
-        return table
-
-    made = {
-        "nuclei": lambda: labels(outcome.workspace.nuclei_file),
-        "cells": lambda: labels(results.CELLS),
-        "boundaries": lambda: results.boundaries_element(scratch, tiles, raster),
-        "transcripts": lambda: results.transcripts_element(
-            scratch, tiles, given.points, found.left_out, in_memory=in_memory
-        ),
-        "table": table,
-    }
-    return {name: made[kind]() for kind, name in names.items()}
 
 
 def _find_regions(given: Input, params: Params, scratch: Scratch, method: Method) -> tuple[Regions, Matched | None]:
@@ -279,6 +191,7 @@ def _find_nuclei(given: Input, params: Params, scratch: Scratch, device: str) ->
             params=params,
             device=device,
             name=given.image_name,
+            covered=given.covered,
         )
         if not len(regions):
             raise none_found(given.image_name, params.nuclei.method)
@@ -305,6 +218,7 @@ def _find_cells(
         device=device,
         name=given.image_name,
         to=WHOLE_CELLS,
+        covered=given.covered,
     )
     if not len(cells):
         raise DataError(

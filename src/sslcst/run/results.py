@@ -12,10 +12,10 @@ import zarr
 from scipy import sparse
 
 from sslcst._logging import progress
-from sslcst._sdata.boundaries import as_boundaries
 from sslcst._sdata.raster import Raster, apply_affine, as_labels
 from sslcst._sdata.scratch import Scratch
 from sslcst._sdata.source_ids import of_cells
+from sslcst._sdata.transcripts import ROWS_OF_A_SOURCE
 from sslcst.core.measure import Cells, without
 from sslcst.methods.model_file import Kept
 from sslcst.run.stages.cells import STAGE
@@ -51,22 +51,33 @@ def join_cells(scratch: Scratch, tiles: list[Tile]) -> Cells:
 
 
 def as_table(
-    cells: Cells, raster: Raster, genes: pd.Index, cells_key: str, source_ids: pd.Series | None = None
+    cells: Cells,
+    raster: Raster,
+    genes: pd.Index,
+    cells_key: str | np.ndarray,
+    source_ids: pd.Series | None = None,
+    center: np.ndarray | None = None,
 ) -> AnnData:
-    """The table of measured cells, which annotates the cell labels, with their original ids where these differ."""
+    """The table of measured cells.
+
+    It annotates the labels `cells_key`, an array where these differ from cell to cell; `center` are the centroids (n,
+    2) in the coordinate system, where the cells are of several, by default by the raster. The original ids are noted
+    where they differ.
+    """
     import anndata
     from spatialdata.models import TableModel
 
+    regions = pd.Categorical([cells_key] * len(cells) if isinstance(cells_key, str) else cells_key)
+    center = apply_affine(raster.to_system, cells.center) if center is None else center
     table = anndata.AnnData(
         cells.counts,
-        obs=pd.DataFrame(
-            {"cell_id": cells.id, "region": pd.Categorical([cells_key] * len(cells))}, index=cells.id.astype(str)
-        ),
+        obs=pd.DataFrame({"cell_id": cells.id, "region": regions}, index=cells.id.astype(str)),
         var=pd.DataFrame(index=genes),
         layers={"nuclear": cells.nuclear},
-        obsm={"spatial": apply_affine(raster.to_system, cells.center)[:, ::-1]},
+        obsm={"spatial": center[:, ::-1]},
     )
-    table = TableModel.parse(table, region=cells_key, region_key="region", instance_key="cell_id")
+    region = cells_key if isinstance(cells_key, str) else regions.categories.tolist()
+    table = TableModel.parse(table, region=region, region_key="region", instance_key="cell_id")
     # Columns of our own come after parsing, which would reorder and retype them.
     table.obs["area"] = cells.area * raster.pixel_size**2
     table.obs["nucleus_area"] = cells.nucleus_area * raster.pixel_size**2
@@ -111,10 +122,8 @@ def labels_element(
     *,
     in_memory: bool,
 ) -> Any:
-    """Labels on a raster or a part of it, but for those that are dropped: by chunks as they lie on disk, or read."""
+    """The labels of a window of all, that of a raster, but for those that are dropped: as they lie on disk, or read."""
     path = scratch.folder / name
-    if window is not None:
-        raster = raster.cropped(*window)
     if in_memory:
         return as_labels(without(zarr.open_array(path, mode="r")[window or ...], dropped), raster)
     labels = da.from_zarr(path)
@@ -123,22 +132,25 @@ def labels_element(
     return as_labels(labels.map_blocks(without, ids=dropped, meta=labels._meta) if len(dropped) else labels, raster)
 
 
-def boundaries_element(scratch: Scratch, tiles: list[Tile], raster: Raster) -> Any:
-    """Boundaries of the cells, polygons in pixels with the raster's transformations; the index holds the cells' ids."""
+def join_boundaries(scratch: Scratch, tiles: list[Tile]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of all cells the ids (n,), the corners of all rings one behind the other, in pixels, and how many each has."""
     parts = [statistics(scratch, STAGE, tile, "id", "corners", "n_corners") for tile in tiles]
     ids, corners, size = (np.concatenate([part[name] for part in parts]) for name in ("id", "corners", "n_corners"))
-    return as_boundaries(ids, corners, size, raster.transformations)
+    return ids, corners, size
 
 
 def transcripts_element(
-    scratch: Scratch, tiles: list[Tile], points: Any, dropped: np.ndarray, *, in_memory: bool
+    scratch: Scratch, tiles: list[Tile], points: Any, dropped: np.ndarray, source: int = 0, *, in_memory: bool
 ) -> Any:
-    """The points with two more columns: ``cell_id``, 0 for none, and ``probability`` of lying in a cell."""
+    """The points with two more columns: ``cell_id``, 0 for none, and ``probability`` of lying in a cell.
+
+    `source` says which of several points elements they are, and `tiles` are those that hold any of them.
+    """
     from spatialdata.models import PointsModel
     from spatialdata.transformations import get_transformation
 
     ends = np.cumsum(points.map_partitions(len).compute(scheduler="synchronous")).tolist()
-    _lay_out_owners(scratch, tiles, ends[-1], dropped)
+    _lay_out_owners(scratch, tiles, ends[-1], dropped, source)
     meta = points._meta.assign(cell_id=np.zeros(0, np.uint32), probability=np.zeros(0, np.float32))
     frame = dd.from_map(
         _with_owners,
@@ -147,6 +159,7 @@ def transcripts_element(
         ends,
         points=points,
         folder=scratch.folder,
+        source=source,
         meta=meta,
     )
     if in_memory:
@@ -165,23 +178,26 @@ def transcripts_element(
     )
 
 
-def _lay_out_owners(scratch: Scratch, tiles: list[Tile], n_rows: int, dropped: np.ndarray) -> None:
+def _lay_out_owners(scratch: Scratch, tiles: list[Tile], n_rows: int, dropped: np.ndarray, source: int) -> None:
     out = {}
     for name, kind in _OWNERS.items():
-        with scratch.path(name).open("wb") as file:
+        path = scratch.path(f"{name}.{source}")
+        with path.open("wb") as file:
             for start in range(0, n_rows, _ROWS):  # a full disk is met here: met by a map of memory, it would kill
                 np.zeros(min(_ROWS, n_rows - start), kind).tofile(file)
-        out[name] = np.memmap(scratch.path(name), kind, "r+")
+        out[name] = np.memmap(path, kind, "r+")
     for tile in tiles:
         part = statistics(scratch, STAGE, tile, "row", *_OWNERS)
+        own, row = np.divmod(part["row"], ROWS_OF_A_SOURCE)
         part["owner"] = without(part["owner"], dropped)
         for name, values in out.items():
-            values[part["row"]] = part[name]
+            values[row[own == source]] = part[name][own == source]
     for values in out.values():
         values.flush()
 
 
-def _with_owners(i: int, start: int, stop: int, *, points: Any, folder: Any) -> pd.DataFrame:
+def _with_owners(i: int, start: int, stop: int, *, points: Any, folder: Any, source: int) -> pd.DataFrame:
     part = points.partitions[i].compute(scheduler="synchronous")
-    owner, probability = (np.memmap(folder / name, kind, "r")[start:stop] for name, kind in _OWNERS.items())
+    files = ((folder / f"{name}.{source}", kind) for name, kind in _OWNERS.items())
+    owner, probability = (np.memmap(file, kind, "r")[start:stop] for file, kind in files)
     return part.assign(cell_id=np.array(owner), probability=np.array(probability))

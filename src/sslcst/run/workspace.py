@@ -12,6 +12,7 @@ from scipy import sparse
 
 from sslcst._sdata.labels import read_part
 from sslcst._sdata.scratch import DAMAGED, Scratch
+from sslcst.core.covered import Covered
 from sslcst.core.density import LocalDensity
 from sslcst.core.spots import Grid, Ranges, Spots, overlap, within
 from sslcst.methods.base import Part
@@ -24,30 +25,15 @@ NUCLEI, WHOLE_CELLS, MATCHED = "nuclei.zarr", "whole_cells.zarr", "matched_nucle
 
 @dataclass(frozen=True)
 class Workspace:
-    """What the stages of a run make; a source of the windows that methods see (`sslcst.methods.base.Source`).
+    """What the stages of a run make; a source of the windows that methods see (`sslcst.methods.base.Source`)."""
 
-    Parameters
-    ----------
-    scratch
-        Where it lies.
-    grid
-        All bins.
-    block
-        Side in bins of the squares that are files of their own.
-    n_genes
-        Genes of the transcripts.
-    image
-        The stain (y, x), an array that is read by slices; None where nuclei were given.
-    nuclei_file
-        Where the nucleus labels lie.
-    """
-
-    scratch: Scratch
-    grid: Grid
-    block: int
-    n_genes: int
-    image: Any | None
-    nuclei_file: str = NUCLEI
+    scratch: Scratch  # where it lies
+    grid: Grid  # all bins
+    block: int  # side in bins of the squares that are files of their own
+    n_genes: int  # genes of the transcripts
+    image: Any | None  # the stain (y, x), an array that is read by slices; None where nuclei were given
+    nuclei_file: str = NUCLEI  # where the nucleus labels lie
+    covered: Covered | None = None  # what of the raster there is; None: all
 
     def blocks(self, ranges: Ranges) -> list[tuple[str, Ranges]]:
         """Names and ranges of the blocks that reach into these rows and columns."""
@@ -110,17 +96,7 @@ class Workspace:
         return None if self.image is None else read_part(self.image, *pixels)
 
     def save(self, name: str, tile: Tile, part: Part, spots: Spots | None = None) -> list[str]:
-        """Write what a stage made of a tile; the names of the files.
-
-        Parameters
-        ----------
-        name
-            Of the stage.
-        tile, part
-            The tile, and what was made of it.
-        spots
-            The tile's own spots, where the stage is the one that finds them.
-        """
+        """Write what a stage made of a tile, and the spots where it finds them; the names of the files."""
         files = [_file(name, tile)]
         self.scratch.save(files[0], part.statistics)
         if spots is None and part.of_spots:
@@ -158,16 +134,8 @@ def map_tiles(
 ) -> None:
     """Do a stage's task on all tiles that it was not done on yet.
 
-    Parameters
-    ----------
-    name
-        Of the stage.
-    task
-        A function of a module, called with `job` and a tile; what it makes, and the spots where it finds them.
-    job
-        What all tasks have in common, with the workspace as its `workspace`.
-    tiles
-        The tiles.
+    It is a function of a module, called with `job`, what all have in common with the workspace as its `workspace`, and
+    a tile; what it makes, and the spots where it finds them.
     """
     scratch = job.workspace.scratch
     left = [tile for tile in tiles if not is_done(scratch, name, tile)]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from sslcst._arguments import checked
 from sslcst._sdata.boundaries import boundaries_of
 from sslcst._sdata.elements import add_element, check_addable, check_result
+from sslcst._sdata.provenance import keys_of_fields, note_made, result_table
 from sslcst._section import check
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def annotate(sdata: SpatialData, element: str = "boundaries", *, key: str = "ssl
         ``"boundaries"``: the shapes ``{key}_boundaries``, which are made of the labels where there are none; or
         ``"cells"``: the labels.
     key
-        The `key_added` of the segmentation.
+        The `key_added` of the segmentation, of whatever fields.
 
     Raises
     ------
@@ -45,13 +44,18 @@ def annotate(sdata: SpatialData, element: str = "boundaries", *, key: str = "ssl
         The table has cells that the labels lack.
     """
     check(element in _ELEMENTS, "element", element, f"must be one of {', '.join(_ELEMENTS)}")
-    cells_key, table_key, region = f"{key}_cells", f"{key}_table", f"{key}_{element}"
-    check_result(sdata, [cells_key], table_key)
-    table = sdata.tables[table_key]
-    if element == "boundaries" and region not in sdata.shapes:
-        check_addable(sdata, "shapes", region)
-        add_element(sdata, "shapes", region, boundaries_of(sdata, cells_key, table.obs["cell_id"].to_numpy()))
-        if (about := table.uns.get("sslcst", {})).get("results"):  # a run that replaces the cells replaces them too
-            about["results"] = dict(about["results"]) | {region: "shapes"}
-    table.obs["region"] = pd.Categorical([region] * len(table))
+    keys, table_key = keys_of_fields(sdata, key), f"{key}_table"
+    check_result(sdata, [f"{each}_cells" for each in keys], table_key)
+    table, annotated = sdata.tables[table_key], {}
+    for each in keys:
+        own, region = result_table(sdata, each), f"{each}_{element}"
+        if element == "boundaries" and region not in sdata.shapes:
+            check_addable(sdata, "shapes", region)
+            add_element(sdata, "shapes", region, boundaries_of(sdata, f"{each}_cells", own.obs["cell_id"].to_numpy()))
+            note_made(table, region, "shapes", beside=f"{each}_cells")
+        if len(own):
+            annotated |= dict.fromkeys(own.obs["region"].unique(), region)
+    table.obs["region"] = table.obs["region"].astype(str).map(annotated).astype("category")
+    regions = list(annotated.values())
+    region = regions[0] if len(regions) == 1 else regions
     sdata.set_table_annotates_spatialelement(table_key, region, region_key="region", instance_key="cell_id")

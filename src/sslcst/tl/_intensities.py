@@ -12,7 +12,7 @@ from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst._sdata.elements import check_result, choose_image
 from sslcst._sdata.labels import read_part
-from sslcst._sdata.provenance import Used
+from sslcst._sdata.provenance import Used, keys_of_fields
 from sslcst._sdata.raster import apply_affine, is_identity, plane, raster_of
 from sslcst.core.counts import owners
 from sslcst.core.spots import Ranges
@@ -40,7 +40,8 @@ def intensities(sdata: SpatialData, *, key: str = "sslcst", image_key: str | Non
         pixel is of the cell that its centre lies in, whatever the grid of the labels; a cell that holds none is NaN.
         The table in the object is changed; a store on disk is not touched.
     key
-        The `key_added` of the segmentation.
+        The `key_added` of the segmentation; of one of several fields all are measured, each on the image that it was
+        made of.
     image_key
         The image (c, y, x), of which the finest scale counts; by default the one the cells were made of, else as in
         `sslcst.tl.segment`.
@@ -52,13 +53,29 @@ def intensities(sdata: SpatialData, *, key: str = "sslcst", image_key: str | Non
     DataError
         No cell lies on the image; two channels have one name; an image of three dimensions.
     """
-    cells_key, table_key = f"{key}_cells", f"{key}_table"
-    check_result(sdata, [cells_key], table_key)
+    keys, table_key = [f"{each}_cells" for each in keys_of_fields(sdata, key)], f"{key}_table"
+    check_result(sdata, keys, table_key)
+    table = sdata.tables[table_key]
+    parts, channels, images = zip(*(_sums(sdata, cells_key, image_key) for cells_key in keys), strict=True)
+    if any(not each.equals(channels[0]) for each in channels):
+        raise DataError(f"The channels of the images {', '.join(map(repr, images))} differ: name them alike.")
+    sums = pd.concat(parts).groupby(level=0).sum().reindex(table.obs["cell_id"])
+    n = sums.pop("n")
+    if n.isna().all():
+        system = Used.by(sdata, keys[0]).system([keys[0], images[0]], None)
+        raise DataError(f"No cell of {keys[0]!r} lies on image {images[0]!r} in coordinate system {system!r}.")
+    table.obsm["intensities"] = sums.div(n, axis=0).set_axis(channels[0], axis=1).set_axis(table.obs_names)
+    named = ", ".join(map(repr, images))
+    logger.info("Mean intensities of %d channels of image %s in %d cells.", sums.shape[1], named, n.notna().sum())
+
+
+def _sums(sdata: SpatialData, cells_key: str, image_key: str | None) -> tuple[pd.DataFrame, pd.Index, str]:
+    """The sums of the channels in each cell, and the number ``n`` of its pixels; the channels, and the image."""
     used = Used.by(sdata, cells_key)
     image_key = choose_image(sdata, used.image(image_key))
     sdata, system = used.sdata, used.system([cells_key, image_key], None)
     own, other = (raster_of(sdata, name, system) for name in (image_key, cells_key))
-    image, table = plane(sdata, image_key), sdata.tables[table_key]
+    image = plane(sdata, image_key)
     channels = pd.Index([str(name).replace("/", "_") for name in image.coords["c"].values])
     if not channels.is_unique:
         raise DataError(f"Image {image_key!r} has channels of one name: {', '.join(map(repr, channels))}. Rename them.")
@@ -69,12 +86,7 @@ def intensities(sdata: SpatialData, *, key: str = "sslcst", image_key: str | Non
         None if own.shape == other.shape and is_identity(to_labels) else to_labels,
     )
     parts = run("intensities", _of_block, job, [ranges for _, _, ranges in squares(own.shape, _SIDE)], unit="block")
-    sums = pd.concat(parts).groupby(level=0).sum().reindex(table.obs["cell_id"])
-    n = sums.pop("n")
-    if n.isna().all():
-        raise DataError(f"No cell of {cells_key!r} lies on image {image_key!r} in coordinate system {system!r}.")
-    table.obsm["intensities"] = sums.div(n, axis=0).set_axis(channels, axis=1).set_axis(table.obs_names)
-    logger.info("Mean intensities of %d channels of image %r in %d cells.", len(channels), image_key, n.notna().sum())
+    return pd.concat(parts).groupby(level=0).sum(), channels, image_key
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ from sslcst.device import choose_device
 from sslcst.methods import choose_method, default_method
 from sslcst.params import Params
 from sslcst.run.estimate import bins_seen, occupied, tile_bytes
-from sslcst.run.pipeline import NUCLEI_ACROSS
+from sslcst.run.pipeline import NUCLEI_ACROSS, Input
 from sslcst.run.stages.nuclei import nucleus_diameter, sample_stain
 from sslcst.run.tiling import cut, squares
 from sslcst.run.warnings import check_on_image
-from sslcst.tl._sources import Sources, check_whole_cells, choose_sources
+from sslcst.tl._fields import choose_fields, choose_input
+from sslcst.tl._sources import check_whole_cells
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -95,6 +96,7 @@ def plan(
     unit: str | None = None,
     pixel_size: float | None = None,
     region: str | Region | None = None,
+    fields: str | Sequence[str] | None = None,
     method: str | type[Method] | None = None,
     params: Params | Mapping[str, Any] | None = None,
 ) -> Plan:
@@ -106,7 +108,7 @@ def plan(
     ----------
     sdata, image_key, channel, channels, points_key, gene_key, count_key, nuclei_key, cells_key
         As in `sslcst.tl.segment`.
-    coordinate_system, unit, pixel_size, region
+    coordinate_system, unit, pixel_size, region, fields
         As in `sslcst.tl.segment`.
     method, params
         As in `sslcst.tl.segment`.
@@ -122,8 +124,9 @@ def plan(
     """
     params, chosen = choose_method(method or default_method(cells_key), params)
     check_whole_cells(chosen, cells_key, channel, channels)
-    sources, params = choose_sources(
+    sources, params = choose_input(
         sdata,
+        choose_fields(sdata, fields, points_key, cells_key, nuclei_key, image_key),
         image_key=image_key,
         channel=channel,
         channels=channels,
@@ -168,7 +171,7 @@ def plan(
     )
 
 
-def _diameter(sources: Sources, params: Params) -> float:
+def _diameter(sources: Input, params: Params) -> float:
     """Diameter of the nuclei in pixels; of cells that are given, what their nuclei are taken to measure."""
     shape = sources.raster.shape
     given = sources.cells or sources.nuclei
@@ -186,7 +189,7 @@ def _diameter(sources: Sources, params: Params) -> float:
     return regions.diameter / (1 if sources.cells is None else NUCLEI_ACROSS)
 
 
-def _count(sources: Sources, grid: Grid, side: int) -> np.ndarray:
+def _count(sources: Input, grid: Grid, side: int) -> np.ndarray:
     """Transcripts in each tile, row by row."""
     n_rows, n_columns = (-(-size // side) for size in grid.whole_shape)
     n, counts = 0, np.zeros(n_rows * n_columns, np.int64)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sslcst._arguments import checked
 from sslcst._sdata.elements import choose_key, read_nuclei, read_with_ids
-from sslcst._sdata.provenance import Used, nuclei_of
+from sslcst._sdata.provenance import Used, check_one, nuclei_of
 from sslcst._sdata.raster import labels_on
 from sslcst._sdata.source_ids import of_cells
 from sslcst._sdata.transcripts import read_transcripts
@@ -74,6 +74,7 @@ def quality(
     sslcst.pl.quality : look at it.
     """
     if cells_key is None:
+        check_one(sdata, key)
         cells_key = f"{key}_cells"
     if nuclei_key is None:
         nuclei_key = nuclei_of(sdata, cells_key, key)

@@ -23,6 +23,7 @@ from sslcst._sdata.store import (
     check_free,
     commit,
     finish,
+    made_by,
     read_back,
     scratch_folder,
 )
@@ -32,10 +33,12 @@ from sslcst.errors import ClusterError, KeyMissingError, SslcstError, StoreError
 from sslcst.methods import choose_method, default_method
 from sslcst.names import check_name
 from sslcst.params import Params
+from sslcst.run.elements import elements
 from sslcst.run.execute import check_workers
-from sslcst.run.pipeline import elements, run
+from sslcst.run.pipeline import run
+from sslcst.tl._fields import Mosaic, choose_fields, choose_input, keys_of
 from sslcst.tl._learnt import keep_model, learning_params, learnt_before
-from sslcst.tl._sources import Sources, check_whole_cells, choose_sources
+from sslcst.tl._sources import Sources, check_whole_cells
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -63,6 +66,7 @@ def segment(
     unit: str | None = None,
     pixel_size: float | None = None,
     region: str | Region | None = None,
+    fields: str | Sequence[str] | None = None,
     method: str | type[Method] | None = None,
     params: Params | Mapping[str, Any] | None = None,
     model: Model | None = None,
@@ -139,6 +143,14 @@ def segment(
         queries have it. What lies around is read as far as it bears on the cells, so that far from the edge of the
         region these are those of the whole; but what a method learns, and sizes that are taken from the nuclei, come
         from there alone (docs/large_data.md).
+    fields
+        Fields of view, or samples, that are segmented as one: ``"all"``, or their names. They are told by the names of
+        their elements: "1" has "1_image" and "1_points", as the readers of CosMx and seqFISH name them, and "old" has
+        "dapi-old" and "transcripts-old", as `spatialdata.concatenate` does. Keys are given without that (``"image"``),
+        or left out. All share one model and one table, whose ``obs["fov"]`` and ``obs["sample"]`` tell where a cell is,
+        and ids that are unique. Of fields of one sample that adjoin or overlap in the coordinate system, as positions
+        on the stage have it, a cell on a seam is one. All other results are of a field each:
+        ``{key_added}_{field}_cells``, ... ; ``key="{key_added}_{field}"`` names them to what looks at them.
     method
         How cells come about: ``"network"``, the default, ``"density"``, ``"ssl-cst"``, ``"stain"``, or with `cells_key`
         ``"given"``; or a class of your own (`sslcst.methods.base.Method`).
@@ -199,8 +211,12 @@ def segment(
     check_whole_cells(chosen, cells_key, channel, channels)
     if model is not None:
         check(model.method == chosen.name, "method", chosen.name, f"the model is of method {model.method!r}: give that")
-    results = _results(key_added, shapes=shapes, assign_points=assign_points)
-    family = _results(key_added, shapes=True, assign_points=True)
+    found = choose_fields(sdata, fields, points_key, cells_key, nuclei_key, image_key)
+    of_fields = [""] if found is None else [field.name for field in found]
+    names = _names(key_added, of_fields, shapes=shapes, assign_points=assign_points)
+    results = {name: _KINDS[kind] for (_, kind), name in names.items()}
+    every = _names(key_added, of_fields, shapes=True, assign_points=True)
+    family = made_by(sdata, f"{key_added}_table") | {name: _KINDS[kind] for (_, kind), name in every.items()}
     store = real_store(sdata)
     check_workers()
     keys = {
@@ -227,7 +243,9 @@ def segment(
         "results": results,
     }
     # Once results are published in the place of what they were made of, the call alone tells whose they are.
-    call = "" if results.keys().isdisjoint((nuclei_key, cells_key, points_key)) else f"{digest(about | keys)}-"
+    inputs = [keys] if found is None else [keys_of(sdata, field, keys) for field in found]
+    inputs = [(name, own[name]) for own in inputs for name in ("points_key", "nuclei_key", "cells_key") if own[name]]
+    call = "" if results.keys().isdisjoint(key for _, key in inputs) else f"{digest(about | keys)}-"
     with ExitStack() as stack:
         finished, done = [], None
         if store is not None:
@@ -239,8 +257,8 @@ def segment(
             return
         if done is None:
             former = check_free(sdata, results, overwrite=overwrite, family=family)
-            _check_kept(former.keys() - results, points_key=points_key, nuclei_key=nuclei_key, cells_key=cells_key)
-        sources, params = choose_sources(sdata, **keys, params=params, method=chosen)
+            _check_kept(former.keys() - results, inputs)
+        sources, params = choose_input(sdata, found, **keys, params=params, method=chosen)
         input_id = fingerprint(sdata, sources.keys, sources.about)
         about |= {"params": params.to_dict() | chosen.params.to_dict(), "input": input_id}
         if store is None:
@@ -265,7 +283,7 @@ def segment(
                 logger.info("Going on with a run that was stopped, from what lies in %s.", folder)
             about = {"run": run_id, "results": results, "seed": seed}
             about |= _storable({"unit": unit, "region": keys["region"], "learning": learning})
-            made = _run(sources, params, chosen, model, scratch, results, about, in_memory=store is None)
+            made = _run(sources, params, chosen, model, scratch, names, about, in_memory=store is None)
             with progress("write results"):
                 commit(sdata, made, results, former=former, folder=folder)
         logger.info("%s", stages)
@@ -298,15 +316,21 @@ def _kept(scratch: Scratch, *, in_memory: bool) -> Iterator[None]:
             scratch.remove()
 
 
-def _results(key_added: str, *, shapes: bool, assign_points: bool) -> dict[str, str]:
-    """Name -> kind of all that a run adds."""
-    left_out = {"boundaries": not shapes, "transcripts": not assign_points}
-    return {f"{key_added}_{name}": kind for name, kind in _KINDS.items() if not left_out.get(name)}
+def _names(key_added: str, fields: Iterable[str], *, shapes: bool, assign_points: bool) -> dict[tuple[str, str], str]:
+    """Names of all that a run adds, by field and kind; "" is the field where there are none, and of the table."""
+    left_out = {"boundaries": not shapes, "transcripts": not assign_points, "table": True}
+    kinds = [kind for kind in _KINDS if not left_out.get(kind)]
+    names = {
+        (field, kind): f"{key_added}_{field}_{kind}" if field else f"{key_added}_{kind}"
+        for field in fields
+        for kind in kinds
+    }
+    return names | {("", "table"): f"{key_added}_table"}
 
 
-def _check_kept(removed: Iterable[str], **inputs: str | None) -> None:
+def _check_kept(removed: Iterable[str], inputs: Iterable[tuple[str, str]]) -> None:
     """See that nothing the run reads would be gone with the results that it replaces."""
-    for argument, name in inputs.items():
+    for argument, name in inputs:
         if name in set(removed):
             raise KeyMissingError(
                 f"{argument}={name!r} is a result of the run that overwrite=True replaces, and would be removed: have "
@@ -315,26 +339,26 @@ def _check_kept(removed: Iterable[str], **inputs: str | None) -> None:
 
 
 def _run(
-    sources: Sources,
+    sources: Sources | Mosaic,
     params: Params,
     method: Method,
     model: Model | None,
     scratch: Scratch,
-    results: Mapping[str, str],
+    names: Mapping[tuple[str, str], str],
     about: Mapping[str, Any],
     *,
     in_memory: bool,
 ) -> dict[str, Any]:
     """The elements to add."""
-    names = {name.rsplit("_", 1)[1]: name for name in results}
+    kinds = {kind for _, kind in names}
     outcome = run(
         sources,
         scratch,
         params=params,
         method=method,
         model=model,
-        boundaries="boundaries" in names,
-        transcripts="transcripts" in names,
+        boundaries="boundaries" in kinds,
+        transcripts="transcripts" in kinds,
     )
     about = (
         dict(about)

@@ -149,7 +149,7 @@ def choose_sources(
         asked = raster.cropped(*area.window(raster.shape, 0))
         source = open_nuclei(sdata, given[0], asked) if given else None
         whole, part = image, None if image is None else image[asked.window]
-        raster, area = area.on(raster, _margin(part, source, asked, params))
+        raster, area = area.on(raster, margin(part, source, asked, params))
     columns = columns_of(sdata, points_key, gene_key, count_key)
     transcripts = open_transcripts(sdata, points_key, **columns, raster=raster, params=params.transcripts)
     nuclei, cells = (None if key is None else open_nuclei(sdata, key, raster) for key in (nuclei_key, cells_key))
@@ -165,6 +165,8 @@ def choose_sources(
         pair=raster.pair(keys[0], points_key),
         area=area,
         whole=whole,
+        fields=None,
+        covered=None,
         keys=keys,
         points_key=points_key,
         record=as_record(
@@ -226,8 +228,8 @@ def _check_same_pixels(sdata: SpatialData, key: str, pixels_of: str, raster: Ras
         )
 
 
-def _margin(image: Any | None, nuclei: NucleusSource | None, raster: Raster, params: Params) -> float:
-    """Pixels around a region that its cells depend on, by the size of the nuclei, or cells, in its middle."""
+def margin(image: Any | None, nuclei: NucleusSource | None, raster: Raster, params: Params) -> float:
+    """Pixels around a part of a raster that its cells depend on, by the size of the nuclei, or cells, in its middle."""
     pixels = [slice((size - side) // 2, (size + side) // 2) for size in raster.shape for side in [min(size, _SAMPLE)]]
     told = [length / raster.pixel_size for length in (*params.nuclei.diameters, params.cells.radius or 0)]
     if nuclei is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sslcst._logging import logger
 from sslcst._sdata.region import Area
+from sslcst._sdata.transcripts import ROWS_OF_A_SOURCE
 from sslcst.core.measure import measure
 from sslcst.core.polygons import polygons
 from sslcst.errors import DataError
@@ -32,24 +33,17 @@ class _Job:
     area: Area | None
     boundaries: bool
     transcripts: bool
+    n_sources: int
 
 
 @dataclass(frozen=True)
 class Found:
-    """What is known of the cells of all tiles.
+    """What is known of the cells of all tiles."""
 
-    Parameters
-    ----------
-    small, outside
-        Ids of those that are too small, and of those whose nucleus lies off the area: they are in no result.
-    n_nuclei, n_counts
-        Nuclei, and molecules, in the area.
-    """
-
-    small: np.ndarray
-    outside: np.ndarray
-    n_nuclei: int
-    n_counts: int
+    small: np.ndarray  # ids of those that are too small, which are in no result
+    outside: np.ndarray  # ids of those whose nucleus lies off the area, likewise
+    n_nuclei: int  # in the area
+    n_counts: np.ndarray  # molecules in the area
 
     @property
     def left_out(self) -> np.ndarray:
@@ -69,47 +63,25 @@ def find_cells(
     area: Area | None,
     boundaries: bool,
     transcripts: bool,
+    n_sources: int = 1,
 ) -> Found:
     """Decide, measure and count all tiles that are not done yet.
 
-    A cell that is too small, or whose nucleus lies off the area, is left out by the tile that measures it. It stays in
-    the labels, and among the owners, of the tiles that it reaches into: these are rid of it once it is known by all.
-
-    Parameters
-    ----------
-    workspace
-        Holds what the method's passes gave.
-    tiles, tissue, method, fit
-        Of the run.
-    params, pixel_size
-        Which cells are dropped, and the side of a pixel in the units of that.
-    area
-        Where on the raster a cell's nucleus must have its centroid; None: anywhere.
-    boundaries, transcripts
-        Whether the cells' boundaries, and the cell of each transcript, are kept.
-
-    Raises
-    ------
-    DataError
-        All are.
+    A cell that is too small, or whose nucleus has its centroid off the area, is left out by the tile that measures it.
+    It stays in the labels, and among the owners, of the tiles that it reaches into: these are rid of it once it is
+    known by all. The cells' boundaries, and the cell of each transcript, are kept where they are asked for.
     """
-    job = _Job(workspace, tissue, method, fit, params, pixel_size, area, boundaries, transcripts)
+    job = _Job(workspace, tissue, method, fit, params, pixel_size, area, boundaries, transcripts, n_sources)
     map_tiles(STAGE, _of_tile, job, tiles)
     parts = [statistics(workspace.scratch, STAGE, tile, "id", "small", "outside", "n_counts") for tile in tiles]
     small, outside = (np.concatenate([part[name] for part in parts]) for name in ("small", "outside"))
     tell_dropped(len(small), len(small) + sum(len(part["id"]) for part in parts), params)
     n_nuclei = len(tissue.regions) if area is None else int(area.holds(tissue.regions.centers).sum())
-    return Found(small, outside, n_nuclei, sum(int(part["n_counts"]) for part in parts))
+    return Found(small, outside, n_nuclei, sum(part["n_counts"] for part in parts))
 
 
 def tell_dropped(n: int, n_cells: int, params: CellParams) -> None:
-    """Say how many of the cells are too small.
-
-    Raises
-    ------
-    DataError
-        All are.
-    """
+    """Say how many of the cells are too small; an error where all are."""
     if n:
         least = f"cells.min_counts={params.min_counts} and cells.min_area={params.min_area:g}"
         if n == n_cells:
@@ -129,6 +101,11 @@ def _of_tile(job: _Job, tile: Tile) -> tuple[Part, None]:
     counted = mine if job.area is None else mine & job.area.holds(seen.pixels + 0.5)
     with computing:
         labels = job.method.label_pixels(window, job.fit, nuclei)
+        at_edge = labels[:0, 0]
+        if workspace.covered is not None:
+            ranges = tuple((part.start, part.stop) for part in pixels)
+            labels = np.where(workspace.covered.pixels(ranges), labels, 0)
+            at_edge = workspace.covered.at_edge(labels, ranges)
         probability = window.probability
         ids, outside = _own_ids(tissue, tile, labels, job.area)
         cells = measure(
@@ -144,13 +121,16 @@ def _of_tile(job: _Job, tile: Tile) -> tuple[Part, None]:
             inside=probability,
             wanted=ids,
         )
+    cells = replace(cells, touches_border=cells.touches_border | np.isin(cells.id, at_edge))
     cells, small = cells.without_small(job.params, job.pixel_size)
     own = tuple(
         slice(part.start - start, part.stop - start)
         for part, start in zip(grid.view(tile.ranges).owned_pixels(), corner, strict=True)
     )
     found = {"labels": labels[own], "small": small, "outside": outside} | vars(cells)
-    found["n_counts"] = int(seen.count[counted].sum(dtype=np.int64))
+    source = seen.transcript[counted] // ROWS_OF_A_SOURCE
+    found["n_counts"] = np.zeros(job.n_sources, np.int64)
+    np.add.at(found["n_counts"], source, seen.count[counted])
     if job.boundaries:
         found |= _boundaries(labels, cells.id, corner)
     if job.transcripts:

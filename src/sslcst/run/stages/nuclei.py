@@ -13,6 +13,7 @@ from skimage.segmentation import relabel_sequential
 from sslcst._logging import progress
 from sslcst._sdata.labels import NucleusSource, read_part
 from sslcst._sdata.scratch import Scratch
+from sslcst.core.covered import Covered
 from sslcst.core.geometry import Regions
 from sslcst.core.nuclei import Segmenter, load_backend, segment_nuclei
 from sslcst.core.nuclei.diameter import estimate_diameter
@@ -36,31 +37,16 @@ Scale = list[tuple[float, float]]  # of each channel, the intensities that becom
 
 @dataclass(frozen=True)
 class Stain:
-    """What the tiles of a stain have in common.
+    """What the tiles of a stain have in common."""
 
-    Parameters
-    ----------
-    image
-        (y, x) or (channels, y, x), read by slices.
-    scratch, to
-        Where the tiles' nuclei go.
-    scale
-        Intensities of each channel that become 0 and 1.
-    diameter
-        Of a nucleus in pixels.
-    params
-        Of the nuclei.
-    device
-        Where networks run.
-    """
-
-    image: Any
-    scratch: Scratch
-    to: str
-    scale: Scale
-    diameter: float
-    params: Params
-    device: str
+    image: Any  # (y, x) or (channels, y, x), read by slices
+    scratch: Scratch  # where the tiles' nuclei go
+    to: str  # and under what name
+    scale: Scale  # intensities of each channel that become 0 and 1
+    diameter: float  # of a nucleus in pixels
+    params: Params  # of the nuclei
+    device: str  # where networks run
+    covered: Covered | None
 
 
 def regions_of(scratch: Scratch, to: str = NUCLEI) -> Regions | None:
@@ -97,12 +83,13 @@ def segment(
     device: str,
     name: str,
     to: str = NUCLEI,
+    covered: Covered | None = None,
 ) -> Regions:
     """Find the nuclei in a stain, which warnings call by its name, and where they lie; or whole cells in two channels.
 
     An image of one tile is segmented as one. Of a larger one, or of a part of a `whole`, intensities and the diameter
     are told by a sample of all; each tile then sees some nuclei beyond its border, and gives those whose centroid it
-    holds. Of two that overlap by half, the later one is dropped.
+    holds. Of two that overlap by half, the later one is dropped. None reaches beyond what is covered.
     """
     out = create(scratch, shape, to)
     side = params.tiles.image_size
@@ -115,7 +102,7 @@ def segment(
     if whole is None and max(shape) <= side:
         with progress("nuclei"):
             whole = read_part(image, slice(0, shape[0]), slice(0, shape[1]))
-            labels = segment_nuclei(whole, **how)
+            labels = _within(covered, segment_nuclei(whole, **how), tuple((0, size) for size in shape))
         if params.nuclei.diameters:
             check_size(sample_stain(image, shape, params.nuclei))
         _write(out, tuple((0, size) for size in shape), labels)
@@ -125,27 +112,23 @@ def segment(
     sample = sample_stain(whole, whole.shape[-2:], params.nuclei)
     diameter = nucleus_diameter(sample, **how)
     check_size(sample)
-    stain = Stain(image, scratch, to, sample.scale, diameter, params, device)
+    stain = Stain(image, scratch, to, sample.scale, diameter, params, device, covered)
     folder = Path(to).stem
-    tiles = [(f"{folder}/{row:03}-{column:03}.npz", ranges) for row, column, ranges in squares(shape, side)]
+    tiles = [
+        (f"{folder}/{row:03}-{column:03}.npz", ranges)
+        for row, column, ranges in squares(shape, side)
+        if covered is None or covered.meets(ranges)
+    ]
     run(_in_words(to), _segment_tile, stain, [tile for tile in tiles if not scratch.is_finished(_mark(tile[0]))])
     return _merge(stain, tiles, out)
 
 
 @dataclass(frozen=True)
 class StainSample:
-    """What stands for a large stain.
+    """What stands for a large stain."""
 
-    Parameters
-    ----------
-    scale
-        Intensities of each channel that become 0 and 1.
-    windows
-        Some parts of it, so scaled.
-    """
-
-    scale: Scale
-    windows: list[np.ndarray]
+    scale: Scale  # intensities of each channel that become 0 and 1
+    windows: list[np.ndarray]  # some parts of it, so scaled
 
 
 def sample_stain(image: Any, shape: tuple[int, int], params: NucleiParams) -> StainSample:
@@ -228,7 +211,8 @@ def _segment_tile(stain: Stain, tile: tuple[str, Ranges]) -> None:
     image = _scaled(read_part(stain.image, *(slice(*r) for r in wide)), stain.scale)
     with computing:
         segment = load_backend(stain.params.nuclei, device=stain.device)
-        labels = relabel_sequential(segment(image, stain.diameter))[0].astype(np.uint32)
+        labels = _within(stain.covered, segment(image, stain.diameter), tuple(wide))
+        labels = relabel_sequential(labels)[0].astype(np.uint32)
     corner = np.array(wide)[:, 0]
     regions = Regions.of(labels, tuple(corner.tolist()))
     low, high = np.array(ranges).T
@@ -237,6 +221,10 @@ def _segment_tile(stain: Stain, tile: tuple[str, Ranges]) -> None:
     kept[regions.ids[own]] = np.arange(1, own.sum() + 1)
     stain.scratch.save(name, {"labels": kept[labels], "corner": corner})
     stain.scratch.finish(_mark(name), [name])
+
+
+def _within(covered: Covered | None, labels: np.ndarray, ranges: Ranges) -> np.ndarray:
+    return labels if covered is None else np.where(covered.pixels(ranges), labels, 0)
 
 
 def _mark(name: str) -> str:

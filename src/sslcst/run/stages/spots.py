@@ -75,7 +75,8 @@ def _of_tile(job: _Job, tile: Tile) -> tuple[Part, Spots]:
         spots = sum_spots(seen.bins[own], seen.gene[own], seen.count[own], n_genes=workspace.n_genes, grid=own_view)
         in_bin = np.zeros(grid.shape, np.int64)
         np.add.at(in_bin, tuple((seen.bins - grid.corner).T), seen.count.astype(np.int64))
-        around = local_density(in_bin, nuclei, n_nearest=job.n_nearest, **scale).crop(own_bins)
+        covered = None if workspace.covered is None else workspace.covered.bins(grid)
+        around = local_density(in_bin, nuclei, n_nearest=job.n_nearest, covered=covered, **scale).crop(own_bins)
     occupancy = Occupancy.of(nuclei[own_bins], around.in_nucleus[spots.place])
     totals = {
         "gene_total": np.asarray(spots.counts.sum(axis=0), np.int64).ravel(),

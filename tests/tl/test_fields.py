@@ -1,0 +1,237 @@
+"""Fields of view and samples of one object, segmented as one: one model, one table, cells whole over the seams."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+import spatialdata as sd
+from spatialdata.models import Image2DModel, Labels2DModel, PointsModel
+from spatialdata.transformations import Identity, Scale, Sequence, Translation
+from stopped_runs import COMMIT, beside, exit_code
+from tiny_chips import chip
+
+import sslcst
+from sslcst.errors import KeyMissingError, ParameterError
+
+PIXEL = 0.5
+DENSITY = {"tiles": {"size": 64, "block": 32}}
+
+
+def cut(whole: sd.SpatialData, rows: list[int], columns: list[int], *, overlap: int = 0) -> sd.SpatialData:
+    """Fields "1", "2", ... between these edges, in pixels, at their positions on the stage; labels of their own ids."""
+    stain, nuclei = whole["stain"].to_numpy(), whole["true_nuclei"].to_numpy()
+    frame = whole["transcripts"].compute()
+    frame[["y", "x"]] /= PIXEL
+    elements, n = {}, 0
+    for top, bottom in pairwise(rows):
+        for left, right in pairwise(columns):
+            n += 1
+            part = np.s_[top : bottom + overlap, left : right + overlap]
+            height, width = nuclei[part].shape
+            on = frame.query("@top <= y < @top + @height and @left <= x < @left + @width").reset_index(drop=True)
+            on[["y", "x"]] -= (top, left)
+            place = Sequence([Translation([top, left], axes=("y", "x")), Scale([PIXEL, PIXEL], axes=("y", "x"))])
+            systems = {"transformations": {f"{n}": Identity(), "global": place}}
+            own = np.unique(nuclei[part], return_inverse=True)[1].reshape(height, width).astype(np.uint32)
+            elements[f"{n}_stain"] = Image2DModel.parse(stain[:, *part], dims=("c", "y", "x"), **systems)
+            elements[f"{n}_nuclei"] = Labels2DModel.parse(own, dims=("y", "x"), **systems)
+            elements[f"{n}_points"] = PointsModel.parse(on, feature_key="gene", **systems)
+    return sd.SpatialData.init_from_elements(elements)
+
+
+def together(sdata: sd.SpatialData, shape: tuple[int, int], kind: str = "cells", key: str = "sslcst") -> np.ndarray:
+    """The labels of all fields, each in its place."""
+    out = np.zeros(shape, np.uint32)
+    for name in (name for name in sdata.labels if name.startswith(f"{key}_") and name.endswith(f"_{kind}")):
+        matrix = sd.transformations.get_transformation(sdata[name]).to_affine_matrix(("y", "x"), ("y", "x"))
+        top, left = np.rint(matrix[:2, 2] / PIXEL).astype(int)
+        labels = sdata[name].to_numpy()
+        out[top : top + len(labels), left : left + labels.shape[1]] = labels
+    return out
+
+
+def same_partition(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two label images tell the same pixels together."""
+    pairs = np.unique(np.stack([one.ravel(), other.ravel()]), axis=1)
+    return all(len(np.unique(side)) == pairs.shape[1] for side in pairs)
+
+
+def _check_nearly(one: np.ndarray, other: np.ndarray) -> None:
+    """See that the cells of two label images are the same but for a few pixels."""
+    pairs, n = np.unique(np.stack([one.ravel(), other.ravel()]), axis=1, return_counts=True)
+    most = np.zeros(other.max() + 1, int)
+    np.maximum.at(most, pairs[1], n)
+    assert most.sum() > 0.97 * one.size
+    assert np.unique(one).size == np.unique(other).size
+
+
+@pytest.mark.parametrize("overlap", [0, 7])
+@pytest.mark.parametrize("stained", [False, True])
+def test_a_tissue_cut_into_fields_gives_the_cells_of_the_whole(overlap, stained):
+    whole = chip()
+    height, width = whole["true_nuclei"].shape
+    fields = cut(whole, [0, 50, height], [0, 61, width], overlap=overlap)
+    keys = {
+        "method": "density",
+        "params": DENSITY | ({"nuclei": {"method": "watershed", "diameters": [4]}} if stained else {}),
+    }
+    sslcst.tl.segment(whole, **keys, nuclei_key=None if stained else "true_nuclei")
+    sslcst.tl.segment(fields, **keys, fields="all", nuclei_key=None if stained else "nuclei")
+    assert same_partition(together(fields, (height, width), "nuclei"), whole["sslcst_nuclei"].to_numpy())
+    if not stained:  # a bin between two nuclei goes to that of the lesser id, and these differ
+        _check_nearly(together(fields, (height, width)), whole["sslcst_cells"].to_numpy())
+        return
+    assert same_partition(together(fields, (height, width)), whole["sslcst_cells"].to_numpy())
+    one, other = fields["sslcst_table"], whole["sslcst_table"]
+    assert len(one) == len(other)
+    order, same = (np.lexsort(table.obsm["spatial"].T) for table in (one, other))
+    np.testing.assert_allclose(one.obsm["spatial"][order], other.obsm["spatial"][same])
+    genes = other.var_names.intersection(one.var_names)
+    assert (one[order, genes].X != other[same, genes].X).nnz == 0
+    for name in ("area", "nucleus_area", "n_counts", "n_spots", "touches_border"):
+        assert one.obs[name].to_numpy()[order].tolist() == other.obs[name].to_numpy()[same].tolist()
+    assert one.obs["fov"].cat.categories.tolist() == ["1", "2", "3", "4"]
+    assert one.uns["sslcst"]["total_counts"] == other.uns["sslcst"]["total_counts"]
+
+
+@pytest.fixture
+def fields() -> sd.SpatialData:
+    """Two fields that adjoin, segmented."""
+    sdata = cut(chip(n_cells=60), [0, 96], [0, 48, 96])
+    sslcst.tl.segment(sdata, fields="all", nuclei_key="nuclei", shapes=True, assign_points=True)
+    return sdata
+
+
+def test_each_field_is_looked_at_by_its_key(fields, tmp_path):
+    table = fields["sslcst_table"]
+    for field in "12":
+        key = f"sslcst_{field}"
+        own = table[table.obs["fov"] == field]
+        assert set(own.obs["region"]) == {f"{key}_cells"}
+        frame = sslcst.tl.quality(fields, key=key)
+        assert set(own.obs["cell_id"]) <= set(frame.index) <= set(table.obs["cell_id"])
+        sslcst.pl.segmentation(fields, key=key, color="n_counts")
+        sslcst.io.write_geojson(fields, tmp_path / f"{field}.geojson", key=key)
+        sslcst.report.write_report(fields, tmp_path / f"{field}.html", key=key)
+        assert f"{field}_stain" in (tmp_path / f"{field}.html").read_text()
+        assert sorted(fields[f"{key}_boundaries"].index) == sorted(own.obs["cell_id"])
+        points = fields[f"{key}_transcripts"].compute()
+        assert len(points) == len(fields[f"{field}_points"])
+    whole = pd.concat([fields[f"sslcst_{field}_transcripts"].compute() for field in "12"])
+    n_counts = whole["cell_id"].value_counts().reindex(table.obs["cell_id"], fill_value=0)
+    assert n_counts.tolist() == table.obs["n_counts"].tolist()
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda sdata, path: sslcst.tl.quality(sdata),
+        lambda sdata, path: sslcst.pl.segmentation(sdata),
+        lambda sdata, path: sslcst.report.write_report(sdata, path / "a.html"),
+        lambda sdata, path: sslcst.io.write_geojson(sdata, path / "a.geojson"),
+    ],
+)
+def test_what_looks_at_one_field_lists_them(fields, tmp_path, look):
+    with pytest.raises(KeyMissingError, match=r"key='sslcst' is a run of several fields: .*'sslcst_1', 'sslcst_2'"):
+        look(fields, tmp_path)
+
+
+def test_what_is_of_all_fields_takes_the_run(fields):
+    assert sslcst.io.read_model(fields).levels == sslcst.io.read_model(fields, key="sslcst_2").levels
+    sslcst.tl.intensities(fields)
+    assert fields["sslcst_table"].obsm["intensities"].notna().all(axis=None)
+    for element, kind in (("boundaries", "shapes"), ("cells", "labels")):
+        sslcst.tl.annotate(fields, element)
+        regions = fields["sslcst_table"].uns["spatialdata_attrs"]["region"]
+        assert regions == [f"sslcst_1_{element}", f"sslcst_2_{element}"]
+        assert set(fields["sslcst_table"].obs["region"]) == set(regions)
+        assert all(region in getattr(fields, kind) for region in regions)
+
+
+def test_samples_that_were_concatenated():
+    samples = {name: chip(seed, n_cells=60) for seed, name in enumerate(("old", "young-1"))}
+    sdata = sd.concatenate(samples, concatenate_tables=False)
+    sslcst.tl.segment(sdata, fields="all", nuclei_key="true_nuclei")
+    table = sdata["sslcst_table"]
+    assert table.obs_names.is_unique
+    assert table.obs["sample"].value_counts().to_dict() == dict(old=60, **{"young-1": 60})
+    assert set(table.obs["region"]) == {"sslcst_old_cells", "sslcst_young-1_cells"}
+    assert "fov" not in table.obs
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "says"),
+    [
+        ("3", KeyMissingError, r"no field '3'; there are: '1', '2'"),
+        ([], ParameterError, r"name each field once; there are: '1', '2'"),
+        (["1", "1"], ParameterError, r"name each field once; there are: '1', '2'"),
+    ],
+)
+def test_fields_that_are_not_there(fields, error, says):
+    with pytest.raises(error, match=says):
+        sslcst.tl.segment(cut(chip(n_cells=60), [0, 96], [0, 48, 96]), fields=fields)
+
+
+def test_one_image_has_no_fields():
+    with pytest.raises(KeyMissingError, match="There are no fields"):
+        sslcst.tl.segment(chip(n_cells=60), fields="all")
+
+
+def test_a_region_goes_with_one_field():
+    with pytest.raises(ParameterError, match=r"region.*leave out fields"):
+        sslcst.tl.segment(cut(chip(n_cells=60), [0, 96], [0, 48, 96]), fields="all", region=(0, 0, 9, 9))
+
+
+@pytest.fixture
+def stored_fields(tmp_path) -> sd.SpatialData:
+    """Two fields in a store."""
+    cut(chip(n_cells=60), [0, 96], [0, 48, 96]).write(tmp_path / "run.zarr")
+    return sd.read_zarr(tmp_path / "run.zarr")
+
+
+def test_a_run_of_fields_gives_way_as_a_whole(stored_fields, caplog):
+    sdata, n_before = stored_fields, len(stored_fields.labels)
+    keys = {"fields": "all", "nuclei_key": "nuclei"}
+    sslcst.tl.segment(sdata, **keys, shapes=True)
+    again = sd.read_zarr(sdata.path)
+    with caplog.at_level("INFO", "sslcst"):
+        sslcst.tl.segment(again, **keys, shapes=True)
+    assert "nothing is left to do" in caplog.text
+    with pytest.raises(KeyMissingError, match="exists: choose another key_added, or overwrite=True"):
+        sslcst.tl.segment(again, fields="1", nuclei_key="nuclei")
+    sslcst.tl.segment(again, fields="1", nuclei_key="nuclei", overwrite=True)
+    for found in (again, sd.read_zarr(sdata.path)):
+        assert len(found.labels) == n_before + 2
+        assert not found.shapes
+    sslcst.tl.segment(again, nuclei_key="2_nuclei", overwrite=True)
+    assert len(sd.read_zarr(sdata.path).labels) == n_before + 2
+
+
+def test_results_of_fields_are_taken_as_nuclei(fields):
+    sslcst.tl.segment(fields, fields="all", nuclei_key="sslcst_nuclei", overwrite=True)
+    assert fields["sslcst_table"].uns["sslcst"]["fields"]["2"]["nuclei_key"] == "sslcst_2_nuclei"
+
+
+@pytest.mark.parametrize("whole", [{"cells_key": "nuclei"}, {"cells_key": "nuclei", "nuclei_key": "nuclei"}])
+def test_whole_cells_that_are_given_are_joined_too(fields, whole):
+    sslcst.tl.segment(fields, fields="all", **whole, key_added="given")
+    assert len(fields["given_table"]) == len(fields["sslcst_table"])
+    assert fields["given_table"].obs["n_nuclei"].median() == 1
+
+
+def test_a_killed_run_of_fields_goes_on(stored_fields, tmp_path):
+    keys = {"fields": "all", "nuclei_key": "nuclei"}
+    names = sorted(name for _, name, _ in stored_fields.gen_elements())
+    assert exit_code(tmp_path / "run.zarr", *COMMIT, **keys) == -9
+    found = sd.read_zarr(tmp_path / "run.zarr")
+    assert sorted(name for _, name, _ in found.gen_elements()) == names
+    assert exit_code(tmp_path / "run.zarr", **keys) == 0
+    found = sd.read_zarr(tmp_path / "run.zarr")
+    assert set(found["sslcst_table"].obs["fov"]) == {"1", "2"}
+    assert {"sslcst_1_cells", "sslcst_2_boundaries", "sslcst_2_transcripts"} <= {
+        name for _, name, _ in found.gen_elements()
+    }
+    assert [*beside(tmp_path / "run.zarr")] == []
