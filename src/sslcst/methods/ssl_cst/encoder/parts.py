@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def linear(width_in: int, width_out: int, generator: torch.Generator, *, bias: bool = True) -> nn.Linear:
     """A layer whose weights are drawn as torch draws them, but by a generator: torch's own is the whole process's."""
-    layer = skip_init(nn.Linear, width_in, width_out, bias=bias, device=torch.get_default_device())
+    here = torch.empty(0).device  # where `with torch.device` says; get_default_device of torch 2.5 does not know of it
+    layer = skip_init(nn.Linear, width_in, width_out, bias=bias, device=here)
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, -(width_in**-0.5), width_in**-0.5, generator=generator)
     return layer
