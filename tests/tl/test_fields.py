@@ -175,6 +175,20 @@ def test_fields_that_are_not_there(fields, error, says):
         sslcst.tl.segment(cut(chip(n_cells=60), [0, 96], [0, 48, 96]), fields=fields)
 
 
+def test_keys_are_given_without_the_field():
+    with pytest.raises(KeyMissingError, match=r"There are no fields.*without what the fields add to them \('image'\)"):
+        sslcst.tl.segment(cut(chip(n_cells=60), [0, 96], [0, 48, 96]), fields="all", image_key="1_stain")
+
+
+def test_an_image_without_points_is_left_out(caplog):
+    sdata = cut(chip(n_cells=60), [0, 96], [0, 48, 96])
+    del sdata.points["2_points"]
+    with caplog.at_level("INFO", "sslcst"):
+        sslcst.tl.segment(sdata, fields="all", nuclei_key="nuclei")
+    assert "left out: '2_stain'" in caplog.text
+    assert set(sdata["sslcst_table"].obs["fov"]) == {"1"}
+
+
 def test_one_image_has_no_fields():
     with pytest.raises(KeyMissingError, match="There are no fields"):
         sslcst.tl.segment(chip(n_cells=60), fields="all")

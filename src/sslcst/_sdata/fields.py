@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from sslcst._logging import logger
 from sslcst._sdata.elements import is_result, regions_of
 from sslcst._sdata.microns import of_elements
 from sslcst.errors import KeyMissingError, ParameterError, did_you_mean
@@ -73,12 +74,15 @@ def find_fields(
     listed = ", ".join(map(repr, by_name)) or "none"
     if wanted == "all":
         wanted = list(by_name)
+        if lone := [name for name in sdata.images if found and not any(each.holds(name) for each in found)]:
+            logger.info("Images beside which there are no points are left out: %s.", ", ".join(map(repr, lone)))
     elif isinstance(wanted, str):
         wanted = [wanted]
     if not by_name:
         raise KeyMissingError(
             "There are no fields: no image and points share the beginning of their names ('1_image' and '1_points'), "
-            "or the end ('dapi-old' and 'transcripts-old'). Leave out fields= to segment one image."
+            "or the end ('dapi-old' and 'transcripts-old'). Leave out fields= to segment one image; with it, keys are "
+            "given without what the fields add to them ('image')."
         )
     if not len(wanted) or len(set(wanted)) < len(wanted):
         raise ParameterError(f"fields={list(wanted)!r}: name each field once; there are: {listed}.")
