@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import spatialdata as sd
 from spatialdata.models import Image2DModel, Labels2DModel, PointsModel
-from spatialdata.transformations import Identity, Scale, Sequence, Translation
+from spatialdata.transformations import Identity, Scale, Sequence, Translation, get_transformation, set_transformation
 from stopped_runs import COMMIT, beside, exit_code
 from tiny_chips import chip
 
@@ -154,6 +154,9 @@ def test_what_is_of_all_fields_takes_the_run(fields):
 def test_samples_that_were_concatenated():
     samples = {name: chip(seed, n_cells=60) for seed, name in enumerate(("old", "young-1"))}
     sdata = sd.concatenate(samples, concatenate_tables=False)
+    for _, _, element in [*sdata.gen_spatial_elements()]:  # which lie in another system too
+        [(system, own)] = get_transformation(element, get_all=True).items()
+        set_transformation(element, own, system.replace("global", "slide"))
     sslcst.tl.segment(sdata, fields="all", nuclei_key="true_nuclei")
     table = sdata["sslcst_table"]
     assert table.obs_names.is_unique

@@ -191,7 +191,9 @@ def choose_coordinate_system(sdata: SpatialData, keys: Iterable[str], coordinate
     if coordinate_system is None and "global" in shared:
         return "global"
     of = f"shared by {named}" if len(systems) > 1 else f"of {named}"
-    return choose_key(shared, coordinate_system, kind="coordinate system", argument="coordinate_system", of=of)
+    usual = ("global-.+",)  # of a sample of spatialdata.concatenate
+    what = {"kind": "coordinate system", "argument": "coordinate_system", "of": of, "usual": usual}
+    return choose_key(shared, coordinate_system, **what)
 
 
 def channel_of(sdata: SpatialData, image_key: str, channel: str | int | None) -> DataArray:
