@@ -74,7 +74,7 @@ def test_defaults_are_those_of_tl_segment(store: Path, segmented_with: dict[str,
     assert result.exit_code == 0, result.output
     assert "3 cells in sslcst_cells" in result.stdout
     keys = ("image_key", "channel", "points_key", "gene_key", "count_key", "nuclei_key", "coordinate_system", "device")
-    keys += ("method", "channels", "cells_key")
+    keys += ("method", "channels", "cells_key", "fields")
     given = {"params": {}, "model": None, "seed": 0, "key_added": "sslcst", "overwrite": False}
     given |= {"unit": None, "pixel_size": None, "region": None, "shapes": False, "assign_points": False}
     assert segmented_with == {**dict.fromkeys(keys), **given}
@@ -92,12 +92,13 @@ def test_every_option_reaches_tl_segment(store: Path, segmented_with: dict[str, 
         },
         **{"coordinate_system": "micron", "method": "ssl-cst", "device": "cpu", "seed": 7, "key_added": "mine"},
     }
-    options |= {"unit": "micron", "pixel_size": 0.5, "region": "roi", "channels": "m,n", "cells_key": "v"}
+    options |= {"unit": "micron", "pixel_size": 0.5, "region": "roi", "channels": "m,n", "cells_key": "v", "fields": "1,2"}
     arguments = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
     result = run("segment", store, *arguments, "--shapes", "--assign-points", "--overwrite")
     assert result.exit_code == 0, result.output
     flags = {"shapes": True, "assign_points": True, "overwrite": True}
-    assert segmented_with == {**options, **flags, "channels": ["m", "n"], "params": {}, "model": None}
+    lists = {"channels": ["m", "n"], "fields": ["1", "2"]}
+    assert segmented_with == {**options, **flags, **lists, "params": {}, "model": None}
 
 
 def test_a_region_is_a_name_or_four_numbers(store: Path, segmented_with: dict[str, Any]) -> None:
