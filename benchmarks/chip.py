@@ -143,7 +143,7 @@ def one_run(store: Path, tile: int, workers: int, *, nuclei: bool, method: str) 
         key_added=f"t{tile}w{workers}",
         overwrite=True,
     )
-    seconds = time.perf_counter() - start
+    seconds, most = time.perf_counter() - start, peak[0]
     if cluster is not None:
         cluster.close()
     labels = sdata.labels[f"t{tile}w{workers}_cells"].data
@@ -151,14 +151,15 @@ def one_run(store: Path, tile: int, workers: int, *, nuclei: bool, method: str) 
     for band in range(0, labels.shape[0], SIDE):
         digest.update(labels[band : band + SIDE].compute().tobytes())
     table = sdata.tables[f"t{tile}w{workers}_table"]
-    digest.update(table.X.data.tobytes() + table.X.indices.tobytes())
+    for values in (table.X.data, table.X.indices):
+        digest.update(values)
     [done] = (line for line in lines if line.startswith("Done in "))
     stages = re.findall(r"([a-z ]+) ([\d.]+) s", done.split(": ", 1)[1])
     print(
         json.dumps(
             {
                 "seconds": seconds,
-                "peak": peak[0],
+                "peak": most,
                 "stages": {name.strip(): float(took) for name, took in stages},
                 "cells": table.n_obs,
                 "digest": digest.hexdigest()[:12],
