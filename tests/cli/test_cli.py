@@ -92,7 +92,14 @@ def test_every_option_reaches_tl_segment(store: Path, segmented_with: dict[str, 
         },
         **{"coordinate_system": "micron", "method": "ssl-cst", "device": "cpu", "seed": 7, "key_added": "mine"},
     }
-    options |= {"unit": "micron", "pixel_size": 0.5, "region": "roi", "channels": "m,n", "cells_key": "v", "fields": "1,2"}
+    options |= {
+        "unit": "micron",
+        "pixel_size": 0.5,
+        "region": "roi",
+        "channels": "m,n",
+        "cells_key": "v",
+        "fields": "1,2",
+    }
     arguments = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
     result = run("segment", store, *arguments, "--shapes", "--assign-points", "--overwrite")
     assert result.exit_code == 0, result.output

@@ -20,7 +20,7 @@ from sslcst._sdata.raster import Raster, apply_affine
 from sslcst._sdata.source_ids import by_number
 from sslcst._sdata.transcripts import ROWS_OF_A_SOURCE, Transcripts, TranscriptSource
 from sslcst.core.covered import Covered
-from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_intensity
+from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_channels
 from sslcst.core.spots import Ranges, within
 from sslcst.errors import DataError
 
@@ -158,9 +158,7 @@ class MosaicImage:
                 slice(each[at.start] - start, each[at.stop - 1] + 1 - start, of.step)
                 for each, at, start, of in zip(wanted, to, corner, part, strict=True)
             )
-            found = read_part(self.images[i], *own)
-            channels = zip(found.reshape(-1, *found.shape[-2:]), self.ranges[i], strict=True)
-            out[..., *to] = np.stack([scale_intensity(each, *ends) for each, ends in channels]).reshape(found.shape)
+            out[..., *to] = scale_channels(read_part(self.images[i], *own), self.ranges[i])
         return out
 
 

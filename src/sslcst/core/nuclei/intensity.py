@@ -94,6 +94,17 @@ def scale_intensity(image: NDArray[np.generic], low: float, high: float) -> NDAr
     return np.clip(scaled, -_BEYOND, _BEYOND, out=scaled).astype(np.float32)
 
 
+def channels_of(image: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The channels (n, y, x) of an image, which is (y, x) if it is one."""
+    return image.reshape(-1, *image.shape[-2:])
+
+
+def scale_channels(image: NDArray[np.generic], ranges: Sequence[tuple[float, float]]) -> NDArray[np.float32]:
+    """An image, (y, x) or (channels, y, x), each channel of which is scaled by its own range."""
+    parts = zip(channels_of(image), ranges, strict=True)
+    return np.stack([scale_intensity(part, *ends) for part, ends in parts]).reshape(image.shape)
+
+
 def merge_channels(channels: Sequence[NDArray[np.generic]], percentiles: tuple[float, float]) -> NDArray[np.float32]:
     """Merge channels (y, x) of one shape that show nuclei: each is scaled, and at each pixel the brightest is taken.
 

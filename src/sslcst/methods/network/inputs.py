@@ -73,10 +73,10 @@ def _offsets(nuclei: np.ndarray, labels: np.ndarray, radius: float) -> tuple[np.
     ids, member = np.unique(nuclei[inside], return_inverse=True)
     area = np.bincount(member)
     row, column = (np.bincount(member, place) / area for place in inside)
-    index = np.zeros(int(ids[-1]) + 1, np.int32)  # a look-up table, which is faster than a search
-    index[ids] = np.arange(len(ids))
-    index = index[labels]
     exists = labels > 0
+    place_of = np.zeros(int(ids[-1] - ids[0]) + 1, np.int32)  # a look-up table, which is faster than a search
+    place_of[ids - ids[0]] = np.arange(len(ids))
+    index = place_of[np.where(exists, labels - ids[0], 0)]
     down = np.where(exists, (row[index] - np.arange(nuclei.shape[0])[:, None]) / radius, 0)
     right = np.where(exists, (column[index] - np.arange(nuclei.shape[1])) / radius, 0)
     size = np.where(exists, (2 * np.sqrt(area / np.pi) / radius)[index], 0)

@@ -134,7 +134,7 @@ def predict_block(
     )
     best = score_candidates(outputs, exists, distance, offset).argmax(dim=1).cpu().numpy()
     owner = np.take_along_axis(inputs.labels[inner], best, axis=0)[0]
-    usual = 1 / (1 + np.exp((inputs.distance[0] - _END) / _SOFTNESS))
-    others = (inputs.share + usual)[inner] / 2
+    usual = 1 / (1 + np.exp((inputs.distance[0][inner] - _END) / _SOFTNESS))
+    others = (inputs.share[inner] + usual) / 2
     probability = trust * outputs[0, 0].sigmoid().cpu().numpy() + (1 - trust) * others
     return np.where(nuclei[inner] > 0, np.float32(1), np.where(owner > 0, probability, np.float32(0))), owner

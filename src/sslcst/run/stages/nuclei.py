@@ -17,7 +17,7 @@ from sslcst.core.covered import Covered
 from sslcst.core.geometry import Regions
 from sslcst.core.nuclei import Segmenter, load_backend, segment_nuclei
 from sslcst.core.nuclei.diameter import estimate_diameter
-from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_intensity
+from sslcst.core.nuclei.intensity import channels_of, check_image, intensity_range, scale_channels
 from sslcst.core.nuclei.sslcst import DIAMETER, some_of, typical_diameter
 from sslcst.core.spots import Ranges
 from sslcst.params import NucleiParams, Params
@@ -135,26 +135,16 @@ def sample_stain(image: Any, shape: tuple[int, int], params: NucleiParams) -> St
     """Intensities by pixels on a regular grid over all of the image, and some windows that show much."""
     step = int(np.ceil(np.sqrt(np.prod(shape) / _LOOK)))
     coarse = np.asarray(image[..., step // 2 :: step, step // 2 :: step])
-    scale = [intensity_range(check_image(channel), params.percentiles) for channel in _channels(coarse)]
-    coarse = np.clip(_scaled(coarse, scale), 0, 1)
+    scale = [intensity_range(check_image(channel), params.percentiles) for channel in channels_of(coarse)]
+    coarse = np.clip(scale_channels(coarse, scale), 0, 1)
 
     def contrast(ranges: Ranges) -> float:
         return float(coarse[..., *(slice(start // step, -(-stop // step)) for start, stop in ranges)].std())
 
     tiles = [ranges for _, _, ranges in squares(shape, _WINDOW)]
     shown = some_of(tiles, [contrast(ranges) for ranges in tiles])
-    windows = [_scaled(read_part(image, *(slice(*r) for r in ranges)), scale) for ranges in shown]
+    windows = [scale_channels(read_part(image, *(slice(*r) for r in ranges)), scale) for ranges in shown]
     return StainSample(scale, windows)
-
-
-def _channels(image: np.ndarray) -> np.ndarray:
-    """The channels (n, y, x) of an image, which is (y, x) if it is one."""
-    return image.reshape(-1, *image.shape[-2:])
-
-
-def _scaled(image: np.ndarray, scale: Scale) -> np.ndarray:
-    parts = zip(_channels(image), scale, strict=True)
-    return np.stack([scale_intensity(part, *ends) for part, ends in parts]).reshape(image.shape)
 
 
 def nucleus_diameter(sample: StainSample, *, pixel_size: float, params: NucleiParams, device: str) -> float:
@@ -208,7 +198,7 @@ def _segment_tile(stain: Stain, tile: tuple[str, Ranges]) -> None:
     shape = stain.image.shape[-2:]
     halo = int(_HALO * stain.diameter)
     wide = [(max(start - halo, 0), min(stop + halo, size)) for (start, stop), size in zip(ranges, shape, strict=True)]
-    image = _scaled(read_part(stain.image, *(slice(*r) for r in wide)), stain.scale)
+    image = scale_channels(read_part(stain.image, *(slice(*r) for r in wide)), stain.scale)
     with computing:
         segment = load_backend(stain.params.nuclei, device=stain.device)
         labels = _within(stain.covered, segment(image, stain.diameter), tuple(wide))
