@@ -5,7 +5,8 @@
 Embryo: the ten fields that are held out, with the stand-in nuclei of seed 0 and with ellipses that know nothing of the
 cell's shape. Prostate: the vendor's nuclei. CosMx: nuclei by the bundled network. Simulated: the ten tissues of
 tissues.py, true nuclei. Growing "by the best distance" takes for each tissue and figure the best of ten with the true
-cells in hand; 0.4 r is one rule for all; "network alone" is that with network.trust=1. Prints tables in Markdown.
+cells in hand; 0.4 r is one rule for all; "network, no genes" is that with network.expression=False, and "network alone"
+with network.trust=1 besides. Prints tables in Markdown.
 
 The breast has no known cells. There the pairs of genes count that exclude each other in its own nuclei
 (`sslcst.metrics.exclusive_pairs`): how often both meet in a cell that has either, against the share of the transcripts
@@ -33,7 +34,9 @@ from sslcst._sdata.transcripts import read_transcripts
 from sslcst.core.cells import fill_holes, keep_attached
 from sslcst.core.density import cell_share, local_density, measure_levels
 from sslcst.core.geometry import Regions
+from sslcst.core.spots import Grid, Spots, bin_transcripts
 from sslcst.methods.network.cells import decide
+from sslcst.methods.network.expression import Expression, tally_ratios, weight_of
 from sslcst.methods.network.inputs import REACH
 from sslcst.methods.network.load import load_network
 from sslcst.methods.network.network import CellNetwork
@@ -82,13 +85,7 @@ def _made(data: Path, wanted: Callable[[str], bool]) -> Iterator[Field]:
     for name in HELD_OUT:
         if not wanted(f"embryo {name}") and not wanted("embryo, other nuclei"):  # of these each draws for the next
             continue
-        whole = embryo(data, name, 2)
-        points = make_stores(data).embryo(data / "data" / "seqfish_embryo", name, 2).points["transcripts"].compute()
-        known = {"cells": whole.cells, "owner": points["cell"].to_numpy().astype(np.int64)}
-        known["gene"] = points["gene"].cat.codes.to_numpy()
-        yield Field(f"embryo {name}", whole.nuclei, whole.yx, 0.412, **known)
-        others = drawn_nuclei(whole.cells, rng, follow=False)
-        yield Field(f"embryo, other nuclei {name}", others, whole.yx, 0.412, **known)
+        yield from embryo_twice(data, name, rng)
     if wanted("prostate"):
         prostate = make_stores(data).prostate(data / "data" / "xenium_prime_prostate")
         yield from halves(from_store(prostate, "prostate", 0.5))
@@ -101,6 +98,17 @@ def _made(data: Path, wanted: Callable[[str], bool]) -> Iterator[Field]:
     if wanted("breast"):
         breast = make_stores(data).breast(data / "data" / "xenium_breast")
         yield from_store(with_nuclei(breast), "breast", 0.2125)
+
+
+def embryo_twice(data: Path, name: str, rng: np.random.Generator) -> Iterator[Field]:
+    """A field of the embryo with the stand-in nuclei, and with ellipses that know nothing of the cell's shape."""
+    whole = embryo(data, name, 2)
+    points = make_stores(data).embryo(data / "data" / "seqfish_embryo", name, 2).points["transcripts"].compute()
+    owner, gene = points["cell"].to_numpy().astype(np.int64), points["gene"].cat.codes.to_numpy()
+    field = Field(f"embryo {name}", whole.nuclei, whole.yx, 0.412, gene, whole.cells, owner)
+    yield field
+    others = drawn_nuclei(whole.cells, rng, follow=False)
+    yield replace(field, name=f"embryo, other nuclei {name}", nuclei=others)
 
 
 def simulated(name: str, **settings: float) -> Field:
@@ -157,7 +165,7 @@ class Binned:
     step: int
     shape: tuple[int, int]
     nuclei: np.ndarray
-    counts: np.ndarray
+    spots: Spots
     radius: float
 
     @classmethod
@@ -165,11 +173,14 @@ class Binned:
         diameter = Regions.of(field.nuclei).diameter
         step = max(1, round(diameter / BINS_ACROSS))
         nuclei = field.nuclei[step // 2 :: step, step // 2 :: step]
-        rows, columns = (
-            np.clip((v / step).astype(int), 0, n - 1) for v, n in zip(field.yx.T, nuclei.shape, strict=True)
-        )
-        counts = np.bincount(rows * nuclei.shape[1] + columns, minlength=nuclei.size).reshape(nuclei.shape)
-        return cls(step, field.nuclei.shape, nuclei, counts, diameter / step)
+        yx = np.clip(field.yx / step, 0, np.subtract(nuclei.shape, 1))
+        grid = Grid(nuclei.shape, (1.0, 1.0), 1.0)
+        spots = bin_transcripts(yx, field.gene, n_genes=int(field.gene.max()) + 1, grid=grid)
+        return cls(step, field.nuclei.shape, nuclei, spots, diameter / step)
+
+    @property
+    def counts(self) -> np.ndarray:
+        return self.spots.totals()
 
     def levels(self, reach: float):
         around = local_density(self.counts, self.nuclei, radius=self.radius, reach=reach * self.radius)
@@ -191,11 +202,23 @@ def by_density(field: Field) -> tuple[np.ndarray, np.ndarray]:
 
 
 def by_network(
-    field: Field, network: CellNetwork, threshold: float = 0.5, trust: float = NetworkRuleParams().trust
+    field: Field,
+    network: CellNetwork,
+    threshold: float = 0.5,
+    trust: float = NetworkRuleParams().trust,
+    genes: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
+    """The network, with a weight of its opinion of in or out, and one of what genes say of whose; 1 is the default."""
     bins = Binned.of(field)
     levels, _ = bins.levels(REACH)
-    probability, owner = predict_cells(network, bins.counts, bins.nuclei, levels, radius=bins.radius, trust=trust)
+    seen = (bins.counts, bins.nuclei, levels)
+    expression = None
+    if genes:
+        expression = Expression(bins.spots, np.asarray(bins.spots.counts.sum(axis=0)).ravel())
+        whole = {"own": bins.spots.grid.ranges, "corner": (0, 0), "whole": bins.nuclei.shape}
+        ratios = tally_ratios(expression, *seen, radius=bins.radius, **whole, seed=0)
+        expression = replace(expression, weight=genes * weight_of(ratios))
+    probability, owner = predict_cells(network, *seen, radius=bins.radius, trust=trust, expression=expression)
     cells = decide(probability, owner, bins.nuclei, threshold=threshold)
     return np.where(field.nuclei > 0, field.nuclei, bins.to_pixels(cells)), bins.to_pixels(owner)
 
@@ -236,7 +259,8 @@ def scores(field: Field, network: CellNetwork) -> dict[str, np.ndarray]:
         "grown by the best distance": np.max(trials, axis=0),
         "density": score(field, *by_density(field)),
         "network": score(field, *by_network(field, network)),
-        "network alone": score(field, *by_network(field, network, trust=1)),
+        "network, no genes": score(field, *by_network(field, network, genes=0)),
+        "network alone": score(field, *by_network(field, network, trust=1, genes=0)),
     }
 
 
@@ -264,7 +288,8 @@ def exclusive_rows(field: Field, network: CellNetwork) -> Iterator[str]:
     ways = {f"grown {k} r": grown(field, k * diameter) for k in (0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)}
     ways |= {"density": by_density(field)}
     ways |= {f"network, threshold {t}": by_network(field, network, t) for t in (0.4, 0.5, 0.6, 0.7, 0.8)}
-    ways |= {f"network alone, threshold {t}": by_network(field, network, t, trust=1) for t in (0.5, 0.7, 0.8)}
+    ways |= {f"network, no genes, threshold {t}": by_network(field, network, t, genes=0) for t in (0.5, 0.6, 0.7)}
+    ways |= {f"network alone, threshold {t}": by_network(field, network, t, trust=1, genes=0) for t in (0.5, 0.7)}
     for name, (labels, _) in ways.items():
         kept, meet = meetings(field.gene, field.at(labels), pairs)
         yield f"| {name} | {kept:.3f} | {meet:.4f} |"

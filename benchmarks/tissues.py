@@ -6,7 +6,7 @@
 All work on the same nuclei. Rivals are given what no user has: growing takes the best of ten distances, and growing
 gated by density the best of 75 settings, each for every tissue and figure by itself with the true cells in hand; the
 watershed of the density, seeded with the nuclei, has the best of nine. ``--ways`` are methods of sslcst, density by
-default; "density, by genes too" is that with density.expression. Prints a table in Markdown, its last rows the means.
+default. Prints a table in Markdown, its last rows the means.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ TISSUES: dict[str, dict] = {
 }
 WAYS: dict[str, tuple[str, dict]] = {
     "density": ("density", {}),
-    "density, by genes too": ("density", {"density": {"expression": True}}),
     "network": ("network", {}),
     "ssl-cst": ("ssl-cst", {}),
 }

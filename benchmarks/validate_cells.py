@@ -1,4 +1,4 @@
-"""Whom to trust about in or out: the cell network, or the density and the usual reach of cells beside it.
+"""Whom to trust: the cell network, or the density and the usual reach of cells beside it, and genes.
 
     python benchmarks/validate_cells.py [--data ../shared] [--weights FILE]
 
@@ -6,7 +6,8 @@ Tissues to choose by, never those of cells.py, which judge: three pieces of the 
 fields of the embryo and six simulated tissues, as they are and made worse in fixed ways: transcripts moved farther,
 strewn, cells taken out, and cells that end at a distance from the nucleus with much of their transcripts left beyond.
 The weights that come with the package were trained on these fields and pieces as they are, which speaks for them here.
-Prints mean best IoU for several values of network.trust.
+Prints mean best IoU for several values of network.trust; then, on such of these as have genes, for several weights of
+what these say of whose a bin is, relative to the weight that is learnt.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from cells import Field, by_density, by_network, grown
+from cells import Field, by_density, by_network, embryo_twice, grown
+from cells import simulated as simulated_with_genes
 from real_cells import Tissue, drawn_nuclei, embryo, lymph_node, simulated
 from scipy import ndimage
 
@@ -30,6 +32,7 @@ PIECES = (1, 4, 6)
 SIMULATED = range(100, 106)
 DEPTH = 0.12  # transcripts a bin that are left of an embryo's made worse
 TRUST = {"1": 1.0, "1/2": 1 / 2, "1/3": 1 / 3, "0": 0.0}
+GENES = {"0": 0.0, "1/4": 1 / 2, "1/2": 1.0, "1": 2.0, "2": 4.0}  # times what is the default
 
 
 def tissues(data: Path) -> Iterator[tuple[str, list[Tissue]]]:
@@ -84,6 +87,21 @@ def moved(tissue: Tissue, rng: np.random.Generator, *, by: float, strewn: float 
     return replace(tissue, yx=yx[((yx >= 0) & (yx < shape)).all(axis=1)])
 
 
+def with_genes(data: Path) -> Iterator[tuple[str, list[Field]]]:
+    """Groups of tissues by name: as they are, since genes cannot be made worse as the rest can."""
+    rng = np.random.default_rng(5)
+    fields = [list(embryo_twice(data, name, rng)) for name in FIELDS]
+    for name, group in zip(("embryo", "embryo, nuclei blind to the cell"), zip(*fields, strict=True), strict=True):
+        yield name, list(group)
+    yield (
+        "simulated",
+        [
+            simulated_with_genes("simulated", n_cells=200, coverage=0.4 + 0.1 * i, seed=seed)
+            for i, seed in enumerate(SIMULATED)
+        ],
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
@@ -99,11 +117,16 @@ def main() -> None:
             gene = np.zeros(len(tissue.yx), np.int64)  # none is told
             field = Field(name, tissue.nuclei, tissue.yx, 0.3, gene, tissue.cells)
             ways = [grown(field, 0.4 * Regions.of(field.nuclei).diameter), by_density(field)]
-            ways += [by_network(field, network, trust=trust) for trust in TRUST.values()]
+            ways += [by_network(field, network, trust=trust, genes=0) for trust in TRUST.values()]
             found.append([mean_best_iou(field.cells, labels) for labels, _ in ways])
         rows.append(np.mean(found, axis=0))
         print(f"| {name} | {' | '.join(f'{x:.3f}' for x in rows[-1])} |", flush=True)
     print(f"| mean | {' | '.join(f'{x:.3f}' for x in np.mean(rows, axis=0))} |")
+    print(f"\n| tissue | {' | '.join(f'genes, weight {name}' for name in GENES)} |\n|---|{'---|' * len(GENES)}")
+    for name, group in with_genes(args.data):
+        ways = [[by_network(field, network, genes=genes)[0] for genes in GENES.values()] for field in group]
+        found = [[mean_best_iou(f.cells, labels) for labels in each] for f, each in zip(group, ways, strict=True)]
+        print(f"| {name} | {' | '.join(f'{x:.4f}' for x in np.mean(found, axis=0))} |", flush=True)
 
 
 if __name__ == "__main__":

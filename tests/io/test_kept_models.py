@@ -16,14 +16,12 @@ from tiny_chips import chip as chip_of
 import sslcst
 from sslcst.errors import DataError, KeyMissingError, ParameterError, StoreError
 from sslcst.io import read_model, write_model
-from sslcst.methods.density import composition
-from sslcst.methods.density.method import Density, DensityFit
+from sslcst.methods.density.method import Density
+from sslcst.methods.network.method import NetworkFit
 
 ONE_TILE = {name: values for name, values in QUICK.items() if name != "tiles"}
-EXPRESSION = {"density": {"expression": True}}
 RUNS: dict[str, dict[str, Any]] = {
     "density": {"method": "density"},
-    "expression": {"method": "density", "params": EXPRESSION},
     "network": {"method": "network"},
     "ssl-cst": {"method": "ssl-cst", "params": ONE_TILE},
 }
@@ -163,37 +161,6 @@ def test_of_steps_the_model_is_what_train_returns() -> None:
     assert sslcst.tl.train(sdata, spots_key="again_spots", method="density") == kept
 
 
-def test_genes_are_known_by_their_names(learns_nothing, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a section whose panel has one gene more, all others have other numbers."""
-    monkeypatch.setattr(composition, "N_GENES", 8)
-    sdata = chip()
-    segment(sdata, "expression")
-    model = read_model(sdata)
-    frame = sdata["transcripts"].compute()
-    more = frame.assign(gene=frame["gene"].astype(str))
-    more = with_transcripts(chip(), more._append(more.iloc[:1].assign(gene="A-first", x=0.0, y=0.0)))
-    learns_nothing()
-    segment(more, "expression", model=model)
-    differ = more["sslcst_cells"].to_numpy() != sdata["sslcst_cells"].to_numpy()
-    assert np.count_nonzero(differ) <= 1  # where the new molecule lies
-
-
-def test_genes_of_another_panel_are_refused() -> None:
-    sdata, other = chip(), chip()
-    segment(sdata, "expression")
-    frame = other["transcripts"].compute()
-    other = with_transcripts(other, frame.assign(gene="x" + frame["gene"].astype(str)))
-    with pytest.raises(DataError, match="Only 0 of the"):
-        segment(other, "expression", model=read_model(sdata))
-
-
-def test_a_model_without_genes_does_not_tell_neighbours_apart() -> None:
-    sdata = chip()
-    segment(sdata, "density")
-    with pytest.raises(DataError, match=r"learnt without density\.expression"):
-        segment(sdata, "expression", model=read_model(sdata), key_added="b")
-
-
 def test_a_model_of_another_method_says_which() -> None:
     sdata = chip()
     segment(sdata, "network")
@@ -239,12 +206,11 @@ def test_what_was_changed_in_a_table_is_refused() -> None:
 
 
 LEVELS = {"nucleus": 3.0, "close": 2.0, "cell": 2.5, "background": 0.25, "share": [1, 0.5, 0.0], "near": 1, "far": 2}
-CARD = {"bin_size": 0.5, "levels": LEVELS | {"spread": [0.1, 0.0]}, "genes": ["a", "b"], "trust": 0.5}
+CARD = {"bin_size": 0.5, "levels": LEVELS | {"spread": [0.1, 0.0]}, "profiles": 0.5}
 NAN = float("nan")
 WRONG = [
     *(("bin_size", value) for value in (-1, NAN, "1", None, True, [1])),
-    *(("trust", value) for value in (-1, NAN, "1", None)),
-    *(("genes", value) for value in ([], "ab", [1], {"a": 1}, 3)),
+    *(("profiles", value) for value in (-1, NAN, "1", None)),
     *(("levels", value) for value in (None, [], {}, LEVELS)),
     *(("levels", LEVELS | {"spread": value}) for value in ([0.1], [0.1, 0, 0], [NAN, 0], 0.1, None)),
     *(("levels", LEVELS | {"spread": [0, 0], "share": value}) for value in ([], 1, ["1"], [1, -1], [1, None])),
@@ -252,7 +218,7 @@ WRONG = [
     *(("levels", LEVELS | {"spread": [0, 0], name: 1.5}) for name in ("near", "far")),
     ("method", "no such"),
     ("method", None),
-    ("method", "network"),
+    ("method", "density"),
     ("method", "ssl-cst"),
     ("format", 2),
     ("sha256", "0" * 64),
@@ -262,16 +228,16 @@ WRONG = [
 
 @pytest.fixture
 def card(tmp_path: Path) -> Path:
-    write_model(DensityFit.of(CARD), tmp_path / "a.json")
+    write_model(NetworkFit.of(CARD), tmp_path / "a.json")
     return tmp_path / "a.json"
 
 
 def test_levels_come_back_from_their_card(card: Path) -> None:
     model = read_model(card)
-    assert isinstance(model, DensityFit)
-    assert model == DensityFit.of(CARD)
-    assert model.genes == ("a", "b") and model.levels.share == (1, 0.5, 0.0)
-    assert replace(model, trust=0.25).sha256() != model.sha256()
+    assert isinstance(model, NetworkFit)
+    assert model == NetworkFit.of(CARD)
+    assert model.profiles == 0.5 and model.levels.share == (1, 0.5, 0.0)
+    assert replace(model, profiles=0.25).sha256() != model.sha256()
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG)
@@ -285,9 +251,9 @@ def test_a_wrong_field_of_levels_is_refused(card: Path, name: str, value: object
 def test_names_of_files_are_those_of_the_kind(tmp_path: Path) -> None:
     """Levels have no weights: a name that promises some is refused before anything is written."""
     with pytest.raises(StoreError, match=r"must end in \.json"):
-        write_model(DensityFit.of(CARD), tmp_path / "a.safetensors")
+        write_model(NetworkFit.of(CARD), tmp_path / "a.safetensors")
     with pytest.raises(StoreError, match=r"must end in \.json or, with weights, \.safetensors"):
-        write_model(DensityFit.of(CARD), tmp_path / "a.txt")
+        write_model(NetworkFit.of(CARD), tmp_path / "a.txt")
     sd.SpatialData().write(tmp_path / "a.zarr")
     with pytest.raises(StoreError, match="of a store, read it and give the object"):
         read_model(tmp_path / "a.zarr")
@@ -320,10 +286,10 @@ def test_a_stopped_run_of_levels_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_pa
     """What was learnt is noted, and learnt again only where it was not kept."""
     chip().write(tmp_path / "a.zarr")
     sdata, whole = sd.read_zarr(tmp_path / "a.zarr"), chip()
-    segment(whole, "expression")
+    segment(whole, "network")
     with monkeypatch.context() as patch:
         patch.setattr("sslcst.run.pipeline.predict", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            segment(sdata, "expression")
-    segment(sdata, "expression")
+            segment(sdata, "network")
+    segment(sdata, "network")
     assert_same_cells(sdata, whole)

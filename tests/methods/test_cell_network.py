@@ -14,11 +14,12 @@ import torch
 from sslcst.core.density import Levels, local_density, measure_levels
 from sslcst.errors import BackendError
 from sslcst.methods.network import load
+from sslcst.methods.network.blocks import BLOCK, MARGIN, blocks_of, cut_block, halo_of
 from sslcst.methods.network.cells import decide, halo
 from sslcst.methods.network.inputs import N_PLANES, REACH, VECTORS, make_inputs
 from sslcst.methods.network.load import load_network, read_card
 from sslcst.methods.network.network import MULTIPLE, CellNetwork, score_candidates
-from sslcst.methods.network.predict import BLOCK, HALO, MARGIN, blocks_of, cut_block, predict_cells
+from sslcst.methods.network.predict import predict_cells
 from sslcst.metrics import mean_best_iou
 
 RADIUS = 14.0
@@ -111,7 +112,8 @@ def test_windows_give_what_the_whole_gives(network: CellNetwork, at: int, axis: 
     whole = predict_cells(network, counts, nuclei, levels, radius=RADIUS, trust=0.4)
     for start, stop in ((0, at), (at, BLOCK + 24)):
         own = tuple((start, stop) if i == axis else (0, 90) for i in range(2))
-        view = tuple(slice(max(0, a - HALO), min(n, b + HALO)) for (a, b), n in zip(own, nuclei.shape, strict=True))
+        halo = halo_of(at)
+        view = tuple(slice(max(0, a - halo), min(n, b + halo)) for (a, b), n in zip(own, nuclei.shape, strict=True))
         where = {"corner": tuple(s.start for s in view), "own": own}
         part = predict_cells(network, counts[view], nuclei[view], levels, radius=RADIUS, trust=0.4, **where)
         for one, other in zip(part, whole, strict=True):

@@ -35,10 +35,10 @@ EXAMPLES = int(os.environ.get("SSLCST_EXAMPLES", 4))
 
 KINDS = {
     "density": ("density", {}),
-    "expression": ("density", {"density": {"expression": True}}),
     "field": ("ssl-cst", {}),
     "spot": ("ssl-cst", {"encoder": {"kind": "spot"}}),
     "network": ("network", {}),
+    "network, no genes": ("network", {"network": {"expression": False}}),
     "orphans": ("ssl-cst", {"flow": {"orphans": True, "min_orphan_area": 5}, "cells": {"radius": 0.8}}),
 }
 

@@ -230,7 +230,6 @@ class Method(ABC):
     name: ClassVar[str]
     Params: ClassVar[type[Sections]]
     max_distance: ClassVar[float] = 1.25  # how far from its nucleus a cell may reach, in r, unless parameters say
-    n_nearest: ClassVar[int] = 1  # nuclei of each bin's surroundings that it asks for
     has_weights: ClassVar[bool] = False  # whether its models are kept with weights
     whole_cells: ClassVar[bool] = False  # whether it takes cells that are there before: given, or found in a stain
 

@@ -26,7 +26,9 @@ class LevelsFit:
 
     def card(self) -> dict[str, Any]:
         """All of it, in plain values."""
-        return {"bin_size": float(self.bin_size), "levels": asdict(self.levels)}
+        return {name: float(value) for name, value in vars(self).items() if name != "levels"} | {
+            "levels": asdict(self.levels)
+        }
 
     def sha256(self) -> str:
         """Hash of all of it."""
@@ -36,22 +38,23 @@ class LevelsFit:
     def of(cls, card: Mapping[str, Any]) -> Self:
         """What `card` gave; raises `DataError` where it is not sound."""
         check_names("the card", card, cls)
-        return cls(number("bin_size", card["bin_size"]), _levels(card["levels"]))
+        numbers = {name: _number(name, value) for name, value in card.items() if name != "levels"}
+        return cls(levels=_levels(card["levels"]), **numbers)
 
 
 def _levels(values: object) -> Levels:
     check_names("levels", values, Levels)
     lists = {"share": None, "spread": 2}
-    numbers = {name: number(name, value) for name, value in values.items() if name not in lists}
+    numbers = {name: _number(name, value) for name, value in values.items() if name not in lists}
     for name, length in lists.items():
         items = values[name]
         if not (isinstance(items, list) and items and length in (None, len(items))):
             raise DataError(f"{name} must be a list of {length or 'several'} numbers.")
-        numbers[name] = tuple(number(name, item) for item in items)
+        numbers[name] = tuple(_number(name, item) for item in items)
     return Levels(**numbers)
 
 
-def number(name: str, value: object) -> float | int:
+def _number(name: str, value: object) -> float | int:
     """A number of a card, which is finite and not negative."""
     if type(value) not in (int, float) or not (0 <= value < 1e12 and isfinite(value)):
         raise DataError(f"{name} must hold finite numbers that are not negative, and holds {value!r}.")

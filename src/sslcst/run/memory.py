@@ -23,7 +23,6 @@ class InMemory:
     max_distance: float  # how far from its nucleus a cell may reach, in bins
     labels: np.ndarray  # nucleus labels (y, x)
     image: np.ndarray | None  # the stain (y, x), if there is one
-    n_nearest: int  # nuclei that are sought around each bin
     by_spot: dict[str, np.ndarray] = field(default_factory=dict)  # what passes gave
     by_bin: dict[str, np.ndarray] = field(default_factory=dict)  # likewise
 
@@ -31,7 +30,7 @@ class InMemory:
     def _around(self) -> LocalDensity:
         nuclei = self.spots_.grid.from_raster(self.labels)
         scale = {"radius": self.radius, "reach": self.max_distance}
-        return local_density(self.spots_.totals(), nuclei, n_nearest=self.n_nearest, **scale)
+        return local_density(self.spots_.totals(), nuclei, n_nearest=1, **scale)
 
     def spots(self, ranges: Ranges, *, counts: bool) -> Spots:
         """See `Source`."""

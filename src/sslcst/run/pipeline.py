@@ -127,7 +127,6 @@ def run(
         radius=layout.radius,
         max_distance=reach,
         genes=genes,
-        n_nearest=method.n_nearest,
     )
     logger.info(
         "%d spots of %.3g, expected cell radius %.3g, in coordinate system %r, where a pixel is %.4g wide.",

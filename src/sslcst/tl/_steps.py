@@ -49,5 +49,5 @@ def open_window(
     by_spot |= {name: np.asarray(table.obsm[name]) for name in ("direction",) if name in table.obsm}
     by_bin = {name: np.asarray(values) for name, values in table.uns["sslcst"].get("of_bins", {}).items()}
     reach = method.reach(params.cells.max_distance, layout.radius)
-    source = InMemory(spots, layout.radius, reach, nuclei, image, method.n_nearest, by_spot, by_bin)
+    source = InMemory(spots, layout.radius, reach, nuclei, image, by_spot, by_bin)
     return source.window(np.asarray(table.var_names), params.tiles.block)

@@ -16,13 +16,9 @@ class DensityRuleParams(Section):
     ----------
     threshold
         Bins with at least this probability belong to a cell.
-    expression
-        Whether a bin between several nuclei goes to the one whose expression profile fits its transcripts, rather than
-        to the nearest. Makes cells purer where types interleave, and less right where neighbours are alike.
     """
 
     threshold: float = 0.5
-    expression: bool = False
 
     def _check_bounds(self) -> None:
         check_share(self, "threshold")

@@ -1,8 +1,9 @@
-"""The cell network: trained once on real cells, it reads nuclei, distances and densities, and no genes."""
+"""The cell network: trained once on real cells, it reads nuclei, distances and densities; genes are heard beside it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,11 +11,13 @@ import numpy as np
 
 from sslcst.methods.base import Part, Pass, Tissue, Window
 from sslcst.methods.levels import LevelsFit, LevelsMethod
+from sslcst.methods.network.blocks import halo_of
 from sslcst.methods.network.cells import decide, halo
+from sslcst.methods.network.expression import Expression, tally_ratios, weight_of
 from sslcst.methods.network.inputs import REACH
 from sslcst.methods.network.load import load_network, read_card
 from sslcst.methods.network.params import NetworkParams
-from sslcst.methods.network.predict import HALO, predict_cells
+from sslcst.methods.network.predict import predict_cells
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class NetworkFit(LevelsFit):
     """What the network is told of a tissue as a whole."""
 
     method: ClassVar[str] = "network"
+
+    profiles: float = 0.0  #: How far expression profiles tell neighbours apart, see `expression.weight_of`
 
 
 @dataclass(frozen=True)
@@ -34,14 +39,21 @@ class Network(LevelsMethod):
     max_distance: ClassVar[float] = REACH
 
     @property
+    def learning(self) -> list[Pass]:
+        """What the density of transcripts tells, and how far expression profiles tell neighbours apart."""
+        profiles = Pass("expression profiles", self._tally_ratios, _halo, _with_profiles, ("local_density", "spots"))
+        return [*super().learning, profiles]
+
+    @property
     def after_learning(self) -> set[str]:
-        """All but what the densities are measured with."""
-        return {"network.threshold", "network.trust", "network.model"}
+        """All: what is measured depends on none."""
+        return {f"network.{name}" for name in vars(self.params.network)}
 
     @property
     def prediction(self) -> Pass:
         """The probability of each bin, and whose it would be."""
-        return Pass("cell probability", self._predict, lambda *_: HALO, reads=("local_density",))
+        reads = ("local_density", "spots") if self.params.network.expression else ("local_density",)
+        return Pass("cell probability", self._predict, _halo, reads=reads)
 
     def halo(self, tissue: Tissue, fit: NetworkFit) -> int:
         """A cell spans its nucleus, and the largest distance on either side."""
@@ -53,27 +65,46 @@ class Network(LevelsMethod):
         return decide(probability, owner, window.nuclei, threshold=self.params.network.threshold)
 
     def about(self, model: NetworkFit) -> dict[str, Any]:
-        """The levels, and which weights."""
-        card = read_card(self._weights)
-        return super().about(model) | {"network": {"format": card["format"], "sha256": card["sha256"]}}
+        """The levels, what expression profiles tell, and which weights."""
+        network = {name: read_card(self._weights)[name] for name in ("format", "sha256")}
+        return super().about(model) | {"profiles": model.profiles, "network": network}
 
     @property
     def _weights(self) -> Path | None:
         model = self.params.network.model
         return None if model is None else Path(model)
 
+    def _tally_ratios(self, window: Window, fit: NetworkFit) -> Part:
+        expression, place = Expression(window.spots, window.tissue.gene_total), _place(window)
+        counts, nuclei = window.local_density.counts, window.nuclei
+        return Part({"ratios": tally_ratios(expression, counts, nuclei, fit.levels, **place, seed=self.seed)})
+
     def _predict(self, window: Window, fit: NetworkFit) -> Part:
-        around, tissue = window.local_density, window.tissue
+        around, expression = window.local_density, None
+        if self.params.network.expression and fit.profiles > 0:
+            expression = Expression(window.spots, window.tissue.gene_total, fit.profiles)
         probability, owner = predict_cells(
             load_network(self.device, self._weights),
             around.counts,
             window.nuclei,
             fit.levels,
-            radius=tissue.radius,
             trust=self.params.network.trust,
-            corner=tuple(start for start, _ in window.ranges),
-            own=window.own,
-            whole=tissue.grid.whole_shape,
+            expression=expression,
+            **_place(window),
         )
-        near = around.distance[0][window.own_bins] <= tissue.max_distance
+        near = around.distance[0][window.own_bins] <= window.tissue.max_distance
         return Part(of_bins={"probability": np.where(near, probability, np.float32(0)), "owner": owner})
+
+
+def _place(window: Window) -> dict[str, Any]:
+    """Where a window lies in its tissue, and how large is what it shows."""
+    corner, whole = tuple(start for start, _ in window.ranges), window.tissue.grid.whole_shape
+    return {"radius": window.tissue.radius, "corner": corner, "own": window.own, "whole": whole}
+
+
+def _halo(tissue: Tissue, fit: NetworkFit) -> int:
+    return halo_of(tissue.block)
+
+
+def _with_profiles(parts: Sequence[dict], tissue: Tissue, fit: NetworkFit) -> NetworkFit:
+    return replace(fit, profiles=weight_of(sum(part["ratios"] for part in parts)))

@@ -27,7 +27,6 @@ class _Job:
     workspace: Workspace
     radius: float
     max_distance: float
-    n_nearest: int
 
 
 def find_spots(
@@ -38,14 +37,13 @@ def find_spots(
     radius: float,
     max_distance: float,
     genes: np.ndarray,
-    n_nearest: int,
 ) -> Tissue:
     """Make the spots of all tiles that are not empty, and add up what is to be known of them.
 
     Nuclei and transcripts are in the workspace; the expected cell radius, and how far from its nucleus a cell may
-    reach, are in bins, and `n_nearest` nuclei are sought around each.
+    reach, are in bins.
     """
-    map_tiles(STAGE, _of_tile, _Job(workspace, radius, max_distance, n_nearest), tiles)
+    map_tiles(STAGE, _of_tile, _Job(workspace, radius, max_distance), tiles)
     parts = [statistics(workspace.scratch, STAGE, tile) for tile in tiles]
     occupancy = reduce(add, (Occupancy(int(part["n_bins"]), int(part["n_occupied"])) for part in parts))
     return Tissue(
@@ -76,7 +74,7 @@ def _of_tile(job: _Job, tile: Tile) -> tuple[Part, Spots]:
         in_bin = np.zeros(grid.shape, np.int64)
         np.add.at(in_bin, tuple((seen.bins - grid.corner).T), seen.count.astype(np.int64))
         covered = None if workspace.covered is None else workspace.covered.bins(grid)
-        around = local_density(in_bin, nuclei, n_nearest=job.n_nearest, covered=covered, **scale).crop(own_bins)
+        around = local_density(in_bin, nuclei, n_nearest=1, covered=covered, **scale).crop(own_bins)
     occupancy = Occupancy.of(nuclei[own_bins], around.in_nucleus[spots.place])
     totals = {
         "gene_total": np.asarray(spots.counts.sum(axis=0), np.int64).ravel(),
