@@ -47,10 +47,11 @@ from sslcst.core.density import Levels, levels_of, local_density, measure_levels
 from sslcst.core.geometry import Regions
 from sslcst.core.nuclei.flows import decode
 from sslcst.core.nuclei.network import NucleusNetwork
+from sslcst.methods.network.blocks import BLOCK, MARGIN
 from sslcst.methods.network.cells import decide
 from sslcst.methods.network.inputs import N_PLANES, REACH
 from sslcst.methods.network.load import load_network
-from sslcst.methods.network.predict import BLOCK, MARGIN, predict_cells
+from sslcst.methods.network.predict import predict_cells
 from sslcst.methods.ssl_cst.encoder import make_encoder
 from sslcst.methods.ssl_cst.inference import predict_spots
 from sslcst.methods.ssl_cst.params import SslCstParams

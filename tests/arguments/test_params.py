@@ -122,7 +122,7 @@ BROKEN = [
     ("cells", "min_counts", -1),
     ("cells", "min_area", -0.5),
     ("density", "threshold", 1.1),
-    ("density", "expression", 1),
+    ("network", "expression", 1),
     ("network", "threshold", -0.1),
     ("network", "trust", 1.1),
     ("flow", "orphans", 1),
