@@ -36,7 +36,7 @@ from sslcst.core.density import cell_share, local_density, measure_levels
 from sslcst.core.geometry import Regions
 from sslcst.core.spots import Grid, Spots, bin_transcripts
 from sslcst.methods.network.cells import decide
-from sslcst.methods.network.expression import Expression, tally_ratios, weight_of
+from sslcst.methods.network.expression import Expression, draw_blocks, tally_ratios, weight_of
 from sslcst.methods.network.inputs import REACH
 from sslcst.methods.network.load import load_network
 from sslcst.methods.network.network import CellNetwork
@@ -215,8 +215,9 @@ def by_network(
     expression = None
     if genes:
         expression = Expression(bins.spots, np.asarray(bins.spots.counts.sum(axis=0)).ravel())
-        whole = {"own": bins.spots.grid.ranges, "corner": (0, 0), "whole": bins.nuclei.shape}
-        ratios = tally_ratios(expression, *seen, radius=bins.radius, **whole, seed=0)
+        own = bins.spots.grid.ranges
+        blocks = draw_blocks(own, bins.nuclei.shape, seed=0)
+        ratios = tally_ratios(expression, *seen, blocks, radius=bins.radius, corner=(0, 0), own=own)
         expression = replace(expression, weight=genes * weight_of(ratios))
     probability, owner = predict_cells(network, *seen, radius=bins.radius, trust=trust, expression=expression)
     cells = decide(probability, owner, bins.nuclei, threshold=threshold)

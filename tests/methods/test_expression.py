@@ -7,10 +7,10 @@ import pytest
 
 from sslcst import tl
 from sslcst.core.density import Levels, local_density, measure_levels
-from sslcst.core.spots import Grid, Spots, sum_spots
+from sslcst.core.spots import Grid, Ranges, Spots, sum_spots
 from sslcst.datasets import simulate
 from sslcst.methods.network import expression as module
-from sslcst.methods.network.expression import Expression, tally_ratios, weight_of
+from sslcst.methods.network.expression import Expression, draw_blocks, tally_ratios, weight_of
 from sslcst.methods.network.inputs import REACH
 from sslcst.methods.network.load import load_network
 from sslcst.methods.network.predict import predict_cells
@@ -57,11 +57,12 @@ def seen(nuclei: np.ndarray, spots: Spots) -> tuple[Expression, np.ndarray, np.n
 
 def whole(nuclei: np.ndarray) -> dict:
     height, width = nuclei.shape
-    return {"radius": RADIUS, "corner": (0, 0), "own": ((0, height), (0, width)), "whole": (height, width)}
+    return {"radius": RADIUS, "corner": (0, 0), "own": ((0, height), (0, width))}
 
 
-def tally(nuclei: np.ndarray, spots: Spots, seed: int = 0) -> np.ndarray:
-    return tally_ratios(*seen(nuclei, spots), **whole(nuclei), seed=seed)
+def tally(nuclei: np.ndarray, spots: Spots, **place: Ranges) -> np.ndarray:
+    place = whole(nuclei) | place
+    return tally_ratios(*seen(nuclei, spots), draw_blocks(place["own"], nuclei.shape, seed=1), **place)
 
 
 def owners(nuclei: np.ndarray, spots: Spots, *, weight: float) -> np.ndarray:
@@ -136,9 +137,8 @@ def test_histograms_of_parts_add_up(n_blocks: int, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "_N_BLOCKS", n_blocks)
     side = 600  # more than a block
     _, nuclei, spots = tissue(seed=4, differ=True, shape=(20, side))
-    told, place = seen(nuclei, spots), whole(nuclei)
-    every = tally_ratios(*told, **place, seed=1)
-    parts = [tally_ratios(*told, **place | {"own": ((0, 20), columns)}, seed=1) for columns in ((0, 301), (301, side))]
+    every = tally(nuclei, spots)
+    parts = [tally(nuclei, spots, own=((0, 20), columns)) for columns in ((0, 301), (301, side))]
     assert every.sum() > 0
     assert np.array_equal(sum(parts), every)
 

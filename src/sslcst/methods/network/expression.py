@@ -6,6 +6,7 @@ tell neighbours apart differs between tissues, and is learnt at bins that clearl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numba
@@ -23,7 +24,7 @@ _HALF_WINDOW = 0.2  # half the side of the square whose transcripts are compared
 _CLEAR = (0.1, 0.25, 0.15)
 _LEVELS, _STEP = 256, 0.25  # of the histogram of log-likelihood ratios
 _WEIGHTS = np.linspace(0, 1.5, 151)
-_N_BLOCKS = 64  # in which is learnt, of a tissue that has more
+_N_BLOCKS = 32  # in which is learnt, of a tissue that has more
 
 
 @dataclass(frozen=True)
@@ -135,28 +136,32 @@ def _compare(candidates, asked, places, owner, counts, profile, total, mix, half
     return out
 
 
+def draw_blocks(own: Ranges, whole: tuple[int, int], *, seed: int) -> list[Ranges]:
+    """Those of the blocks which reach into a window that are among the ones drawn of a tissue, to learn in them."""
+    every = list(blocks_of(tuple((0, side) for side in whole), whole))
+    drawn = {every[i] for i in np.random.default_rng(seed).permutation(len(every))[:_N_BLOCKS]}
+    return [block for block in blocks_of(own, whole) if block in drawn]
+
+
 def tally_ratios(
     expression: Expression,
     counts: np.ndarray,
     nuclei: np.ndarray,
     levels: Levels,
+    blocks: Sequence[Ranges],
     *,
     radius: float,
-    own: Ranges,
     corner: tuple[int, int],
-    whole: tuple[int, int],
-    seed: int,
+    own: Ranges,
 ) -> np.ndarray:
     """Histogram of the log-likelihood ratios between the nucleus of clear bins and their second; of parts it adds up.
 
     Clear are bins in a cell, by the density method, that have a second nucleus within reach, but much farther away.
-    Those of a window count that lie in the blocks which are drawn. Parameters are those of `predict_cells`.
+    Those of a window count that lie in the `blocks`. The other parameters are those of `predict_cells`.
     """
     histogram = np.zeros(2 * _LEVELS + 1, np.int64)
-    every = list(blocks_of(tuple((0, side) for side in whole), whole))
-    drawn = {every[i] for i in np.random.default_rng(seed).permutation(len(every))[:_N_BLOCKS]}
     places = expression.places
-    for block in drawn.intersection(blocks_of(own, whole)):
+    for block in blocks:
         seen = [cut_block(values, block, corner) for values in (places, counts, nuclei)]
         found = _ratios(expression, *seen, levels, radius=radius)
         inside = within(overlap(own, block), block)

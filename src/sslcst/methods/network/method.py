@@ -13,7 +13,7 @@ from sslcst.methods.base import Part, Pass, Tissue, Window
 from sslcst.methods.levels import LevelsFit, LevelsMethod
 from sslcst.methods.network.blocks import halo_of
 from sslcst.methods.network.cells import decide, halo
-from sslcst.methods.network.expression import Expression, tally_ratios, weight_of
+from sslcst.methods.network.expression import Expression, draw_blocks, tally_ratios, weight_of
 from sslcst.methods.network.inputs import REACH
 from sslcst.methods.network.load import load_network, read_card
 from sslcst.methods.network.params import NetworkParams
@@ -41,8 +41,7 @@ class Network(LevelsMethod):
     @property
     def learning(self) -> list[Pass]:
         """What the density of transcripts tells, and how far expression profiles tell neighbours apart."""
-        profiles = Pass("expression profiles", self._tally_ratios, _halo, _with_profiles, ("local_density", "spots"))
-        return [*super().learning, profiles]
+        return [*super().learning, Pass("expression profiles", self._tally_ratios, _halo, _with_profiles)]
 
     @property
     def after_learning(self) -> set[str]:
@@ -75,9 +74,12 @@ class Network(LevelsMethod):
         return None if model is None else Path(model)
 
     def _tally_ratios(self, window: Window, fit: NetworkFit) -> Part:
-        expression, place = Expression(window.spots, window.tissue.gene_total), _place(window)
-        counts, nuclei = window.local_density.counts, window.nuclei
-        return Part({"ratios": tally_ratios(expression, counts, nuclei, fit.levels, **place, seed=self.seed)})
+        place, tissue = _place(window), window.tissue
+        blocks = draw_blocks(window.own, place.pop("whole"), seed=self.seed)
+        if not blocks:  # nor is anything read then
+            return Part()
+        seen = Expression(window.spots, tissue.gene_total), window.local_density.counts, window.nuclei
+        return Part({"ratios": tally_ratios(*seen, fit.levels, blocks, **place)})
 
     def _predict(self, window: Window, fit: NetworkFit) -> Part:
         around, expression = window.local_density, None
@@ -107,4 +109,4 @@ def _halo(tissue: Tissue, fit: NetworkFit) -> int:
 
 
 def _with_profiles(parts: Sequence[dict], tissue: Tissue, fit: NetworkFit) -> NetworkFit:
-    return replace(fit, profiles=weight_of(sum(part["ratios"] for part in parts)))
+    return replace(fit, profiles=weight_of(sum(part["ratios"] for part in parts if part)))

@@ -21,8 +21,9 @@ from sslcst.methods.network.inputs import make_inputs
 from sslcst.methods.network.network import CellNetwork, score_candidates
 
 _END, _SOFTNESS = 0.4, 0.1  # in r: where cells usually end, and how unsure that is
-# Of the weight that is learnt where it is clear whose a bin is: elsewhere profiles tell less surely
-_PROFILES = 0.5
+_DISCOUNT = (
+    0.5  # of the weight of profiles, which is learnt where it is clear whose a bin is: elsewhere they are less sure
+)
 _SURE = 3.0  # lead of a candidate's score that nothing which profiles tell makes up for, so that they are not compared
 
 
@@ -129,7 +130,7 @@ def _predict_block(
         likelihood = expression.compare(
             places, nuclei, inside, inputs.labels, asked=first - second < _SURE, radius=radius
         )
-        owner = _best(inputs.labels, score + _PROFILES * expression.weight * likelihood)
+        owner = _best(inputs.labels, score + _DISCOUNT * expression.weight * likelihood)
     return probability[INNER], owner[INNER]
 
 
