@@ -190,7 +190,7 @@ def nearest_nuclei(nuclei: np.ndarray, reach: float, *, n_nearest: int = 3) -> t
     return labels, np.where(labels > 0, np.sqrt(squared), np.inf)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _stamp(nuclei, ids, start, rows, columns, reach, n_nearest):  # pragma: no cover (compiled)
     """Each nucleus, in rising order, enters the lists of the bins around it."""
     height, width = nuclei.shape

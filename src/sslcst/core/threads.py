@@ -7,7 +7,7 @@ torch and dask wait in it for ever. Whether this is one is asked before each use
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -16,7 +16,7 @@ import numba
 
 from sslcst.errors import ProcessError
 
-P, R = ParamSpec("P"), TypeVar("R")
+P, R, T = ParamSpec("P"), TypeVar("R"), TypeVar("T")
 
 _used = False  # whether threads have been started for a run of this process, or of one that it was forked from
 _severed = False  # whether this process was forked from one that had
@@ -44,6 +44,18 @@ def settle() -> None:
         n_threads = new.submit(_numbers).result()
     if torch.get_num_threads() != n_threads:
         torch.set_num_threads(n_threads)
+
+
+def ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
+    """Each item with what a function makes of it; while one is used, the next is made in another thread."""
+    with ThreadPoolExecutor(1) as other:
+        former = None
+        for item in items:
+            former, latter = (item, other.submit(function, item)), former
+            if latter is not None:
+                yield latter[0], latter[1].result()
+        if former is not None:
+            yield former[0], former[1].result()
 
 
 def parallel(**options: object) -> Callable[[Callable[P, R]], Callable[P, R]]:

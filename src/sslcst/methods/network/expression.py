@@ -62,7 +62,7 @@ class Expression:
             Label of the cell that each bin is believed to be of; 0: none. Its transcripts are of that cell's profile,
             but for the bin's own, which they are not compared with.
         candidates
-            Labels of the cells that each bin may belong to (k, rows, columns); 0 where there are no more.
+            Labels of the cells that each bin may belong to (k, rows, columns), and 0.
         asked
             Bins to be told about, of those that are in cells.
         radius
@@ -70,7 +70,7 @@ class Expression:
 
         Returns
         -------
-        float64, like `candidates`; 0 where a bin is not asked about, or has one candidate alone.
+        float64, like `candidates`; 0 where a bin is not asked about.
         """
         outside = (nuclei == 0) & (owner > 0)
         ids = np.unique(nuclei)
@@ -83,7 +83,7 @@ class Expression:
         profile = _sum_profiles(places, owner, counts, int(place_of.max()) + 1, len(self.gene_total))
         return _compare(
             candidates,
-            outside & (candidates[1] > 0) & asked,
+            outside & asked,
             np.where(outside, places, 0),
             owner,
             counts,

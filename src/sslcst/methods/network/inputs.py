@@ -64,7 +64,7 @@ def make_inputs(counts: np.ndarray, nuclei: np.ndarray, levels: Levels, *, radiu
         share,
         *usual,
     ]
-    return Inputs(np.stack(planes).astype(np.float32), labels, distance, offset, share)
+    return Inputs(np.stack(planes, dtype=np.float32), labels, distance, offset, share)
 
 
 def _offsets(nuclei: np.ndarray, labels: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:

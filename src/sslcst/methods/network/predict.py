@@ -14,17 +14,17 @@ import torch
 
 from sslcst.core.density import Levels
 from sslcst.core.spots import Ranges, overlap, within
-from sslcst.core.threads import settle
+from sslcst.core.threads import ahead, settle
 from sslcst.methods.network.blocks import INNER, blocks_of, cut_block
 from sslcst.methods.network.expression import Expression
-from sslcst.methods.network.inputs import make_inputs
+from sslcst.methods.network.inputs import Inputs, make_inputs
 from sslcst.methods.network.network import CellNetwork, score_candidates
 
 _END, _SOFTNESS = 0.4, 0.1  # in r: where cells usually end, and how unsure that is
 _DISCOUNT = (
     0.5  # of the weight of profiles, which is learnt where it is clear whose a bin is: elsewhere they are less sure
 )
-_SURE = 3.0  # lead of a candidate's score that nothing which profiles tell makes up for, so that they are not compared
+_SURE = 3.0  # lead of the best score that nothing which profiles tell makes up for, so that they are not compared
 
 
 def predict_cells(
@@ -79,61 +79,44 @@ def predict_cells(
     own = own or view
     shape = [stop - start for start, stop in own]
     probability, owner = np.zeros(shape, np.float32), np.zeros(shape, nuclei.dtype)
-    places = None if expression is None else expression.places
-    for block in blocks_of(own, whole or tuple(stop for _, stop in view)):
-        found = _predict_block(
-            network,
-            *(cut_block(values, block, corner) for values in (counts, nuclei)),
-            levels,
-            radius=radius,
-            trust=trust,
-            expression=expression,
-            places=None if expression is None else cut_block(places, block, corner),
-        )
+    places = np.zeros_like(nuclei) if expression is None else expression.places
+
+    def see(block: Ranges) -> tuple[np.ndarray, np.ndarray, Inputs | None]:
+        labels, counted, at = (cut_block(values, block, corner) for values in (nuclei, counts, places))
+        return labels, at, make_inputs(counted, labels, levels, radius=radius) if labels.any() else None
+
+    for block, (labels, at, inputs) in ahead(see, blocks_of(own, whole or tuple(stop for _, stop in view))):
+        if inputs is None:  # no nucleus is in view that bins could be of
+            continue
+        likely, scores = _run(network, inputs, trust)
+        likely = np.where(labels > 0, np.float32(1), likely)
+        best = _best(inputs.labels, scores)
+        if expression is not None:
+            inside = np.where(likely >= 0.5, best, 0)
+            close = scores > scores.max(axis=0) - _SURE
+            candidates = np.where(close, inputs.labels, 0)
+            told = expression.compare(at, labels, inside, candidates, asked=close.sum(axis=0) > 1, radius=radius)
+            best = _best(candidates, np.where(close, scores + _DISCOUNT * expression.weight * told, -np.inf))
         both = overlap(own, block)
         to, out_of = within(both, own), within(both, block)
-        probability[to], owner[to] = (values[out_of] for values in found)
+        probability[to], owner[to] = (values[INNER][out_of] for values in (likely, best))
     return probability, owner
 
 
 @torch.inference_mode()
-def _predict_block(
-    network: CellNetwork,
-    counts: np.ndarray,
-    nuclei: np.ndarray,
-    levels: Levels,
-    *,
-    radius: float,
-    trust: float,
-    expression: Expression | None,
-    places: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """As `predict_cells`, of one block: counts, nuclei and places of spots with its margin in, the block alone out.
-
-    A block without a nucleus in view has none to give bins to, and costs nothing.
-    """
-    if not nuclei.any():
-        return np.zeros(nuclei[INNER].shape, np.float32), np.zeros_like(nuclei[INNER])
-    inputs = make_inputs(counts, nuclei, levels, radius=radius)
+def _run(network: CellNetwork, inputs: Inputs, trust: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of a block with its margin the probability of each bin outside nuclei, and the scores of its candidates."""
     device = network.mean.device
     outputs = network(torch.from_numpy(inputs.planes)[None].to(device, memory_format=torch.channels_last)).float()
     exists, distance, offset = (
         torch.from_numpy(values)[None].to(device) for values in (inputs.labels > 0, inputs.distance, inputs.offset)
     )
-    score = score_candidates(outputs, exists, distance, offset)[0].cpu().numpy()
-    owner = _best(inputs.labels, score)
+    scores = score_candidates(outputs, exists, distance, offset)[0].cpu().numpy()
     usual = 1 / (1 + np.exp((inputs.distance[0] - _END) / _SOFTNESS))
     probability = trust * outputs[0, 0].sigmoid().cpu().numpy() + (1 - trust) * (inputs.share + usual) / 2
-    probability = np.where(nuclei > 0, np.float32(1), np.where(owner > 0, probability, np.float32(0)))
-    if expression is not None:
-        inside, (*_, second, first) = np.where(probability >= 0.5, owner, 0), np.sort(score, axis=0)
-        likelihood = expression.compare(
-            places, nuclei, inside, inputs.labels, asked=first - second < _SURE, radius=radius
-        )
-        owner = _best(inputs.labels, score + _DISCOUNT * expression.weight * likelihood)
-    return probability[INNER], owner[INNER]
+    return np.where(inputs.labels[0] > 0, probability, np.float32(0)), scores
 
 
-def _best(labels: np.ndarray, score: np.ndarray) -> np.ndarray:
+def _best(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """The candidate of the highest score; the nearer of equals."""
-    return np.take_along_axis(labels, score.argmax(axis=0)[None], axis=0)[0]
+    return np.take_along_axis(labels, scores.argmax(axis=0)[None], axis=0)[0]
