@@ -85,6 +85,17 @@ def keys_of_fields(sdata: SpatialData, key: str) -> list[str]:
     return [f"{key}_{field}" for field in about.get("fields", {})] or [key]
 
 
+def run_of(sdata: SpatialData, key: str) -> tuple[list[str], AnnData]:
+    """What names the result of each field of a run (`keys_of_fields`), all of which are there, and its table."""
+    keys, table_key = keys_of_fields(sdata, key), f"{key}_table"
+    for name, about in _records(sdata):
+        if _of_field(about, f"{key}_cells") is not about:
+            raise KeyMissingError(f"key={key!r} is one field of a run: give key={name.removesuffix('_table')!r}.")
+    for each in keys:
+        choose_key(sdata.labels, f"{each}_cells", kind="labels element", argument="key")
+    return keys, sdata.tables[choose_key(sdata.tables, table_key, kind="table", argument="key")]
+
+
 def check_one(sdata: SpatialData, key: str) -> None:
     """Raise KeyMissingError where a key names a run of several fields, and one is to be looked at."""
     keys = keys_of_fields(sdata, key)

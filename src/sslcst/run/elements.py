@@ -23,8 +23,8 @@ def elements(
     """The elements of a run's results.
 
     `names` are by field, "" where there are none and for the table, and by kind: nuclei, cells, table and, if asked
-    for, boundaries and transcripts. `about` becomes the table's ``uns["sslcst"]``, with what the outcome knows. In
-    memory the elements hold their data, else they read what lies in the scratch folder.
+    for, boundaries, of fields that have cells, and transcripts. `about` becomes the table's ``uns["sslcst"]``, with
+    what the outcome knows. In memory the elements hold their data, else they read what lies in the scratch folder.
     """
     scratch, tiles, tissue, found = outcome.workspace.scratch, outcome.tiles, outcome.tissue, outcome.found
     cells = results.join_cells(scratch, tiles)
@@ -41,14 +41,16 @@ def elements(
             made[names[field, kind]] = results.labels_element(
                 scratch, path, raster, found.left_out, window, in_memory=in_memory
             )
-        if outlines is not None:
+        if outlines is not None and (home == i).any():  # of no cells there can be no shapes
             made[names[field, "boundaries"]] = _boundaries(*outlines, cells.id[home == i], own)
         if name := names.get((field, "transcripts")):
             holding = [tile for tile in tiles if _meet(tissue.grid.pixels(tile.ranges), own.window)]
             made[name] = results.transcripts_element(
                 scratch, holding, own.points, found.left_out, i, in_memory=in_memory
             )
-    made[names["", "table"]] = _table(outcome, given, names, about, cells, home)
+    table = names["", "table"]
+    about = dict(about) | {"results": {name: about["results"][name] for name in [*made, table]}}
+    made[table] = _table(outcome, given, names, about, cells, home)
     return made
 
 
@@ -99,9 +101,10 @@ def _table(
         table.obs["n_nuclei"] = outcome.matched.n_nuclei(cells.id)
         n_nuclei = np.bincount(home, table.obs["n_nuclei"], len(fields)).astype(int)
     told = [{"n_nuclei": int(n), "total_counts": int(m)} for n, m in zip(n_nuclei, found.n_counts, strict=True)]
+    made = about["results"]
     of_fields = {
         field: own.record
-        | {"results": {name: about["results"][name] for (of, _), name in names.items() if of in (field, "")}}
+        | {"results": {name: made[name] for (of, _), name in names.items() if of in (field, "") and name in made}}
         | numbers
         for (field, own), numbers in zip(given.fields.items(), told, strict=True)
     }

@@ -10,6 +10,7 @@ from sslcst._logging import progress, warnings_only
 from sslcst._sdata.fields import FieldName, find_fields, key_of, part_of
 from sslcst._sdata.mosaic import MosaicImage, MosaicNuclei, MosaicTranscripts, lay_out
 from sslcst._section import check
+from sslcst.errors import KeyMissingError
 from sslcst.params import Params
 from sslcst.run.pipeline import Input
 from sslcst.tl._sources import choose_sources, margin
@@ -56,6 +57,12 @@ def choose_input(
                 given, params = choose_sources(part, **keys | own, params=params, method=method)
             chosen.append(given)
             bar.update()
+    bare = [field.name for field, each in zip(fields, chosen, strict=True) if each.image is None]
+    if 0 < len(bare) < len(fields):
+        raise KeyMissingError(
+            f"Field {bare[0]!r} has no image to find nuclei in, as others have: leave it out of fields=, or name "
+            "nuclei by nuclei_key=."
+        )
     return _joined(fields, chosen, params), params
 
 

@@ -25,6 +25,7 @@ from sslcst._sdata.store import (
     made_by,
     read_back,
     scratch_folder,
+    written,
 )
 from sslcst._section import check, check_seed
 from sslcst.device import choose_device
@@ -215,7 +216,8 @@ def segment(
     left_out = {"boundaries": not shapes, "transcripts": not assign_points}
     names = {place: name for place, name in every.items() if not left_out.get(place[1])}
     results, family = ({name: _KINDS[kind] for (_, kind), name in each.items()} for each in (names, every))
-    family = made_by(sdata, names["", "table"]) | family
+    table = names["", "table"]
+    family = made_by(sdata, table) | family
     store = real_store(sdata)
     check_workers()
     about = {
@@ -237,7 +239,7 @@ def segment(
             finished = finish(store)
             done = None if overwrite else recorded(store, results)
         if call and any(run and run.startswith(call) for run in finished):
-            _take_over(sdata, store, results, family)
+            _take_over(sdata, store, table, results, family)
             return
         if done is None:
             former = check_free(sdata, results, overwrite=overwrite, family=family)
@@ -252,14 +254,15 @@ def segment(
             if run_id in (*finished, done):
                 held = set() if run_id in finished else {name for _, name, _ in sdata.gen_elements()}
                 former = family if run_id in finished else ()
-                _take_over(sdata, store, {name: kind for name, kind in results.items() if name not in held}, former)
+                lacking = {name: kind for name, kind in results.items() if name not in held}
+                _take_over(sdata, store, table, lacking, former)
                 return
         if done is not None:  # by a call with other arguments
             former = check_free(sdata, results, overwrite=overwrite, family=family)
         learning = None
         if model is None:
             learning = digest(about | {"results": None, "params": learning_params(chosen, about["params"])})
-            model = learnt_before(sdata, names["", "table"], learning)
+            model = learnt_before(sdata, table, learning)
         scratch = Scratch(folder)
         stages = stack.enter_context(collect_stages())
         with _kept(scratch, in_memory=store is None):
@@ -269,13 +272,14 @@ def segment(
             told |= {"run": run_id, "unit": unit, "region": keys["region"], "learning": learning}
             made = _run(given, params, chosen, model, scratch, names, told, in_memory=store is None)
             with progress("write results"):
-                commit(sdata, made, results, former=former, folder=folder)
+                commit(sdata, made, {name: results[name] for name in made}, former=former, folder=folder)
         logger.info("%s", stages)
 
 
-def _take_over(sdata: SpatialData, store: Path, results: dict[str, str], former: Iterable[str]) -> None:
+def _take_over(sdata: SpatialData, store: Path, table: str, results: Mapping[str, str], former: Iterable[str]) -> None:
     """Add results to the object that an earlier, equal run has written to its store, in place of former ones."""
     logger.info("A run with the same input and arguments has written its results to %s: nothing is left to do.", store)
+    results = {name: kind for name, kind in results.items() if name in written(store, table)}
     add_to_object(sdata, read_back(store, results), results, former)
 
 

@@ -65,10 +65,9 @@ def find(
     """Where the nuclei lie, or whole cells: copied where they are given, else found in a stain; but once.
 
     The stain, which warnings call by its name, is all of the image, of which the raster may be a part; it has two
-    channels for whole cells. An image of one tile is segmented as one. Of a larger one, or of a part of one,
-    intensities and the diameter are told by a sample of all; each tile then sees some nuclei beyond its border, and
-    gives those whose centroid it holds. Of two that overlap by half, the later one is dropped. None reaches beyond what
-    is covered.
+    channels for whole cells. Nuclei of an image of one tile are segmented as one. Else intensities and the diameter are
+    told by a sample of all; each tile then sees some nuclei beyond its border, and gives those whose centroid it holds.
+    Of two that overlap by half, the later one is dropped. None reaches beyond what is covered.
     """
     if scratch.is_finished(_beside(to, ".done")):
         return Regions(**scratch.load(_beside(to, ".npz")))
@@ -82,7 +81,7 @@ def find(
         if to == NUCLEI and (warning := doubt_of_size(sample, name=name, **how)):
             warn(scratch, warning)
 
-    if raster.window is None and max(shape) <= side:
+    if to == NUCLEI and raster.window is None and max(shape) <= side:
         every = tuple((0, size) for size in shape)
         with progress(_in_words(to)):
             labels = _within(covered, segment_nuclei(read_part(image, *(slice(*r) for r in every)), **how), every)
