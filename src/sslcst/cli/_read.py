@@ -19,8 +19,7 @@ def read(
         str | None, typer.Option(help="Whose format it is, if its files leave that open.", metavar="NAME")
     ] = None,
     options: Annotated[
-        list[str] | None,
-        typer.Option("--option", metavar="NAME=VALUE", help="One argument of the reader. Repeatable."),
+        list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="One argument of the reader. Repeatable.")
     ] = None,
 ) -> None:
     """Read the output folder of an instrument, and write it as a SpatialData store.

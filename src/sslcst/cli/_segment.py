@@ -26,8 +26,7 @@ def segment(
         ),
     ] = None,
     save_model: Annotated[
-        Path | None,
-        typer.Option(help="File for what is learnt, ending in .json, which --model takes.", dir_okay=False),
+        Path | None, typer.Option(help="File for what is learnt, ending in .json, which --model takes.", dir_okay=False)
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU where there is one.")

@@ -149,9 +149,9 @@ def run(
         params.cells,
         raster.pixel_size,
         area,
-        n_sources=len(given.fields),
-        boundaries=boundaries,
-        transcripts=transcripts,
+        len(given.fields),
+        boundaries,
+        transcripts,
     )
     found = find_cells(tiles, wanted)
     results.join_labels(workspace, tiles)

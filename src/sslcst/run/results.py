@@ -107,13 +107,7 @@ def kept_in(table: AnnData) -> Kept | None:
 
 
 def labels_element(
-    scratch: Scratch,
-    name: str,
-    raster: Raster,
-    dropped: np.ndarray,
-    window: tuple[slice, slice],
-    *,
-    in_memory: bool,
+    scratch: Scratch, name: str, raster: Raster, dropped: np.ndarray, window: tuple[slice, slice], *, in_memory: bool
 ) -> Any:
     """The labels of a window of all, that of a raster, but for those that are dropped: as they lie on disk, or read."""
     path = scratch.folder / name

@@ -10,12 +10,7 @@ import pandas as pd
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
-from sslcst._sdata.elements import (
-    add_element,
-    check_addable,
-    choose_key,
-    read_with_ids,
-)
+from sslcst._sdata.elements import add_element, check_addable, choose_key, read_with_ids
 from sslcst._sdata.microns import systems_of
 from sslcst._sdata.provenance import Used, as_record, is_of_step
 from sslcst._sdata.raster import apply_affine, as_labels, plane, raster_of

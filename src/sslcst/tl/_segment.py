@@ -17,16 +17,7 @@ from sslcst._sdata.fingerprint import digest, fingerprint, recorded
 from sslcst._sdata.lock import locked
 from sslcst._sdata.places import real_store, temporary_folder
 from sslcst._sdata.scratch import Scratch
-from sslcst._sdata.store import (
-    add_to_object,
-    check_free,
-    commit,
-    finish,
-    made_by,
-    read_back,
-    scratch_folder,
-    written,
-)
+from sslcst._sdata.store import add_to_object, check_free, commit, finish, made_by, read_back, scratch_folder, written
 from sslcst._section import check, check_seed
 from sslcst.device import choose_device
 from sslcst.errors import ClusterError, KeyMissingError, SslcstError, StoreError

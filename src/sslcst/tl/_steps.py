@@ -9,14 +9,7 @@ import numpy as np
 
 from sslcst._arguments import checked
 from sslcst._logging import logger, progress
-from sslcst._sdata.elements import (
-    add_labels,
-    check_addable,
-    choose_image,
-    choose_key,
-    read_channel,
-    read_nuclei,
-)
+from sslcst._sdata.elements import add_labels, check_addable, choose_image, choose_key, read_channel, read_nuclei
 from sslcst._sdata.provenance import Used, note
 from sslcst._sdata.raster import Raster, raster_of
 from sslcst._section import check_seed

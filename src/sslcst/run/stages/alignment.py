@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sslcst.core.alignment import (
-    coarse_counts,
-    coarse_mean,
-    coarse_step,
-    find_alignment,
-    share_without_nuclei,
-)
+from sslcst.core.alignment import coarse_counts, coarse_mean, coarse_step, find_alignment, share_without_nuclei
 from sslcst.core.geometry import Regions
 from sslcst.run.stages.transcripts import transcripts_in
 from sslcst.run.warnings import warn
