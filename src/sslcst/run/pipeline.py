@@ -22,7 +22,6 @@ from sslcst.errors import DataError
 from sslcst.methods.base import Fit, Method, Tissue
 from sslcst.params import Params
 from sslcst.run import results
-from sslcst.run.estimate import bins_seen, tile_bytes
 from sslcst.run.execute import check_workers
 from sslcst.run.stages import alignment, nuclei
 from sslcst.run.stages.cells import Found, Job, find_cells
@@ -30,7 +29,7 @@ from sslcst.run.stages.passes import learn, predict
 from sslcst.run.stages.spots import find_spots
 from sslcst.run.stages.transcripts import bucket, count, fill
 from sslcst.run.stages.whole_cells import Matched, match
-from sslcst.run.tiling import Tile, cut
+from sslcst.run.tiling import Tile, bins_seen, cut, tile_bytes
 from sslcst.run.workspace import MATCHED, NUCLEI, WHOLE_CELLS, Workspace, is_done
 
 NUCLEI_ACROSS = 2  # a whole cell: what nuclei that are grown reach by default

@@ -15,10 +15,9 @@ from sslcst.core.spots import Grid, inside_raster
 from sslcst.device import choose_device
 from sslcst.methods import choose_method, default_method
 from sslcst.params import Params
-from sslcst.run.estimate import bins_seen, occupied, tile_bytes
 from sslcst.run.pipeline import NUCLEI_ACROSS, Input
 from sslcst.run.stages.nuclei import nucleus_diameter, sample_stain
-from sslcst.run.tiling import cut, squares
+from sslcst.run.tiling import bins_seen, cut, occupied, squares, tile_bytes
 from sslcst.run.warnings import check_on_image
 from sslcst.tl._fields import choose_fields, choose_input
 from sslcst.tl._sources import choose_keys
