@@ -270,8 +270,9 @@ def segment(
 def _take_over(sdata: SpatialData, store: Path, table: str, results: Mapping[str, str], former: Iterable[str]) -> None:
     """Add results to the object that an earlier, equal run has written to its store, in place of former ones."""
     logger.info("A run with the same input and arguments has written its results to %s: nothing is left to do.", store)
-    results = {name: kind for name, kind in results.items() if name in written(store, table)}
-    add_to_object(sdata, read_back(store, results), results, former)
+    made = written(store, table)
+    made = {name: kind for name, kind in results.items() if name in made}
+    add_to_object(sdata, read_back(store, made), made, former)
 
 
 @contextmanager

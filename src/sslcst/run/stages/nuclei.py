@@ -100,7 +100,12 @@ def find(
         for row, column, ranges in squares(shape, side)
         if covered is None or covered.meets(ranges)
     ]
-    run(_in_words(to), _segment_tile, job, [tile for tile in tiles if not scratch.is_finished(_mark(tile[0]))])
+    run(
+        _in_words(to),
+        _segment_tile,
+        job,
+        [tile for tile in tiles if not scratch.is_finished(_beside(tile[0], ".done"))],
+    )
     return _merge(job, tiles, out)
 
 
@@ -210,15 +215,11 @@ def _segment_tile(stain: Stain, tile: tuple[str, Ranges]) -> None:
     kept = np.zeros(int(labels.max(initial=0)) + 1, np.uint32)
     kept[regions.ids[own]] = np.arange(1, own.sum() + 1)
     stain.scratch.save(name, {"labels": kept[labels], "corner": corner})
-    stain.scratch.finish(_mark(name), [name])
+    stain.scratch.finish(_beside(name, ".done"), [name])
 
 
 def _within(covered: Covered | None, labels: np.ndarray, ranges: Ranges) -> np.ndarray:
     return labels if covered is None else np.where(covered.pixels(ranges), labels, 0)
-
-
-def _mark(name: str) -> str:
-    return name.replace(".npz", ".done")
 
 
 def _merge(stain: Stain, tiles: list[tuple[str, Ranges]], out: zarr.Array) -> Regions:
