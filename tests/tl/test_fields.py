@@ -312,6 +312,20 @@ def test_a_run_of_fields_gives_way_as_a_whole(stored_fields, caplog):
     assert len(sd.read_zarr(sdata.path).labels) == n_before + 2
 
 
+def test_a_field_of_a_run_does_not_give_way_to_another(fields):
+    """Whose prefix is the name of the field; nor the other way round."""
+    one = {"nuclei_key": "1_nuclei", "points_key": "1_points", "overwrite": True}
+    every = {"fields": "all", "nuclei_key": "nuclei", "overwrite": True}
+    sslcst.tl.segment(fields, **every)
+    before = fields["sslcst_1_cells"].to_numpy()
+    with pytest.raises(KeyMissingError, match="'sslcst_1_cells' is a result of the run of 'sslcst_table'"):
+        sslcst.tl.segment(fields, **one, key_added="sslcst_1")
+    np.testing.assert_array_equal(fields["sslcst_1_cells"], before)
+    sslcst.tl.segment(fields, **one, key_added="other_1")
+    with pytest.raises(KeyMissingError, match="'other_1_cells' is a result of the run of 'other_1_table'"):
+        sslcst.tl.segment(fields, **every, key_added="other")
+
+
 def test_results_of_fields_are_taken_as_nuclei(fields):
     sslcst.tl.segment(fields, fields="all", nuclei_key="sslcst_nuclei", overwrite=True)
     assert fields["sslcst_table"].uns["sslcst"]["fields"]["2"]["nuclei_key"] == "sslcst_2_nuclei"

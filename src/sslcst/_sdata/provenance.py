@@ -96,6 +96,16 @@ def run_of(sdata: SpatialData, key: str) -> tuple[list[str], AnnData]:
     return keys, sdata.tables[choose_key(sdata.tables, table_key, kind="table", argument="key")]
 
 
+def check_own(sdata: SpatialData, names: Iterable[str], table_key: str) -> None:
+    """Raise KeyMissingError where any is a result of another run than the one whose table that is or is to be."""
+    for other, about in _records(sdata):
+        made = about.get("results", {})
+        if other != table_key and other in made and (theirs := sorted(set(names) & set(made))):
+            raise KeyMissingError(
+                f"{theirs[0]!r} is of the run that table {other!r} tells of: choose another key_added."
+            )
+
+
 def check_one(sdata: SpatialData, key: str) -> None:
     """Raise KeyMissingError where a key names a run of several fields, and one is to be looked at."""
     keys = keys_of_fields(sdata, key)

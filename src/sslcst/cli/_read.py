@@ -71,8 +71,11 @@ def export(
     ```
     """
     with console():
+        from sslcst._sdata.provenance import result_table
+
         sdata = read_store(store)
         sslcst.io.write_geojson(
             sdata, out, key=key, image_key=image_key, coordinate_system=coordinate_system, class_key=class_key
         )
-    typer.echo(f"{out}: {sdata.tables[f'{key}_table'].n_obs} cells of {store}.")
+        n_cells = result_table(sdata, key).n_obs
+    typer.echo(f"{out}: {n_cells} cells of {store}.")

@@ -16,6 +16,7 @@ from sslcst._logging import collect_stages, logger, progress
 from sslcst._sdata.fingerprint import digest, fingerprint, recorded
 from sslcst._sdata.lock import locked
 from sslcst._sdata.places import real_store, temporary_folder
+from sslcst._sdata.provenance import check_own
 from sslcst._sdata.scratch import Scratch
 from sslcst._sdata.store import add_to_object, check_free, commit, finish, made_by, read_back, scratch_folder, written
 from sslcst._section import check, check_seed
@@ -234,6 +235,7 @@ def segment(
             return
         if done is None:
             former = check_free(sdata, results, overwrite=overwrite, family=family)
+            check_own(sdata, former, table)
             _check_kept(former.keys() - results, inputs)
         given, params = choose_input(sdata, parts, keys, params=params, method=chosen)
         input_id = fingerprint(sdata, given.keys, given.about)
