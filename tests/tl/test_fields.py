@@ -164,6 +164,7 @@ def test_a_field_without_cells_has_no_boundaries(tmp_path, caplog):
     sdata = cut(chip(n_cells=60), [0, 96], [0, 48, 96])
     sdata["2_nuclei"] = sdata["2_nuclei"] * 0
     sdata.write(tmp_path / "run.zarr")
+    sdata = sd.read_zarr(tmp_path / "run.zarr")
     keys = {"fields": "all", "nuclei_key": "nuclei", "shapes": True, "assign_points": True}
     sslcst.tl.segment(sdata, **keys)
     again = sd.read_zarr(tmp_path / "run.zarr")
