@@ -13,7 +13,7 @@ from sslcst._sdata.boundaries import as_boundaries
 from sslcst._sdata.raster import apply_affine
 from sslcst.core.measure import Cells
 from sslcst.run import results
-from sslcst.run.pipeline import Field, Input, Outcome
+from sslcst.run.pipeline import Input, Outcome
 from sslcst.run.warnings import warnings_of
 
 
@@ -29,7 +29,10 @@ def elements(
     scratch, tiles, tissue, found = outcome.workspace.scratch, outcome.tiles, outcome.tissue, outcome.found
     cells = results.join_cells(scratch, tiles)
     home = given.home(cells.center)
-    outlines = results.join_boundaries(scratch, tiles) if any(kind == "boundaries" for _, kind in names) else None
+    outlined = np.zeros(0, int)
+    if any(kind == "boundaries" for _, kind in names):
+        ids, corners, size = results.join_boundaries(scratch, tiles)
+        outlined = home[np.searchsorted(cells.id, ids)]
     made: dict[str, Any] = {}
     for i, (field, own) in enumerate(given.fields.items()):
         raster, window = own.raster, own.window
@@ -41,8 +44,9 @@ def elements(
             made[names[field, kind]] = results.labels_element(
                 scratch, path, raster, found.left_out, window, in_memory=in_memory
             )
-        if outlines is not None and (home == i).any():  # of no cells there can be no shapes
-            made[names[field, "boundaries"]] = _boundaries(*outlines, cells.id[home == i], own)
+        if (of := outlined == i).any():  # of no cells there can be no shapes
+            at = corners[np.repeat(of, size)] - [part.start for part in own.window]
+            made[names[field, "boundaries"]] = as_boundaries(ids[of], at, size[of], own.raster.transformations)
         if name := names.get((field, "transcripts")):
             holding = [tile for tile in tiles if _meet(tissue.grid.pixels(tile.ranges), own.window)]
             made[name] = results.transcripts_element(
@@ -52,14 +56,6 @@ def elements(
     about = dict(about) | {"results": {name: about["results"][name] for name in [*made, table]}}
     made[table] = _table(outcome, given, names, about, cells, home)
     return made
-
-
-def _boundaries(ids: np.ndarray, corners: np.ndarray, size: np.ndarray, wanted: np.ndarray, own: Field) -> Any:
-    """Boundaries of a field's cells, polygons in its pixels; the index holds the cells' ids."""
-    is_own = np.isin(ids, wanted)
-    corners = corners[np.repeat(is_own, size)]
-    corners -= [part.start for part in own.window]
-    return as_boundaries(ids[is_own], corners, size[is_own], own.raster.transformations)
 
 
 def _meet(one: tuple[slice, slice], other: tuple[slice, slice]) -> bool:
