@@ -122,14 +122,7 @@ def run(
             workspace, regions, whole_cells=method.whole_cells, pixel_size=raster.pixel_size, pair=given.pair
         )
     tiles = _tiles(workspace, regions, reach, params)
-    tissue = find_spots(
-        workspace,
-        tiles,
-        regions=regions,
-        radius=layout.radius,
-        max_distance=reach,
-        genes=genes,
-    )
+    tissue = find_spots(workspace, tiles, regions=regions, radius=layout.radius, max_distance=reach, genes=genes)
     logger.info(
         "%d spots of %.3g, expected cell radius %.3g, in coordinate system %r, where a pixel is %.4g wide.",
         tissue.n_spots,
