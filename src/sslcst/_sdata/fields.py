@@ -75,7 +75,8 @@ def find_fields(
     if wanted == "all":
         wanted = list(by_name)
         if lone := [name for name in sdata.images if found and not any(each.holds(name) for each in found)]:
-            logger.info("Images beside which there are no points are left out: %s.", ", ".join(map(repr, lone)))
+            said = "Images beside which there are no points, or not what the keys name, are left out: %s."
+            logger.info(said, ", ".join(map(repr, lone)))
     elif isinstance(wanted, str):
         wanted = [wanted]
     if not by_name:
