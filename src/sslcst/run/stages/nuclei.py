@@ -76,36 +76,26 @@ def find(
         return _copy(source, out, scratch, params.tiles.image_size, to)
     image, shape, side = on_raster(stain, raster), raster.shape, params.tiles.image_size
     how = {"pixel_size": raster.pixel_size, "params": params.nuclei, "device": device}
-
-    def check_size(sample: StainSample) -> None:
-        if to == NUCLEI and (warning := doubt_of_size(sample, name=name, **how)):
-            warn(scratch, warning)
-
+    every, labels = tuple((0, size) for size in shape), None
     if to == NUCLEI and raster.window is None and max(shape) <= side:
-        every = tuple((0, size) for size in shape)
         with progress(_in_words(to)):
             labels = _within(covered, segment_nuclei(read_part(image, *(slice(*r) for r in every)), **how), every)
-        if params.nuclei.diameters:
-            check_size(sample_stain(image, shape, params.nuclei))
+    if labels is None or params.nuclei.diameters:
+        sample = sample_stain(stain, stain.shape[-2:], params.nuclei)
+        if to == NUCLEI and (warning := doubt_of_size(sample, name=name, **how)):
+            warn(scratch, warning)
+    if labels is not None:
         _write(out, every, labels)
         return _finish(scratch, Regions.of(labels), to)
-
-    sample = sample_stain(stain, stain.shape[-2:], params.nuclei)
     diameter = nucleus_diameter(sample, **how)
-    check_size(sample)
     job = Stain(image, scratch, to, sample.scale, diameter, params, device, covered)
-    folder = Path(to).stem
     tiles = [
-        (f"{folder}/{row:03}-{column:03}.npz", ranges)
+        (f"{Path(to).stem}/{row:03}-{column:03}.npz", ranges)
         for row, column, ranges in squares(shape, side)
         if covered is None or covered.meets(ranges)
     ]
-    run(
-        _in_words(to),
-        _segment_tile,
-        job,
-        [tile for tile in tiles if not scratch.is_finished(_beside(tile[0], ".done"))],
-    )
+    left = [tile for tile in tiles if not scratch.is_finished(_beside(tile[0], ".done"))]
+    run(_in_words(to), _segment_tile, job, left)
     return _merge(job, tiles, out)
 
 
