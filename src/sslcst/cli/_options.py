@@ -77,11 +77,15 @@ def _asked(
     """What `segment` and `plan` are both asked, as the functions take it."""
     asked = dict(locals())
     return asked | {
-        "channels": None if channels is None else channels.split(","),
+        "channels": None if channels is None else _several(channels),
         "region": _read_region(region),
-        "fields": fields if fields in (None, "all") else fields.split(","),
+        "fields": fields if fields in (None, "all") else _several(fields),
         "params": _read_params(params, asked.pop("set_")),
     }
+
+
+def _several(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",")]
 
 
 def asks(command: Callable[..., None]) -> Callable[..., None]:
