@@ -359,7 +359,7 @@ def one_tile(work: Stages, seen: Patch, networks: tuple, levels: Levels, rng: np
 
 def load_nuclei(device: str) -> NucleusNetwork:
     path = Path(nuclei_network.__file__).parent / "weights" / "nuclei.safetensors"
-    return nuclei_network.read_network(path).fold().to(device, memory_format=torch.channels_last)
+    return nuclei_network.fold(nuclei_network.read_network(path)).to(device, memory_format=torch.channels_last)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -29,7 +29,7 @@ from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sslcst.core.nuclei import sslcst as backend
-from sslcst.core.nuclei.flows import find_centres, make_flow
+from sslcst.core.nuclei.flows import CORE
 from sslcst.core.nuclei.intensity import intensity_range, scale_intensity
 from sslcst.core.nuclei.network import NucleusNetwork
 from sslcst.metrics import average_precision
@@ -53,6 +53,31 @@ class Example:
     labels: NDArray[np.int32]
     centres: NDArray[np.float32]
     diameter: float
+
+
+def find_centres(labels: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Find the centre of each nucleus of labels (y, x): of its pixels, the one nearest to its centroid.
+
+    Positions (y, x) are by number, (largest label + 1, 2), 0 for those that are not among the labels.
+    """
+    centres = np.zeros((int(labels.max()) + 1, 2), np.float32)
+    for number, box in enumerate(ndimage.find_objects(labels), 1):
+        if box is not None:
+            places = np.argwhere(labels[box] == number)
+            nearest = np.argmin(((places - places.mean(axis=0)) ** 2).sum(axis=1))
+            centres[number] = places[nearest] + [side.start for side in box]
+    return centres
+
+
+def make_flow(labels: NDArray[np.integer], centres: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Make the flow (dy, dx) of labels (y, x), (2, y, x); 0 where there is no nucleus.
+
+    Centres, by number, may lie beyond the image.
+    """
+    rows, columns = np.indices(labels.shape, np.float32)
+    to_centre = np.moveaxis(centres[labels], -1, 0) - np.stack([rows, columns])
+    distance = np.hypot(*to_centre)
+    return np.where(labels > 0, to_centre / np.maximum(distance, CORE), 0).astype(np.float32)
 
 
 def part_of(name: str) -> str:

@@ -62,14 +62,21 @@ def legend(ax: Axes) -> list[str]:
 
 def outline(ax: Axes, name: str) -> np.ndarray:
     """Corner points (n, 2) of an element's outlines in the units of the axes."""
-    colour = {"cells": module.CELLS, "nuclei": module.NUCLEI, "reference": module.REFERENCE}[name]
+    return _corners(ax, {"cells": module.CELLS, "nuclei": module.NUCLEI, "reference": module.REFERENCE}[name])
+
+
+def _corners(ax: Axes, colour: str) -> np.ndarray:
     [lines] = [
         lines
         for lines in ax.collections
         if isinstance(lines, LineCollection) and to_hex(lines.get_color()[0]) == colour
     ]
-    corners = np.concatenate(lines.get_segments())
-    return (lines.get_transform() - ax.transData).transform(corners)
+    return (lines.get_transform() - ax.transData).transform(np.concatenate(lines.get_segments()))
+
+
+def box_of(ax: Axes, colour: str) -> list[float]:
+    """Box around the outlines of one colour, in the units of the axes."""
+    return box(_corners(ax, colour))
 
 
 def box(points: np.ndarray) -> list[float]:

@@ -15,6 +15,9 @@ from spatialdata.transformations import Identity, Scale
 
 from sslcst.methods import choose_method
 from sslcst.report import write_report
+from sslcst.report._page import page
+from sslcst.report._result import Result
+from sslcst.report._sections import sections
 
 SHARED, METHOD = choose_method("ssl-cst", {"training": {"max_epochs": 3}, "nuclei": {"diameters": [8.0, 9.0]}})
 PARAMS = SHARED.to_dict() | METHOD.params.to_dict()
@@ -97,13 +100,13 @@ def make_tissue() -> SpatialData:
 class Page(HTMLParser):
     """What a page holds: tables by caption, as row name -> cells; text; attributes of all tags; headings and links."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, html: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str]]] = []
         self.tables: dict[str, dict[str, list[str]]] = {}
         self.header: dict[str, list[str]] = {}
         self.text, self._open, self._row, self._caption = "", [], [], ""
-        self.feed(path.read_text(encoding="utf-8"))
+        self.feed(html)
         assert not self._open, "tags that nothing closes"
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -138,7 +141,12 @@ class Page(HTMLParser):
 
 def report(sdata: SpatialData, tmp_path: Path, **kwargs: object) -> Page:
     write_report(sdata, tmp_path / "report.html", **kwargs)
-    return Page(tmp_path / "report.html")
+    return Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+
+
+def section(sdata: SpatialData, name: str, **kwargs: object) -> Page:
+    """A section of the report, alone."""
+    return Page(page("", "", {name: sections(Result.of(sdata, "sslcst", None, **kwargs))[name]}))
 
 
 def five(values: pd.Series) -> list[str]:

@@ -39,14 +39,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
 
 
-def _is_finite(value: Any) -> bool:
-    return _is_number(value) and abs(value) < inf
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
 def _is_path(value: Any) -> bool:
     path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     return isinstance(path, str) and path != "" and "\0" not in path
@@ -62,15 +54,6 @@ def _several(item: Callable[[Any], bool], length: int | None = None) -> Callable
         return length in (None, len(value)) and all(map(item, value))
 
     return test
-
-
-def _is_model(value: Any) -> bool:
-    """What a method has learnt: its class names the method."""
-    return isinstance(getattr(type(value), "method", None), str)
-
-
-def _is_method(value: Any) -> bool:
-    return isinstance(value, type) and any(kind.__module__ == "sslcst.methods.base" for kind in value.__mro__)
 
 
 def _is_array(value: Any) -> bool:
@@ -89,37 +72,41 @@ def _is_matrix(value: Any) -> bool:
     return (sparse or isinstance(value, np.ndarray)) and value.ndim == 2 and value.dtype.kind in "biuf"
 
 
-def _is_frames(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(map(_of("pandas.DataFrame"), value.values()))
-
-
 # Each kind that an annotation names: what a value must be, and that in words.
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "None": (lambda value: value is None, "None"),
     "SpatialData": (_of("spatialdata.SpatialData"), "a SpatialData object"),
     "AnnData": (_of("anndata.AnnData"), "an AnnData table"),
-    "Model": (_is_model, "a model of sslcst.tl.train or sslcst.io.read_model"),
-    "type[Method]": (_is_method, "a class of methods"),
+    "Model": (
+        lambda value: isinstance(getattr(type(value), "method", None), str),  # its class names the method
+        "a model of sslcst.tl.train or sslcst.io.read_model",
+    ),
+    "type[Method]": (
+        lambda value: (
+            isinstance(value, type) and any(each.__module__ == "sslcst.methods.base" for each in value.__mro__)
+        ),
+        "a class of methods",
+    ),
     "Comparison": (_of("sslcst.Comparison"), "what sslcst.tl.compare returns"),
     "Params": (_of("sslcst.Params"), "sslcst.params.Params"),
     "Mapping[str, Any]": (lambda value: isinstance(value, Mapping), "a mapping of sections to parameters"),
     "Mapping[str, pd.DataFrame]": (
-        _is_frames,
+        lambda value: isinstance(value, Mapping) and all(map(_of("pandas.DataFrame"), value.values())),
         'frames of sslcst.tl.quality by names, {"ours": sslcst.tl.quality(sdata)}',
     ),
-    "str": (_is_text, "text"),
+    "str": (_of("builtins.str"), "text"),
     "bool": (lambda value: isinstance(value, bool | np.bool_), "True or False"),
     "int": (_is_whole, "a whole number"),
     "float": (_is_number, "a number"),
     "os.PathLike[str]": (_is_path, "a path"),
     "Path": (_is_path, "a path"),
-    "Sequence[str]": (_several(_is_text), "a list of texts"),
+    "Sequence[str]": (_several(_of("builtins.str")), "a list of texts"),
     "Sequence[str | int]": (
-        _several(lambda value: _is_text(value) or _is_whole(value)),
+        _several(lambda value: isinstance(value, str) or _is_whole(value)),
         "a list of texts or whole numbers",
     ),
     "Sequence[float]": (_several(_is_number), "a list of numbers"),
-    "tuple[float, float]": (_several(_is_finite, 2), "two finite numbers"),
+    "tuple[float, float]": (_several(lambda value: _is_number(value) and abs(value) < inf, 2), "two finite numbers"),
     "Region": (_several(_is_number, 4), "(x0, y0, x1, y1), four numbers"),
     "Normalize": (_of("matplotlib.Normalize"), "a norm of matplotlib.colors"),
     "Axes": (_of("matplotlib.Axes"), "matplotlib axes"),

@@ -64,28 +64,15 @@ def progress(stage: str, total: int = 1, *, unit: str = "step") -> Iterator[tqdm
         if total == 1 and not bar.n:
             bar.update()
     if stages is not None:
-        stages.note(stage, perf_counter() - start)
+        stages.append((stage, perf_counter() - start))
 
 
-class Stages:
-    """Seconds of each stage of a run.
-
-    Attributes
-    ----------
-    rows
-        Stage and seconds, of those that have ended.
-    """
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[str, float]] = []
-
-    def note(self, stage: str, seconds: float) -> None:
-        """Note a stage that has ended."""
-        self.rows.append((stage, seconds))
+class Stages(list[tuple[str, float]]):
+    """Stages of a run that have ended, and their seconds."""
 
     def __str__(self) -> str:
-        total = sum(seconds for _, seconds in self.rows)
-        rows = [f"{stage} {seconds:.1f} s" for stage, seconds in self.rows]
+        total = sum(seconds for _, seconds in self)
+        rows = [f"{stage} {seconds:.1f} s" for stage, seconds in self]
         return f"Done in {total:.1f} s, with at most {peak_memory():.2f} GiB of memory: {', '.join(rows)}."
 
 
@@ -110,10 +97,9 @@ _stages: ContextVar[Stages | None] = ContextVar("stages", default=None)
 @contextmanager
 def collect_stages() -> Iterator[Stages]:
     """Note all stages that end within the block."""
-    stages = Stages()
-    token = _stages.set(stages)
+    token = _stages.set(Stages())
     try:
-        yield stages
+        yield _stages.get()
     finally:
         _stages.reset(token)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ast import literal_eval
 from dataclasses import fields
 from inspect import formatannotation
 from math import inf
@@ -29,7 +30,7 @@ def _is(value: object, annotation: str) -> bool:
     if value is None:
         return name != annotation
     if name not in _TYPES:
-        return True  # a Literal, whose values are checked with the bounds
+        return True  # a class of ours
     finite = not isinstance(value, Real) or abs(value) < inf
     return isinstance(value, _TYPES[name]) and isinstance(value, bool) == (name == "bool") and finite
 
@@ -57,6 +58,10 @@ class Section:
                 value = tuple(map(_plain, value))
                 item_type = annotation.removeprefix("tuple[").split(",")[0]
                 right = all(_is(item, item_type) for item in value)
+            elif annotation.startswith("Literal"):
+                allowed = [*literal_eval(annotation.removeprefix("Literal").removesuffix(" | None"))]
+                right = value in allowed or (value is None and annotation.endswith("None"))
+                check(right, each.name, value, f"must be {' or '.join(map(repr, allowed))}")
             else:
                 right = _is(value, annotation)
             check(right, each.name, value, f"must be of type {annotation}, and finite")

@@ -28,9 +28,8 @@ from sslcst._arguments import checked
 from sslcst.device import choose_device
 from sslcst.errors import BackendError, KeyMissingError, ParameterError, SslcstError
 from sslcst.methods.ssl_cst.encoder import make_encoder
-from sslcst.methods.ssl_cst.model import Model
+from sslcst.methods.ssl_cst.model import Epoch, Model
 from sslcst.methods.ssl_cst.params import EncoderParams, TrainingParams
-from sslcst.methods.ssl_cst.training import Epoch
 from sslcst.params import Params
 
 matplotlib.use("agg")

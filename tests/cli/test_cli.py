@@ -98,7 +98,7 @@ def test_every_option_reaches_tl_segment(store: Path, segmented_with: dict[str, 
         "region": "roi",
         "channels": "m,n",
         "cells_key": "v",
-        "fields": "1,2",
+        "fields": "1, 2",
     }
     arguments = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
     result = run("segment", store, *arguments, "--shapes", "--assign-points", "--overwrite")

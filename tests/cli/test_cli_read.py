@@ -97,6 +97,21 @@ def test_export_takes_every_argument_of_the_function(tmp_path: Path, monkeypatch
     assert given == options | {"path": tmp_path / "a.geojson"}
 
 
+def test_one_of_several_fields_is_exported(tmp_path: Path) -> None:
+    """By its key; without it they are listed."""
+    part = sslcst.datasets.simulate(n_cells=20, seed=0)
+    names = {"true_nuclei": "nuclei", "transcripts": "points", "stain": "image"}
+    elements = {f"{field}_{name}": part[key] for field in "12" for key, name in names.items()}
+    sd.SpatialData.init_from_elements(elements).write(tmp_path / "a.zarr")
+    result = run("segment", tmp_path / "a.zarr", "--fields", "all", "--nuclei-key", "nuclei", "--method", "density")
+    assert "cells in sslcst_FIELD_cells and sslcst_table" in result.stdout, result.output
+    result = run("export", tmp_path / "a.zarr", tmp_path / "a.geojson", "--key", "sslcst_2")
+    assert result.exit_code == 0, result.output
+    assert "20 cells of" in result.stdout
+    result = run("export", tmp_path / "a.zarr", tmp_path / "b.geojson")
+    assert result.exit_code == 1 and "choose one of them with --key, among 'sslcst_1', 'sslcst_2'" in result.stderr
+
+
 def test_export_of_a_store_without_results(tmp_path: Path) -> None:
     sd.SpatialData().write(tmp_path / "a.zarr")
     result = run("export", tmp_path / "a.zarr", tmp_path / "a.geojson")

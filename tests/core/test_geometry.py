@@ -15,14 +15,12 @@ from scipy import sparse
 
 from sslcst.core.geometry import (
     Regions,
-    centroids,
     nearest_centroid,
     nearest_spots,
     normalize_distance,
     normalize_position,
 )
 from sslcst.core.spots import Grid, Spots
-from sslcst.errors import DataError
 
 POINTS = arrays(float, st.tuples(st.integers(1, 12), st.just(2)), elements=st.integers(-20, 20).map(float))
 
@@ -32,7 +30,8 @@ POINTS = arrays(float, st.tuples(st.integers(1, 12), st.just(2)), elements=st.in
 def test_a_centroid_is_the_mean_of_the_nucleus_pixels(labels: np.ndarray) -> None:
     """Eq. 1, in coordinates where pixel i reaches from i to i + 1."""
     labels[0, 0] = 5
-    ids, centers, areas = centroids(labels)
+    regions = Regions.of(labels)
+    ids, centers, areas = regions.ids, regions.centers, regions.areas
     assert ids.tolist() == sorted(set(labels.ravel().tolist()) - {0})
     for name, center, area in zip(ids, centers, areas, strict=True):
         pixels = [(y, x) for y in range(7) for x in range(9) if labels[y, x] == name]
@@ -45,20 +44,15 @@ def test_a_centroid_is_the_mean_of_the_nucleus_pixels(labels: np.ndarray) -> Non
 def test_a_lone_pixel_has_its_centroid_in_its_middle() -> None:
     labels = np.zeros((3, 5), np.uint32)
     labels[1, 3] = 2
-    assert centroids(labels)[1].tolist() == [[1.5, 3.5]]
+    assert Regions.of(labels).centers.tolist() == [[1.5, 3.5]]
 
 
 def test_more_nuclei_than_16_bits_count() -> None:
     labels = np.arange(70_000, dtype=np.uint32).reshape(200, 350)
-    ids, centers, areas = centroids(labels)
-    assert np.array_equal(ids, np.arange(1, 70_000))
-    assert np.array_equal(centers, np.argwhere(labels) + 0.5)
-    assert (areas == 1).all()
-
-
-def test_no_nuclei_is_an_error() -> None:
-    with pytest.raises(DataError, match="no nuclei"):
-        centroids(np.zeros((3, 3), np.uint32))
+    regions = Regions.of(labels)
+    assert np.array_equal(regions.ids, np.arange(1, 70_000))
+    assert np.array_equal(regions.centers, np.argwhere(labels) + 0.5)
+    assert (regions.areas == 1).all()
 
 
 LABELS = arrays(np.uint32, (9, 11), elements=st.sampled_from([0, 0, 1, 1, 5, 70_000, 4_000_000_000]))

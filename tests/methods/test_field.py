@@ -15,10 +15,9 @@ from sslcst.core.spots import Grid, Spots
 from sslcst.methods.ssl_cst.encoder import FieldEncoder, field
 from sslcst.methods.ssl_cst.encoder.neighborhood import Neighborhood, attend
 from sslcst.methods.ssl_cst.features import Features
-from sslcst.methods.ssl_cst.inputs import FieldInputs, Targets, make_inputs
+from sslcst.methods.ssl_cst.inputs import N_TURNS, FieldInputs, Targets, make_inputs, turn_matrices, turned_classes
 from sslcst.methods.ssl_cst.params import EncoderParams, TrainingParams
 from sslcst.methods.ssl_cst.sampling import direction_class
-from sslcst.methods.ssl_cst.symmetry import N_TURNS, turn_matrices, turned_classes
 from sslcst.methods.ssl_cst.training import forward
 
 N_GENES = 9

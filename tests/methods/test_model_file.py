@@ -17,9 +17,8 @@ from safetensors.torch import load_file, save_file
 from sslcst.errors import DataError, ParameterError, StoreError
 from sslcst.io import read_model, write_model
 from sslcst.methods.ssl_cst.encoder import make_encoder
-from sslcst.methods.ssl_cst.model import Model
+from sslcst.methods.ssl_cst.model import Epoch, Model
 from sslcst.methods.ssl_cst.params import EncoderParams
-from sslcst.methods.ssl_cst.training import Epoch
 
 TINY = EncoderParams(width=8, depth=1, hidden=(8,))
 

@@ -18,7 +18,6 @@ from sslcst.core.geometry import Regions, nearest_spots
 from sslcst.core.spots import Grid, Spots
 from sslcst.methods.ssl_cst.encoder import make_encoder
 from sslcst.methods.ssl_cst.features import Features, Gathering, gather, join
-from sslcst.methods.ssl_cst.fit import square_side
 from sslcst.methods.ssl_cst.inference import predict_spots
 from sslcst.methods.ssl_cst.inputs import make_inputs
 from sslcst.methods.ssl_cst.params import (
@@ -28,8 +27,17 @@ from sslcst.methods.ssl_cst.params import (
     SslCstParams,
     TrainingParams,
 )
-from sslcst.methods.ssl_cst.relations import Relations, relate
-from sslcst.methods.ssl_cst.sampling import DENSITY_BINS, Samples, Survey, choose_samples, draw, survey
+from sslcst.methods.ssl_cst.sampling import (
+    DENSITY_BINS,
+    Relations,
+    Samples,
+    Survey,
+    choose_samples,
+    draw,
+    relate,
+    survey,
+)
+from sslcst.methods.ssl_cst.training import square_side
 
 SIDE, RADIUS, N_GENES = 64, 6.0, 7
 KINDS = ["spot", "field"]
@@ -180,7 +188,7 @@ def test_a_sample_has_all_its_neighbours_among_what_is_gathered(kind: str) -> No
     assert np.array_equal(features.index, spots.index[among_all])
     assert np.array_equal(features.distance, relations.distance[among_all])
     assert np.array_equal(features.counts.toarray(), spots.counts[among_all].toarray())
-    assert len(features) < 0.8 * len(spots)
+    assert len(features.index) < 0.8 * len(spots)
 
 
 def test_a_field_is_gathered_by_squares() -> None:
@@ -201,7 +209,7 @@ def test_a_field_is_gathered_by_squares() -> None:
 def test_features_of_all_spots_have_the_nearest_of_each() -> None:
     spots, relations, _ = CHIPS[0].part(((10, 40), (5, 50)), 0)
     found = Features.of(spots, counts=spots.counts, distance=relations.distance, n_neighbors=4, window=2)
-    assert len(found) == len(spots)
+    assert len(found.index) == len(spots)
     assert found.index is spots.index
     assert np.array_equal(found.neighbors, nearest_spots(spots, n_neighbors=4, window=2))
 

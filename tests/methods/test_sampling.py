@@ -18,7 +18,6 @@ from sslcst.core.geometry import Regions
 from sslcst.core.spots import Grid, Spots
 from sslcst.errors import DataError
 from sslcst.methods.ssl_cst.params import SamplingParams
-from sslcst.methods.ssl_cst.relations import relate
 from sslcst.methods.ssl_cst.sampling import (
     Samples,
     choose_samples,
@@ -26,6 +25,7 @@ from sslcst.methods.ssl_cst.sampling import (
     direction_vectors,
     draw,
     hash_uniform,
+    relate,
     set_apart,
     survey,
 )

@@ -23,11 +23,10 @@ from sslcst.methods.ssl_cst.encoder import Encoder, Tokens, make_encoder
 from sslcst.methods.ssl_cst.features import Features
 from sslcst.methods.ssl_cst.inference import predict_spots
 from sslcst.methods.ssl_cst.inputs import Inputs, SpotInputs, make_inputs
-from sslcst.methods.ssl_cst.model import Model
+from sslcst.methods.ssl_cst.model import Epoch, Model
 from sslcst.methods.ssl_cst.params import EncoderParams, SamplingParams, TrainingParams
-from sslcst.methods.ssl_cst.relations import relate
-from sslcst.methods.ssl_cst.sampling import Samples, choose_samples, set_apart, survey
-from sslcst.methods.ssl_cst.training import Epoch, forward, losses, train_encoder
+from sslcst.methods.ssl_cst.sampling import Samples, choose_samples, relate, set_apart, survey
+from sslcst.methods.ssl_cst.training import forward, losses, train_encoder
 
 N_GENES = 17
 TINY = {kind: EncoderParams(kind=kind, width=16, depth=2, hidden=(16,)) for kind in ("spot", "field")}
@@ -244,47 +243,47 @@ def test_prediction_is_that_of_the_network(toy: tuple[Inputs, Samples], trained:
     assert inside == pytest.approx(1 / (1 + np.exp(-own)), abs=1e-5)
 
 
+class Holding:
+    """An encoder on a device that holds so many predictions at a time; it keeps how many each batch had."""
+
+    def __init__(self, encoder: Encoder, most: int) -> None:
+        self.encoder, self.most, self.embed_expression = encoder, most, encoder.embed_expression
+        self.done: list[int] = []
+
+    def __call__(self, batch, expression):
+        n = len(batch.distance) if isinstance(batch, Tokens) else len(batch.wanted)
+        if n > self.most:
+            raise torch.OutOfMemoryError("out of memory")
+        self.done.append(n)
+        return self.encoder(batch, expression)
+
+
 @pytest.mark.parametrize("block", [1, 5, 16])
 def test_the_size_of_blocks_does_not_change_the_prediction(kind: str, trained: Encoder, block: int) -> None:
     index = np.argwhere(np.random.default_rng(0).random((16, 16)) < 0.3).astype(np.int32)
     counts = sparse.csr_matrix(np.random.default_rng(0).poisson(0.3, (len(index), N_GENES)))
     spots = Spots(Grid((16, 16), (1.0, 1.0), 1.0), index, counts)
     inputs = inputs_of(kind, spots, counts, np.ones(len(index)), n_neighbors=6, window=2)
-    done: list[int] = []
-    found = predict_spots(trained, inputs, block=block, on_batch=done.append)
-    for a, b in zip(found, predict_spots(trained, inputs), strict=True):
+    holding = Holding(trained, block**2)
+    for a, b in zip(predict_spots(holding, inputs, block=block), predict_spots(trained, inputs), strict=True):
         assert a == pytest.approx(b, abs=1e-5)
-    assert sum(done) == len(inputs)
-    assert max(done) <= block**2
-
-
-class OutOfMemory:
-    """An encoder on a device that holds so many predictions at a time."""
-
-    def __init__(self, encoder: Encoder, holds: int) -> None:
-        self.encoder, self.holds, self.embed_expression = encoder, holds, encoder.embed_expression
-
-    def __call__(self, batch, expression):
-        if (len(batch.distance) if isinstance(batch, Tokens) else len(batch.wanted)) > self.holds:
-            raise torch.OutOfMemoryError("out of memory")
-        return self.encoder(batch, expression)
+    assert sum(holding.done) == len(inputs)
 
 
 def test_blocks_too_large_are_halved(
     toy: tuple[Inputs, Samples], trained: Encoder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    done: list[int] = []
-    found = predict_spots(OutOfMemory(trained, 50), toy[0], block=56, on_batch=done.append)
-    for a, b in zip(found, predict_spots(trained, toy[0]), strict=True):
+    holding = Holding(trained, 50)
+    for a, b in zip(predict_spots(holding, toy[0], block=56), predict_spots(trained, toy[0]), strict=True):
         assert a == pytest.approx(b, abs=1e-5)
-    assert sum(done) == len(toy[0])
-    assert 32 < max(done) <= 50
+    assert sum(holding.done) == len(toy[0])
+    assert max(holding.done) > 32
     assert caplog.text.count("Not enough memory") == 3  # 28, 14, 7
 
 
 def test_a_device_that_does_not_hold_one_spot_is_an_error(toy: tuple[Inputs, Samples], trained: Encoder) -> None:
     with pytest.raises(torch.OutOfMemoryError):
-        predict_spots(OutOfMemory(trained, 0), toy[0])
+        predict_spots(Holding(trained, 0), toy[0])
 
 
 # --- A trained model -------------------------------------------------------------------------------------------------

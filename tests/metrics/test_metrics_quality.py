@@ -46,6 +46,11 @@ def test_exclusive_pairs_pair_by_pair(counts: np.ndarray, min_expected: float, m
     assert found.tolist() == expected
 
 
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0), (1, 5)])
+def test_too_few_nuclei_or_genes_tell_no_exclusive_pairs(shape: tuple[int, int]) -> None:
+    assert exclusive_pairs(sparse.csr_array(np.ones(shape))).shape == (0, 2)
+
+
 def test_exclusive_pairs_of_many_genes_in_blocks() -> None:
     """Every gene of one kind of nucleus with every one of the other, across blocks; of too many, the surest."""
     kind = np.arange(40) % 2

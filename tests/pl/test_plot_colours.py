@@ -37,6 +37,8 @@ def test_a_bar_tells_the_scale_where_microns_are_known(sdata: SpatialData) -> No
     assert bars(segmentation(sdata, coordinate_system="micron")) == ["5 \u00b5m"]  # of 20
     assert bars(segmentation(sdata, coordinate_system="micron", region=(0, 0, 1, 1))) == ["0.2 \u00b5m"]
     assert not bars(segmentation(sdata, coordinate_system="global"))
+    below_4_mm = np.nextafter(4000, 0)  # the logarithm of whose quarter is that of 1 mm
+    assert bars(segmentation(sdata, coordinate_system="micron", region=(0, 0, below_4_mm, 10))) == ["500 \u00b5m"]
 
 
 def test_colours_end_where_asked(sdata: SpatialData) -> None:

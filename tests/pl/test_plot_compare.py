@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from drawn_cells import box_of, legend
 from matplotlib import pyplot as plt
-from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from spatialdata import SpatialData
@@ -41,23 +41,16 @@ def sdata() -> SpatialData:
     )
 
 
-def box(ax, colour: str) -> list[float]:
-    """Box around the outlines of one colour, in the units of the axes."""
-    [lines] = [c for c in ax.collections if isinstance(c, LineCollection) and to_hex(c.get_color()[0]) == colour]
-    corners = (lines.get_transform() - ax.transData).transform(np.concatenate(lines.get_segments()))
-    return [*corners.min(axis=0), *corners.max(axis=0)]
-
-
 def test_outlines_and_disagreement(sdata: SpatialData) -> None:
     ground, _ = pl.compare(sdata, "a", "b")
-    assert box(ground, CELLS) == [5, 4, 26, 18]
-    assert box(ground, NUCLEI) == [5, 4, 12, 8]
+    assert box_of(ground, CELLS) == [5, 4, 26, 18]
+    assert box_of(ground, NUCLEI) == [5, 4, 12, 8]
     colour = ground.images[-1].get_array()
     expected = np.zeros((20, 30), bool)
     expected[8:10, 5:12] = expected[14:18, 20:26] = True
     assert ((colour[..., 3] > 0) == expected).all()
     assert colour[8, 5, :3].tolist() == pytest.approx(to_rgb(TRANSCRIPTS))
-    assert [text.get_text() for text in ground.get_legend().get_texts()] == ["a", "b", "disagreement"]
+    assert legend(ground) == ["a", "b", "disagreement"]
 
 
 def test_bars_are_the_figures_of_the_comparison(sdata: SpatialData) -> None:

@@ -17,8 +17,7 @@ from spatialdata.transformations import Affine, Identity
 from sslcst import pp
 from sslcst.core.geometry import Regions
 from sslcst.errors import DataError, KeyMissingError, ParameterError
-from sslcst.methods.ssl_cst.relations import relate
-from sslcst.methods.ssl_cst.sampling import direction_class, direction_vectors
+from sslcst.methods.ssl_cst.sampling import direction_class, direction_vectors, relate
 from sslcst.pl import direction_field
 from sslcst.pp._spots import as_spots
 

@@ -7,10 +7,8 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
+from drawn_cells import box_of, legend
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.colors import to_hex
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Identity, Scale
@@ -44,21 +42,10 @@ def sdata() -> SpatialData:
     )
 
 
-def box(ax: Axes, colour: str) -> list[float]:
-    """Box around the outlines of one colour, in the units of the axes."""
-    [lines] = [c for c in ax.collections if isinstance(c, LineCollection) and to_hex(c.get_color()[0]) == colour]
-    corners = (lines.get_transform() - ax.transData).transform(np.concatenate(lines.get_segments()))
-    return [*corners.min(axis=0), *corners.max(axis=0)]
-
-
-def legend(ax: Axes) -> list[str]:
-    return [text.get_text() for text in ax.get_legend().get_texts()]
-
-
 def test_outlines_lie_in_the_coordinate_system_and_are_counted(sdata: SpatialData) -> None:
     ax = nuclei(sdata, truth_key="truth", coordinate_system="micron")
-    assert box(ax, NUCLEI) == [4, 5, 18, 12]
-    assert box(ax, REFERENCE) == [4, 5, 28, 18]
+    assert box_of(ax, NUCLEI) == [4, 5, 18, 12]
+    assert box_of(ax, REFERENCE) == [4, 5, 28, 18]
     assert legend(ax) == ["reference (3)", "nuclei (2)"]
     assert (ax.get_xlim(), ax.get_ylim()) == ((0, WIDTH / 2), (HEIGHT / 2, 0))
     assert ax.get_xlabel() == "x (micron)"
@@ -67,7 +54,7 @@ def test_outlines_lie_in_the_coordinate_system_and_are_counted(sdata: SpatialDat
 def test_without_a_reference_nuclei_keep_their_colour(sdata: SpatialData) -> None:
     ax = nuclei(sdata)
     assert legend(ax) == ["nuclei (2)"]
-    assert box(ax, NUCLEI) == [8, 10, 36, 24]
+    assert box_of(ax, NUCLEI) == [8, 10, 36, 24]
 
 
 def test_region_shows_and_counts_what_is_in_it(sdata: SpatialData) -> None:

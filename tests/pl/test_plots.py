@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import shapely
 from drawn_cells import HEIGHT, TURNED, WIDTH, box, fills, labels, legend, outline, systems, two_cells
+from geopandas import GeoDataFrame
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -14,11 +17,12 @@ from matplotlib import pyplot as plt
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from spatialdata import SpatialData, read_zarr
-from spatialdata.models import Image2DModel, Labels2DModel
+from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesModel
 
 from sslcst.errors import DataError, KeyMissingError, ParameterError
 from sslcst.pl import _canvas as module
-from sslcst.pl import segmentation
+from sslcst.pl import nuclei, segmentation
+from sslcst.pl._transcripts import read_all
 
 
 @pytest.fixture
@@ -138,11 +142,40 @@ def test_large_elements_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
     assert close.pixels.shape == (20, 40)  # the finest scale
 
 
+def test_a_strip_narrower_than_the_step_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an element, or a region, so long that pixels are left out along it, and only some pixels wide."""
+    monkeypatch.setattr(module, "MAX_PIXELS", 20)
+    full = np.repeat(np.arange(1, 401)[None], 3, axis=0)
+    for array, shape in ((full, (1, 20)), (full.T, (20, 1)), (full[:1], (1, 20))):
+        height, width = array.shape
+        raster = module.read_raster(labels(array), "global", (0, 0, width, height), "cells")
+        assert raster.pixels.shape == shape
+        assert np.unique(np.diff(raster.pixels.ravel().astype(int))).tolist() == [20]
+
+
 def test_many_transcripts_are_thinned(sdata: SpatialData, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the legend says so."""
     monkeypatch.setattr("sslcst.pl._transcripts.MAX_DOTS", 2)
     ax = segmentation(sdata, points_key="transcripts")
     assert legend(ax)[0] == "transcripts (1 in 2)"
+
+
+def test_of_many_transcripts_no_more_are_kept_than_are_drawn(
+    sdata: SpatialData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the partitions, they are every n-th of all, and the legend says which."""
+    monkeypatch.setattr("sslcst.pl._transcripts.MAX_DOTS", 10)
+    frame = pd.DataFrame({"x": np.arange(100) % WIDTH, "y": np.arange(100) / 4})
+    for n_partitions in (1, 7, 100):
+        sdata.points["many"] = PointsModel.parse(frame, npartitions=n_partitions, transformations=systems())
+        dots = read_all(sdata.points["many"], "global", (0, 0, WIDTH, HEIGHT))
+        assert len(dots.xy) <= 20
+        assert (dots.xy == frame.to_numpy()[:: dots.step]).all()
+        ax = segmentation(sdata, points_key="many", coordinate_system="global")
+        [artist] = [artist for artist in ax.collections if isinstance(artist, PathCollection)]
+        n = int(legend(ax)[0].removeprefix("transcripts (1 in ").removesuffix(")"))
+        assert len(artist.get_offsets()) <= 10
+        assert (artist.get_offsets() == frame.to_numpy()[::n]).all()
 
 
 def test_transcripts_may_all_lie_elsewhere(sdata: SpatialData) -> None:
@@ -208,6 +241,55 @@ def test_without_image_on_given_axes_into_a_file(sdata: SpatialData, tmp_path: P
     picture = plt.imread(tmp_path / "a.png")
     orange = np.array([0xE6, 0x9F, 0]) / 255
     assert (np.abs(picture[..., :3] - orange).max(axis=-1) < 0.05).sum() > 50
+
+
+@pytest.mark.parametrize("kind", ["bool", "nan", "two channels"])
+def test_a_stain_of_any_values(sdata: SpatialData, kind: str) -> None:
+    """A mask has two levels, and a pixel that is missing leaves the others as they are."""
+    stain = np.random.default_rng(0).random((2, HEIGHT, WIDTH))
+    stain = stain > 0.5 if kind == "bool" else stain
+    if kind == "nan":
+        stain[:, 3, 3] = np.nan
+    sdata.images["stain"] = Image2DModel.parse(stain, dims=("c", "y", "x"), transformations=systems())
+    if kind == "two channels":
+        sdata["sslcst_table"].uns["sslcst"] = {"image_key": "stain", "channel": "0\n1"}
+    ax = segmentation(sdata)
+    low, high = ax.images[0].get_clim()
+    assert 0 <= low < 0.2 and 0.9 < high < 1.1
+    ax.figure.canvas.draw()
+
+
+def test_circles_are_seen_to_their_edge(sdata: SpatialData) -> None:
+    """Also a single one, whose middle has no extent."""
+    for middles, box_ in ([(10, 8)], [7, 5, 13, 11]), ([(10, 8), (30, 20)], [7, 5, 33, 23]):
+        geometry = [shapely.Point(place) for place in middles]
+        frame = GeoDataFrame({"geometry": geometry, "radius": 3.0})
+        sdata.shapes["circles"] = ShapesModel.parse(frame, transformations=systems())
+        ax = nuclei(sdata, nuclei_key="circles", coordinate_system="global")
+        assert [*ax.get_xlim(), *ax.get_ylim()] == pytest.approx([box_[i] for i in (0, 2, 3, 1)])
+        assert legend(ax) == [f"nuclei ({len(middles)})"]
+
+
+def test_small_nuclei_may_lie_between_the_pixels_that_are_drawn(
+    sdata: SpatialData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The legend gives their number as the least, where pixels or the finest scale were left out."""
+    array = np.zeros((HEIGHT, WIDTH), int)
+    array[::2, ::2] = np.arange(1, 301).reshape(15, 20)
+    for kwargs in ({}, {"scale_factors": [2]}):
+        sdata.labels["sslcst_nuclei"] = labels(array, **kwargs)
+        assert legend(nuclei(sdata)) == ["nuclei (300)"]
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "MAX_PIXELS", 20)
+            [name] = legend(nuclei(sdata))
+            assert name.startswith("nuclei (at least ")
+
+
+def test_axes_of_a_subfigure_into_a_file(sdata: SpatialData, tmp_path: Path) -> None:
+    figure = plt.figure()
+    ax = figure.subfigures(1, 2)[0].subplots()
+    segmentation(sdata, color="Actb", ax=ax, save=tmp_path / "a.png")
+    assert plt.imread(tmp_path / "a.png").std() > 0.05
 
 
 def test_from_a_store(sdata: SpatialData, tmp_path: Path) -> None:

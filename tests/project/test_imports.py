@@ -85,7 +85,7 @@ BESIDE = {
     "sslcst.core.nuclei.sslcst": {"safetensors"},
     "sslcst.core.nuclei.stardist": {"csbdeep"},
     "sslcst.methods.network.load": {"safetensors"},
-    "sslcst.methods.ssl_cst.model_file": {"safetensors"},
+    "sslcst.methods.ssl_cst.model": {"safetensors"},
 }
 
 

@@ -32,4 +32,4 @@ def file(store: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def page(file: Path) -> Page:
-    return Page(file)
+    return Page(file.read_text(encoding="utf-8"))

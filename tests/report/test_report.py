@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
-from reported_tissue import HISTORY, PARAMS, Page, five, report
+from reported_tissue import HISTORY, PARAMS, Page, five, report, section
 from spatialdata import SpatialData, read_zarr
 from spatialdata.models import Image2DModel
 from spatialdata.transformations import Scale
@@ -22,11 +22,10 @@ from spatialdata.transformations import Scale
 from sslcst.errors import DataError, KeyMissingError, StoreError
 from sslcst.pl._canvas import CELLS
 from sslcst.report import write_report
-from sslcst.report._page import Section, Table, Text
 from sslcst.report._page import page as page_of
+from sslcst.report._page import table, text
 from sslcst.report._pictures import COLOURS
 from sslcst.report._result import Result
-from sslcst.report._sections import sections
 from sslcst.report._warnings import warnings_of
 
 
@@ -167,7 +166,7 @@ def test_light_enough_to_mail(sdata: SpatialData, tmp_path: Path) -> None:
 
 def test_names_are_escaped() -> None:
     """Names of elements, genes or packages cannot become tags."""
-    html = page_of("<a>", "&", [Section("S", [Table("<b>", ("<i>",), [["<u>", '"']]), Text("<p>")])])
+    html = page_of("<a>", "&", {"S": [table("<b>", ("<i>",), [["<u>", '"']]), text("<p>")]})
     assert not re.findall("<[abiu]>", html.split("<main>")[1])
     assert "&lt;b&gt;" in html and "<title>&lt;a&gt;</title>" in html
 
@@ -180,6 +179,7 @@ def test_what_is_missing_is_said(sdata: SpatialData, tmp_path: Path) -> None:
     table = sdata.tables.pop("sslcst_table")
     del table.uns["sslcst"], table.layers["nuclear"], sdata.points["transcripts"], sdata.images["stain"]
     n_counts, table.obs = table.obs["n_counts"], table.obs[["cell_id", "region"]]
+    del table.obsm["spatial"]
     sdata.tables["mine_table"] = table
     for name in ("cells", "nuclei"):
         sdata.labels[f"mine_{name}"] = sdata.labels.pop(f"sslcst_{name}")
@@ -200,6 +200,7 @@ def test_what_is_missing_is_said(sdata: SpatialData, tmp_path: Path) -> None:
     assert page.tables["Of a cell"]["Genes"] == ["unknown"] * 5
     assert page.tables["Of 100 cells"]["Cells cut by the border"] == ["unknown", "unknown"]
     assert "a black ground" in page.all("img")[0]["alt"]
+    assert "All of it." in page.text and "Where cells are densest" not in page.text
 
 
 @pytest.mark.parametrize(
@@ -228,10 +229,10 @@ def test_what_is_not_a_number_is_unknown(sdata: SpatialData) -> None:
     table = sdata["sslcst_table"]
     table.obs["mean_prob"] = np.nan
     table.uns["sslcst"]["history"] = HISTORY | {"direction_accuracy": [float("nan")] * 3}
-    result = Result.of(sdata, "sslcst", None)
-    assert not warnings_of(result)
-    html = page_of("", "", [section for section in sections(result) if section.name in ("Quality", "Training")])
-    assert "nan" not in re.sub(r'src="data:.*?"', "", html.split("<main>")[1])
+    assert not warnings_of(Result.of(sdata, "sslcst", None))
+    for name in ("Quality", "Training"):
+        page = section(sdata, name)
+        assert "nan" not in page.text + str([image["alt"] for image in page.all("img")])
 
 
 def test_folder_that_is_not_there(sdata: SpatialData, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import shapely
 from geopandas import GeoDataFrame
-from reported_tissue import HISTORY, PIXELS, SIDE, Page, five, report
+from reported_tissue import HISTORY, PIXELS, SIDE, Page, five, report, section
 from scipy import sparse
 from spatialdata import SpatialData
 from spatialdata.models import PointsModel, ShapesModel
@@ -18,11 +18,8 @@ from spatialdata.transformations import get_transformation
 from sslcst import tl
 from sslcst.errors import KeyMissingError
 from sslcst.report import write_report
-from sslcst.report._page import Section, Table
-from sslcst.report._page import page as page_of
 from sslcst.report._pictures import close_views
 from sslcst.report._result import Result
-from sslcst.report._sections import sections
 from sslcst.report._warnings import warnings_of
 
 
@@ -86,9 +83,9 @@ def test_warnings(sdata: SpatialData, what: str, message: str | None) -> None:
 def test_warnings_are_on_the_page(page: Page, sdata: SpatialData) -> None:
     assert "Nothing conspicuous." in page.text
     change(sdata, "border")
-    html = page_of("", "", sections(Result.of(sdata, "sslcst", "stain"))[:1])
-    assert "21.0 % of the cells are cut by the border." in html and "touches_border" in html
-    assert "Nothing conspicuous." not in html
+    text = section(sdata, "Warnings").text
+    assert "21.0 % of the cells are cut by the border." in text and "touches_border" in text
+    assert "Nothing conspicuous." not in text
 
 
 def test_close_views(sdata: SpatialData) -> None:
@@ -122,16 +119,13 @@ def test_genes(page: Page, sdata: SpatialData) -> None:
     assert "0 of 30 genes have no count in any cell." in page.text
     counts[:, 3:] = 0
     table.layers["counts"], table.X = sparse.csr_matrix(counts), table.X / 3
-    [text, genes] = section(sdata, "Genes").blocks
-    assert text.text == "27 of 30 genes have no count in any cell."
-    assert len(genes.rows) == 3
+    genes = section(sdata, "Genes")
+    assert "27 of 30 genes have no count in any cell." in genes.text
+    assert len(genes.tables["Most counts"]) == 3
     del table.layers["counts"]
-    [text] = section(sdata, "Genes").blocks
-    assert "unknown: Table 'sslcst_table' holds no counts but what was made of them" in text.text
-
-
-def section(sdata: SpatialData, name: str, **kwargs) -> Section:
-    return next(part for part in sections(Result.of(sdata, "sslcst", None, **kwargs)) if part.name == name)
+    genes = section(sdata, "Genes")
+    assert "unknown: Table 'sslcst_table' holds no counts but what was made of them" in genes.text
+    assert not genes.tables
 
 
 def with_genes(sdata: SpatialData) -> SpatialData:
@@ -146,20 +140,15 @@ def with_genes(sdata: SpatialData) -> SpatialData:
 def test_quality_is_measured(sdata: SpatialData, monkeypatch: pytest.MonkeyPatch) -> None:
     """The figures of tl.quality, where there are transcripts for them and the tissue is not too large."""
 
-    def measured() -> dict[str, list[str]]:
-        tables = [block for block in section(sdata, "Quality").blocks if isinstance(block, Table)]
-        return {row[0]: row[1:] for table in tables if table.caption == "Without a reference" for row in table.rows}
-
-    assert not measured()
+    assert "Without a reference" not in section(sdata, "Quality").tables
     frame = tl.quality(with_genes(sdata))
-    ratio = measured()["Density ratio"]
+    ratio = section(sdata, "Quality").tables["Without a reference"]["Density ratio"]
     assert ratio == five(frame["density_ratio"])
     assert "unknown" not in ratio
     monkeypatch.setattr("sslcst.report._sections.MOST_PIXELS", 30_000)
-    assert not measured()
-    assert any(
-        "takes long for 40,000 pixels" in getattr(block, "text", "") for block in section(sdata, "Quality").blocks
-    )
+    large = section(sdata, "Quality")
+    assert "Without a reference" not in large.tables
+    assert "takes long for 40,000 pixels" in large.text
 
 
 @pytest.mark.parametrize("kind", ["labels", "shapes"])
@@ -187,4 +176,6 @@ def test_a_reference_is_drawn_and_compared(sdata: SpatialData, tmp_path: Path, k
 def test_what_is_not_trained_says_so(sdata: SpatialData) -> None:
     del sdata["sslcst_table"].uns["sslcst"]["history"]
     sdata["sslcst_table"].uns["sslcst"]["method"] = "density"
-    assert [block.text for block in section(sdata, "Training").blocks] == ["Method 'density' is not trained in epochs."]
+    training = section(sdata, "Training")
+    assert "Method 'density' is not trained in epochs." in training.text
+    assert not training.all("img")

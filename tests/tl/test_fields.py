@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import spatialdata as sd
+from scipy.ndimage import binary_dilation
+from skimage.measure import label
 from spatialdata.models import Image2DModel, Labels2DModel, PointsModel
 from spatialdata.transformations import Identity, Scale, Sequence, Translation, get_transformation, set_transformation
 from stopped_runs import COMMIT, beside, exit_code
@@ -151,6 +153,90 @@ def test_what_is_of_all_fields_takes_the_run(fields):
         assert all(region in getattr(fields, kind) for region in regions)
 
 
+@pytest.mark.parametrize("of_all", [sslcst.tl.intensities, sslcst.tl.annotate])
+def test_the_key_of_one_field_is_told_where_all_are_taken(fields, of_all):
+    with pytest.raises(KeyMissingError, match="key='sslcst_2' is one field of a run: give key='sslcst'"):
+        of_all(fields, key="sslcst_2")
+
+
+def test_a_field_without_cells_has_no_boundaries(tmp_path, caplog):
+    """Shapes cannot be empty; all else is there, and the same call finds it done."""
+    sdata = cut(chip(n_cells=60), [0, 96], [0, 48, 96])
+    sdata["2_nuclei"] = sdata["2_nuclei"] * 0
+    sdata.write(tmp_path / "run.zarr")
+    sdata = sd.read_zarr(tmp_path / "run.zarr")
+    keys = {"fields": "all", "nuclei_key": "nuclei", "shapes": True, "assign_points": True}
+    sslcst.tl.segment(sdata, **keys)
+    again = sd.read_zarr(tmp_path / "run.zarr")
+    with caplog.at_level("INFO", "sslcst"):
+        sslcst.tl.segment(again, **keys)
+    assert "nothing is left to do" in caplog.text
+    for found in (sdata, again, sd.read_zarr(tmp_path / "run.zarr")):
+        assert list(found.shapes) == ["sslcst_1_boundaries"]
+        assert len(found["sslcst_2_transcripts"]) == len(found["2_points"])
+        assert found["sslcst_table"].obs["fov"].value_counts().to_dict() == {"1": 33, "2": 0}
+        assert "sslcst_2_boundaries" not in found["sslcst_table"].uns["sslcst"]["results"]
+        sslcst.tl.annotate(found)
+        assert found["sslcst_table"].uns["spatialdata_attrs"]["region"] == "sslcst_1_boundaries"
+    sslcst.tl.segment(again, **keys, overwrite=True)
+
+
+def test_lengths_of_fields_in_microns(tmp_path):
+    """As those of a system that is in microns already."""
+    one, other = (cut(chip(n_cells=60), [0, 96], [0, 48, 96]) for _ in range(2))
+    keys = {"fields": "all", "nuclei_key": "nuclei", "shapes": True}
+    sslcst.tl.segment(one, **keys)
+    sslcst.tl.segment(other, **keys, unit="micron", pixel_size=PIXEL)
+    ours, theirs = other["sslcst_table"], one["sslcst_table"]
+    np.testing.assert_allclose(ours.obsm["spatial"], theirs.obsm["spatial"])
+    np.testing.assert_allclose(ours.obs["area"], theirs.obs["area"])
+    assert "micron" in get_transformation(other["sslcst_2_boundaries"], get_all=True)
+    pd.testing.assert_frame_equal(*(sslcst.tl.quality(sdata, key="sslcst_2") for sdata in (one, other)))
+    sslcst.report.write_report(other, tmp_path / "a.html", key="sslcst_2")
+
+
+@pytest.mark.parametrize("overlap", [0, 7])
+def test_cells_in_the_stain_of_fields_are_those_of_the_whole(overlap, monkeypatch, tmp_path):
+    """Cells over a seam are one, of channels by their names."""
+
+    def load(params, *, device):
+        return lambda image, diameter: label(image[0] > 0.5)
+
+    monkeypatch.setattr("sslcst.core.nuclei.cellpose.load", load)
+    whole = chip(n_cells=60)
+    nuclei = whole["true_nuclei"].to_numpy() > 0
+    channels = np.stack([200 * nuclei, 150 * binary_dilation(nuclei)]).astype(np.uint8)
+    del whole.images["stain"]
+    where = get_transformation(whole["true_nuclei"], get_all=True)
+    names = ["DAPI", "membrane"]
+    whole["stain"] = Image2DModel.parse(channels, dims=("c", "y", "x"), c_coords=names, transformations=where)
+    fields = cut(whole, [0, 96], [0, 48, 96], overlap=overlap)
+    for field in "12":
+        fields[f"{field}_stain"] = fields[f"{field}_stain"].assign_coords(c=names)
+    params = {"nuclei": {"method": "watershed", "diameters": [4]}, "stain": {"method": "cellpose", "diameters": [6]}}
+    sslcst.tl.segment(whole, method="stain", params=params)
+    sslcst.tl.segment(fields, method="stain", params=params, fields="all")
+    assert same_partition(together(fields, nuclei.shape), whole["sslcst_cells"].to_numpy())
+    of_cell = [
+        table.obs["n_nuclei"].sort_values().tolist() for table in (fields["sslcst_table"], whole["sslcst_table"])
+    ]
+    assert of_cell[0] == of_cell[1]
+    assert fields["sslcst_table"].uns["sslcst"]["fields"]["2"]["channels"] == "membrane\nDAPI"
+    sslcst.pl.segmentation(fields, key="sslcst_2")
+    sslcst.report.write_report(fields, tmp_path / "a.html", key="sslcst_2")
+
+
+@pytest.mark.parametrize("bare", "12")
+def test_fields_of_which_one_has_no_image_are_told(bare):
+    """Given cells of all would else have nuclei in some fields alone."""
+    sdata = cut(chip(n_cells=60), [0, 96], [0, 48, 96])
+    del sdata.images[f"{bare}_stain"]
+    for of_keys in (sslcst.tl.plan, sslcst.tl.segment):
+        with pytest.raises(KeyMissingError, match=f"Field '{bare}' has no image to find nuclei in, as others have"):
+            of_keys(sdata, fields="all", cells_key="nuclei")
+    assert sslcst.tl.plan(sdata, fields="all", cells_key="nuclei", nuclei_key="nuclei").n_transcripts > 0
+
+
 def test_samples_that_were_concatenated():
     samples = {name: chip(seed, n_cells=60) for seed, name in enumerate(("old", "young-1"))}
     sdata = sd.concatenate(samples, concatenate_tables=False)
@@ -225,6 +311,20 @@ def test_a_run_of_fields_gives_way_as_a_whole(stored_fields, caplog):
         assert not found.shapes
     sslcst.tl.segment(again, nuclei_key="2_nuclei", overwrite=True)
     assert len(sd.read_zarr(sdata.path).labels) == n_before + 2
+
+
+def test_a_field_of_a_run_does_not_give_way_to_another(fields):
+    """Whose prefix is the name of the field; nor the other way round."""
+    one = {"nuclei_key": "1_nuclei", "points_key": "1_points", "overwrite": True}
+    every = {"fields": "all", "nuclei_key": "nuclei", "overwrite": True}
+    sslcst.tl.segment(fields, **every)
+    before = fields["sslcst_1_cells"].to_numpy()
+    with pytest.raises(KeyMissingError, match="'sslcst_1_cells' is a result of the run of 'sslcst_table'"):
+        sslcst.tl.segment(fields, **one, key_added="sslcst_1")
+    np.testing.assert_array_equal(fields["sslcst_1_cells"], before)
+    sslcst.tl.segment(fields, **one, key_added="other_1")
+    with pytest.raises(KeyMissingError, match="'other_1_cells' is a result of the run of 'other_1_table'"):
+        sslcst.tl.segment(fields, **every, key_added="other")
 
 
 def test_results_of_fields_are_taken_as_nuclei(fields):

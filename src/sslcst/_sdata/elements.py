@@ -166,13 +166,6 @@ def is_result(name: str, points: Any) -> bool:
     return name.endswith("_transcripts") and added.items() <= points.dtypes.astype(str).to_dict().items()
 
 
-def check_result(sdata: SpatialData, labels_keys: Iterable[str], table_key: str) -> None:
-    """See that labels and the table of a segmentation, which ``key=`` names, are there; else raise KeyMissingError."""
-    for name in labels_keys:
-        choose_key(sdata.labels, name, kind="labels element", argument="key")
-    choose_key(sdata.tables, table_key, kind="table", argument="key")
-
-
 def regions_of(table: AnnData) -> list[str]:
     """The elements that a table annotates."""
     region = table.uns.get("spatialdata_attrs", {}).get("region")

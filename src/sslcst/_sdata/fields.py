@@ -70,12 +70,13 @@ def find_fields(
         found |= {each for each in shared if len(each.prefix + each.suffix) == longest}
     if len({each.prefix for each in found}) == 1 < len(found):  # part of the elements' own names: samples differ alone
         found = {FieldName("", each.suffix) for each in found}
-    by_name = {each.name: each for each in sorted(found, key=lambda each: _by_number(each.name))}
+    by_name = {each.name: each for each in sorted(found, key=lambda each: by_number(each.name))}
     listed = ", ".join(map(repr, by_name)) or "none"
     if wanted == "all":
         wanted = list(by_name)
         if lone := [name for name in sdata.images if found and not any(each.holds(name) for each in found)]:
-            logger.info("Images beside which there are no points are left out: %s.", ", ".join(map(repr, lone)))
+            said = "Images beside which there are no points, or not what the keys name, are left out: %s."
+            logger.info(said, ", ".join(map(repr, lone)))
     elif isinstance(wanted, str):
         wanted = [wanted]
     if not by_name:
@@ -125,5 +126,6 @@ def _common(one: str, other: str) -> str:
     return "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
-def _by_number(name: str) -> list[tuple[bool, int, str]]:
+def by_number(name: str) -> list[tuple[bool, int, str]]:
+    """What names are sorted by, so that "2" comes before "10"."""
     return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name) if part]

@@ -13,7 +13,7 @@ import pandas as pd
 
 from sslcst._sdata.listing import LISTING
 from sslcst._sdata.raster import full_scale
-from sslcst._sdata.store import told_by
+from sslcst._sdata.store import told_by, written
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -48,10 +48,11 @@ def _as_text(about: Mapping[str, Any]) -> bytes:
 
 
 def recorded(store: Path, results: Mapping[str, str]) -> str | None:
-    """The run that results (name -> kind) in a store are of, by what their table tells; None where some are missing."""
-    if not all((store / kind / name / LISTING).is_file() for name, kind in results.items()):
-        return None
+    """The run that results (name -> kind) in a store are of, by what their table tells; None where one is gone."""
     [table] = (name for name, kind in results.items() if kind == "tables")
+    made = written(store, table)
+    if not made or not all((store / results[name] / name / LISTING).is_file() for name in made.keys() & results):
+        return None
     return told_by(store, table, "run")
 
 

@@ -20,6 +20,7 @@ from sslcst._sdata.elements import (
     choose_points,
     regions_of,
 )
+from sslcst._sdata.fields import by_number
 from sslcst._sdata.microns import in_system, systems_of, through
 from sslcst._sdata.raster import plane
 from sslcst._sdata.transcripts import columns_of
@@ -82,7 +83,26 @@ def nuclei_of(sdata: SpatialData, cells_key: str, key: str) -> str:
 def keys_of_fields(sdata: SpatialData, key: str) -> list[str]:
     """What names the result of each field of a run, or the run itself where it is not of several."""
     about = sdata.tables[f"{key}_table"].uns.get(PLACE, {}) if f"{key}_table" in sdata.tables else {}
-    return [f"{key}_{field}" for field in about.get("fields", {})] or [key]
+    return [f"{key}_{field}" for field in sorted(about.get("fields", {}), key=by_number)] or [key]
+
+
+def run_of(sdata: SpatialData, key: str) -> tuple[list[str], AnnData]:
+    """What names the result of each field of a run (`keys_of_fields`), all of which are there, and its table."""
+    keys, table_key = keys_of_fields(sdata, key), f"{key}_table"
+    for name, about in _records(sdata):
+        if _of_field(about, f"{key}_cells") is not about:
+            raise KeyMissingError(f"key={key!r} is one field of a run: give key={name.removesuffix('_table')!r}.")
+    for each in keys:
+        choose_key(sdata.labels, f"{each}_cells", kind="labels element", argument="key")
+    return keys, sdata.tables[choose_key(sdata.tables, table_key, kind="table", argument="key")]
+
+
+def check_own(sdata: SpatialData, names: Iterable[str], table_key: str) -> None:
+    """Raise KeyMissingError where any is a result of another run than the one whose table that is or is to be."""
+    for other, about in _records(sdata):
+        made = about.get("results", {})
+        if other != table_key and other in made and (theirs := sorted(set(names) & set(made))):
+            raise KeyMissingError(f"{theirs[0]!r} is a result of the run of {other!r}: choose another key_added.")
 
 
 def check_one(sdata: SpatialData, key: str) -> None:

@@ -33,13 +33,5 @@ def main(
     """Find the cells of subcellular spatial transcriptomics from a stain and the transcripts."""
 
 
-for command in (
-    _read.read,
-    _segment.segment,
-    _segment.plan,
-    _read.export,
-    _store.repair,
-    _store.report,
-    _demo.demo,
-):
+for command in (_read.read, _segment.segment, _segment.plan, _read.export, _store.repair, _store.report, _demo.demo):
     app.command()(command)

@@ -30,4 +30,4 @@ def demo(
         from sslcst._demo import run_demo
 
         result = run_demo(out, n_cells=cells, seed=seed)
-    typer.echo(result.report())
+    typer.echo(result)

@@ -19,8 +19,7 @@ def read(
         str | None, typer.Option(help="Whose format it is, if its files leave that open.", metavar="NAME")
     ] = None,
     options: Annotated[
-        list[str] | None,
-        typer.Option("--option", metavar="NAME=VALUE", help="One argument of the reader. Repeatable."),
+        list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="One argument of the reader. Repeatable.")
     ] = None,
 ) -> None:
     """Read the output folder of an instrument, and write it as a SpatialData store.
@@ -72,8 +71,11 @@ def export(
     ```
     """
     with console():
+        from sslcst._sdata.provenance import result_table
+
         sdata = read_store(store)
         sslcst.io.write_geojson(
             sdata, out, key=key, image_key=image_key, coordinate_system=coordinate_system, class_key=class_key
         )
-    typer.echo(f"{out}: {sdata.tables[f'{key}_table'].n_obs} cells of {store}.")
+        n_cells = result_table(sdata, key).n_obs
+    typer.echo(f"{out}: {n_cells} cells of {store}.")

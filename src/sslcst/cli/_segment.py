@@ -3,55 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import sslcst
 from sslcst.cli._console import console, read_store
-from sslcst.cli._options import (
-    CellsKey,
-    Channel,
-    Channels,
-    CoordinateSystem,
-    CountKey,
-    Fields,
-    GeneKey,
-    ImageKey,
-    MethodName,
-    NucleiKey,
-    Params,
-    PixelSize,
-    PointsKey,
-    RegionOfInterest,
-    Settings,
-    Store,
-    Unit,
-    read_fields,
-    read_params,
-    read_region,
-    split_channels,
-)
+from sslcst.cli._options import Store, asks
+from sslcst.methods import default_method, method_class
 
 
+@asks
 def segment(
     store: Store,
-    image_key: ImageKey = None,
-    channel: Channel = None,
-    channels: Channels = None,
-    points_key: PointsKey = None,
-    gene_key: GeneKey = None,
-    count_key: CountKey = None,
-    nuclei_key: NucleiKey = None,
-    cells_key: CellsKey = None,
-    coordinate_system: CoordinateSystem = None,
-    unit: Unit = None,
-    pixel_size: PixelSize = None,
-    region: RegionOfInterest = None,
-    fields: Fields = None,
-    method: MethodName = None,
-    params: Params = None,
-    set_: Settings = None,
+    asked: dict[str, Any],
     model: Annotated[
         Path | None,
         typer.Option(
@@ -61,8 +26,7 @@ def segment(
         ),
     ] = None,
     save_model: Annotated[
-        Path | None,
-        typer.Option(help="File for what is learnt, ending in .json, which --model takes.", dir_okay=False),
+        Path | None, typer.Option(help="File for what is learnt, ending in .json, which --model takes.", dir_okay=False)
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU where there is one.")
@@ -88,36 +52,18 @@ def segment(
     sslcst segment two.zarr --model model.json
     ```
     """
-    chosen, where = read_params(params, set_), read_region(region)
     with console():
         learnt = None if model is None else sslcst.io.read_model(model)
-        if method is None and learnt is not None:
-            method = learnt.method
-        if save_model is not None:
-            from sslcst.methods import default_method, method_class
+        if asked["method"] is None and learnt is not None:
+            asked["method"] = learnt.method
+        if save_model is not None:  # before a run of hours, not behind it
             from sslcst.methods.model_file import new_files
 
-            new_files(
-                method_class(method or default_method(cells_key)), save_model
-            )  # before a run of hours, not behind it
+            new_files(method_class(asked["method"] or default_method(asked["cells_key"])), save_model)
         sdata = read_store(store)
         sslcst.tl.segment(
             sdata,
-            image_key=image_key,
-            channel=channel,
-            channels=split_channels(channels),
-            points_key=points_key,
-            gene_key=gene_key,
-            count_key=count_key,
-            nuclei_key=nuclei_key,
-            cells_key=cells_key,
-            coordinate_system=coordinate_system,
-            unit=unit,
-            pixel_size=pixel_size,
-            region=where,
-            fields=read_fields(fields),
-            method=method,
-            params=chosen,
+            **asked,
             model=learnt,
             device=device,
             seed=seed,
@@ -128,29 +74,12 @@ def segment(
         )
         if save_model is not None:
             sslcst.io.write_model(sslcst.io.read_model(sdata, key=key_added), save_model)
-    labels = f"{key_added}_cells" if fields is None else f"{key_added}_FIELD_cells"
+    labels = f"{key_added}_cells" if asked["fields"] is None else f"{key_added}_FIELD_cells"
     typer.echo(f"{store}: {sdata.tables[f'{key_added}_table'].n_obs} cells in {labels} and {key_added}_table.")
 
 
-def plan(
-    store: Store,
-    image_key: ImageKey = None,
-    channel: Channel = None,
-    channels: Channels = None,
-    points_key: PointsKey = None,
-    gene_key: GeneKey = None,
-    count_key: CountKey = None,
-    nuclei_key: NucleiKey = None,
-    cells_key: CellsKey = None,
-    coordinate_system: CoordinateSystem = None,
-    unit: Unit = None,
-    pixel_size: PixelSize = None,
-    region: RegionOfInterest = None,
-    fields: Fields = None,
-    method: MethodName = None,
-    params: Params = None,
-    set_: Settings = None,
-) -> None:
+@asks
+def plan(store: Store, asked: dict[str, Any]) -> None:
     """Say what `segment` will take: tiles, memory and disk.
 
     The transcripts are read, and a part of the stain; nothing is written.
@@ -159,24 +88,6 @@ def plan(
     sslcst plan run.zarr --image-key dapi
     ```
     """
-    chosen, where = read_params(params, set_), read_region(region)
     with console():
-        result = sslcst.tl.plan(
-            read_store(store),
-            image_key=image_key,
-            channel=channel,
-            channels=split_channels(channels),
-            points_key=points_key,
-            gene_key=gene_key,
-            count_key=count_key,
-            nuclei_key=nuclei_key,
-            cells_key=cells_key,
-            coordinate_system=coordinate_system,
-            unit=unit,
-            pixel_size=pixel_size,
-            region=where,
-            fields=read_fields(fields),
-            method=method,
-            params=chosen,
-        )
+        result = sslcst.tl.plan(read_store(store), **asked)
     typer.echo(result)

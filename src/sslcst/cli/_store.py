@@ -41,8 +41,7 @@ def report(
 
 
 def repair(
-    store: Store,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    store: Store, dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False
 ) -> None:
     """Clean a store of what killed runs and failed writes left in it and beside it, and say what was done.
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import fft, ndimage
+from skimage.measure import block_reduce
 
+from sslcst.core.spots import inside_raster
 from sslcst.errors import DataError
 
 _LARGEST = 2048  # bins along an axis of a map
@@ -28,38 +30,19 @@ class Alignment:
     A score is the share of the transcripts' local contrast that two maps explain, that of the nuclei and that of what
     lies around them within half a diameter, by least squares: whether nuclei hold more transcripts than the cytoplasm
     or fewer, cells stand out from what lies between them. Under a random placement the scores follow an exponential
-    distribution, so that of a hundred thousand the largest is some 12 times their mean.
-
-    Parameters
-    ----------
-    share, best_share
-        Share of the transcripts that lie in nuclei, as placed and after the shift and turn.
-    score, best_score
-        The score as placed and after the shift and turn.
-    noise
-        Mean score over all shifts and turns that were tried.
-    shift
-        Along y and x, how far the nuclei would have to move, at the middle of the map, in units.
-    angle
-        By how many degrees they would have to turn about it, from y towards x.
-    displacement
-        Root mean square of the way that this is, in units.
-    diameter
-        Of a nucleus, in units.
-    middle
-        Of the map, along y and x from its corner, in units.
+    distribution, so that of a hundred thousand the largest is some 12 times their mean. Lengths are in units.
     """
 
-    share: float
-    best_share: float
-    score: float
-    best_score: float
-    noise: float
-    shift: tuple[float, float]
-    angle: float
-    displacement: float
-    diameter: float
-    middle: tuple[float, float]
+    share: float  #: Share of the transcripts that lie in nuclei, as placed
+    best_share: float  #: After the shift and turn
+    score: float  #: The score as placed
+    best_score: float  #: After the shift and turn
+    noise: float  #: Mean score over all shifts and turns that were tried
+    shift: tuple[float, float]  #: Along y and x, how far the nuclei would have to move, at the middle of the map
+    angle: float  #: By how many degrees they would have to turn about it, from y towards x
+    displacement: float  #: Root mean square of the way that this is
+    diameter: float  #: Of a nucleus
+    middle: tuple[float, float]  #: Of the map, along y and x from its corner
 
     @property
     def found(self) -> bool:
@@ -103,17 +86,13 @@ def coarse_step(shape: tuple[int, int], diameter: float = 0) -> int:
 
 def coarse_mean(mask: np.ndarray, step: int) -> np.ndarray:
     """Share of the pixels of each bin that a mask (y, x) covers, float32."""
-    return _blocks(mask, step, mode="edge").mean(axis=(1, 3), dtype=np.float32)
+    whole_bins = np.pad(mask, [(0, -size % step) for size in mask.shape], mode="edge")
+    return block_reduce(whole_bins, step, np.mean, func_kwargs={"dtype": np.float32})
 
 
 def coarse_sum(counts: np.ndarray, step: int) -> np.ndarray:
     """Sums of `step` x `step` bins."""
-    return _blocks(counts, step, mode="constant").sum(axis=(1, 3))
-
-
-def _blocks(values: np.ndarray, step: int, mode: str) -> np.ndarray:
-    padded = np.pad(values, [(0, -size % step) for size in values.shape], mode=mode)
-    return padded.reshape(padded.shape[0] // step, step, padded.shape[1] // step, step)
+    return block_reduce(counts, step, np.sum)
 
 
 def coarse_counts(yx: np.ndarray, count: np.ndarray | None, shape: tuple[int, int], step: int) -> np.ndarray:
@@ -122,7 +101,7 @@ def coarse_counts(yx: np.ndarray, count: np.ndarray | None, shape: tuple[int, in
     Maps of parts of the transcripts add up to that of all.
     """
     height, width = (-(-size // step) for size in shape)
-    on = ((yx >= 0) & (yx < shape)).all(axis=1)
+    on = inside_raster(yx, shape)
     row, column = (yx[on] / step).astype(np.intp).T
     weights = None if count is None else count[on]
     return np.bincount(row * width + column, weights, minlength=height * width).reshape(height, width).astype(float)
@@ -141,30 +120,13 @@ def find_alignment(
     """Find the shift and turn that lay nuclei on transcripts.
 
     Scores of all shifts come from Fourier transforms (masked as by Padfield 2012), of one angle after the other, within
-    a window that holds much of both; the best is then refined, to a part of a bin.
+    a window that holds much of both; the best is then refined, to a part of a bin, over the `whole` of a map larger
+    than the window (512 bins), without which it takes a second.
 
-    Parameters
-    ----------
-    nuclei
-        Share of each bin that nuclei cover, (rows, columns), from `coarse_mean`.
-    counts
-        Molecules in each bin, of the same shape, from `coarse_counts`.
-    diameter
-        Of a nucleus, in units.
-    bin_size
-        Side of a bin, in units.
-    max_shift
-        Largest shift that is tried, in units, as far as half the map; by default 16 diameters, as far as a quarter of
-        the window.
-    max_angle
-        Largest angle that is tried, in degrees.
-    whole
-        Whether to refine over the whole of a map larger than the window (512 bins); without, it takes a second.
-
-    Raises
-    ------
-    DataError
-        There are no nuclei, or no transcripts on the map.
+    `nuclei` is the share of each bin that they cover (`coarse_mean`), `counts` are the molecules in it
+    (`coarse_counts`), both (rows, columns). In units are the diameter of a nucleus, the side of a bin, and the largest
+    shift that is tried, as far as half the map; by default 16 diameters, as far as a quarter of the window. The largest
+    angle is in degrees. A `DataError` says that there are no nuclei, or no transcripts on the map.
     """
     if not nuclei.any() or not counts.any():
         raise DataError("There are no nuclei, or no transcripts where the nuclei are: they cannot be compared.")

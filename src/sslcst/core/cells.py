@@ -60,8 +60,8 @@ def largest_pieces(cells: np.ndarray, nuclei: np.ndarray | None = None) -> np.nd
 
 def fill_holes(cells: np.ndarray) -> np.ndarray:
     """Cells with every background region filled that one cell alone encloses; regions at the border stay open."""
-    region, n_regions = ndimage.label(np.pad(cells, 1) == 0)
     padded = np.pad(cells, 1)
+    region, n_regions = ndimage.label(padded == 0)
     pairs = []
     for dy, dx in _FOUR:
         one, other = np.s_[dy:, dx:], np.s_[: padded.shape[0] - dy, : padded.shape[1] - dx]

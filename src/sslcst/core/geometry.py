@@ -11,7 +11,6 @@ from scipy.spatial import cKDTree
 
 from sslcst.core.spots import Spots
 from sslcst.core.threads import parallel
-from sslcst.errors import DataError
 
 _MOST_TIES = 4  # centroids that may be equally near: the corners of a square around a spot
 
@@ -93,17 +92,6 @@ def _runs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows[labelled], edges[labelled], edges[labelled + 1]
 
 
-def centroids(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Eq. 1: ids of the labels (y, x) that occur, ascending, their centroids (n, 2), and their areas in pixels (n,).
-
-    Pixel i reaches from i to i + 1; 0 is background. Raises `DataError` where there is no label.
-    """
-    regions = Regions.of(labels)
-    if not len(regions):
-        raise DataError("There are no nuclei: all labels are 0.")
-    return regions.ids, regions.centers, regions.areas
-
-
 def nearest_centroid(yx: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eq. 2-3: index (n,) of the nearest centroid, the first of equally near ones, and the distance (n,) to it.
 
@@ -133,9 +121,7 @@ def normalize_distance(distance: np.ndarray, radius: float) -> np.ndarray:
 def normalize_position(offset: np.ndarray, radius: float) -> np.ndarray:
     """Eq. 4, with the expected cell around each spot for range: offsets in [-r, r] become [-1, 1].
 
-    The paper takes the minimum and maximum over all samples, which would tie a prediction to the place of the tissue's
-    border; relative to the spot itself it is read alike wherever it lies. The range is centred, since what all tokens
-    have in common tells nothing.
+    The paper's minimum and maximum over all samples would tie a prediction to where the tissue's border lies.
     """
     return offset / radius
 

@@ -96,26 +96,21 @@ def measure(
     nucleus_area = np.zeros(len(ids), np.int64)
     has_nucleus = np.isin(ids, cores.ids)
     nucleus_area[has_nucleus] = cores.areas[np.searchsorted(cores.ids, ids[has_nucleus])]
-    n_spots, mean_prob = _of_spots(owners(spot - corner, cells), inside, ids)
+    owner = owners(spot - corner, cells)
+    owned = np.isin(owner, ids)
+    member = np.searchsorted(ids, owner[owned])
+    n_spots, total = (np.bincount(member, weights, minlength=len(ids)) for weights in (None, inside[owned]))
     return Cells(
         id=ids,
         center=regions.centers,
         area=regions.areas,
         nucleus_area=nucleus_area,
         n_spots=n_spots,
-        mean_prob=mean_prob,
+        mean_prob=np.divide(total, n_spots, out=np.full(len(ids), np.nan), where=n_spots > 0),
         touches_border=((regions.low == 0) | (regions.high == raster_shape)).any(axis=1),
         counts=counts,
         nuclear=nuclear,
     )
-
-
-def _of_spots(owner: np.ndarray, inside: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number of spots in each cell, and the mean of their probabilities."""
-    owned = np.isin(owner, ids) & (owner > 0)
-    member = np.searchsorted(ids, owner[owned])
-    n_spots, total = (np.bincount(member, weights, minlength=len(ids)) for weights in (None, inside[owned]))
-    return n_spots, np.divide(total, n_spots, out=np.full(len(ids), np.nan), where=n_spots > 0)
 
 
 def _join_matrices(read: Callable[[], Iterable[sparse.csr_matrix]], place: np.ndarray) -> sparse.csr_matrix:

@@ -20,29 +20,15 @@ _RIGHT = ((0, 0), (0, -1), (-1, -1), (-1, 0))
 
 
 def polygons(labels: np.ndarray, ids: Sequence[int] | np.ndarray | None = None) -> dict[int, np.ndarray]:
-    """The outline of each label as one simple ring along the edges of its pixels.
+    """The outline of each label (y, x), 0 being background, as one simple ring along the edges of its pixels.
 
     A label that hangs together (4-neighbours) and has no hole is exactly the ring's interior. Of a label in several
     pieces the largest is outlined, and what it encloses lies within the ring.
 
-    Parameters
-    ----------
-    labels
-        Integer labels (y, x), 0 is background.
-    ids
-        The labels to outline; by default all that occur.
-
-    Returns
-    -------
-    Label -> int32 (n, 2), the corners (y, x) of the ring in pixels, where pixel i reaches from i to i + 1. They run
-    clockwise on an image whose y runs downward, begin with the topmost and there leftmost pixel's upper left corner,
-    and do not repeat the first at the end. Straight edges have no points between. The order is that of `ids`, or
-    ascending.
-
-    Raises
-    ------
-    DataError
-        One of the `ids` does not occur.
+    By label, in the order of `ids` (by default all, ascending), it is int32 (n, 2): the corners (y, x) in pixels, where
+    pixel i reaches from i to i + 1. They run clockwise on an image whose y runs downward, begin with the topmost and
+    there leftmost pixel's upper left corner, and do not repeat the first at the end; straight edges have no points
+    between. A `DataError` says that one of the `ids` does not occur.
     """
     known, first, pieces = _largest_pieces(labels)
     wanted = known if ids is None else np.asarray(ids)

@@ -54,7 +54,7 @@ def exclusive_pairs(
     pairs, surety = [np.empty((0, 2), np.intp)], [np.empty(0)]
     for start in range(0, len(kept), _BLOCK):  # a dense table of all genes by all would outgrow memory
         block = slice(start, start + _BLOCK)
-        expected = np.outer(holding[block], holding) / present.shape[0]
+        expected = np.outer(holding[block], holding) / max(1, present.shape[0])
         observed = (present[:, block].T @ present).toarray()
         later = np.arange(len(kept)) > np.arange(len(kept))[block, None]
         g, h = np.nonzero(later & (expected >= min_expected) & (observed <= max_ratio * expected))

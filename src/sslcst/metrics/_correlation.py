@@ -11,28 +11,20 @@ from scipy import sparse
 
 from sslcst._arguments import checked
 from sslcst._section import check
+from sslcst.core.counts import count_matrix
 from sslcst.errors import DataError, ParameterError
 from sslcst.metrics._matching import checked_pairs, match
 from sslcst.metrics._overlap import check_ids
 
 
 class Correlation(NamedTuple):
-    """What :func:`correlation` finds.
+    """What :func:`correlation` finds."""
 
-    Attributes
-    ----------
-    a, b
-        Mean over the pairs in which all three parts hold enough counts; NaN where there is no such pair.
-    n_pairs
-        Number of these pairs.
-    pairs
-        One row for each pair of cells: ids ``a`` and ``b``; counts ``shared``, ``only_a`` and ``only_b``; correlations
-        ``correlation_a`` and ``correlation_b``, NaN where that part or the shared one holds too few counts.
-    """
-
-    a: float
-    b: float
-    n_pairs: int
+    a: float  #: Mean over the pairs in which all three parts hold enough counts; NaN where there is no such pair
+    b: float  #: Likewise
+    n_pairs: int  #: Number of these pairs
+    #: One row for each pair of cells: ids ``a`` and ``b``; counts ``shared``, ``only_a`` and ``only_b``; correlations
+    #: ``correlation_a`` and ``correlation_b``, NaN where that part or the shared one holds too few counts
     pairs: pd.DataFrame
 
 
@@ -98,9 +90,9 @@ def correlation(
     pairs = match(owner_a, owner_b) if pairs is None else checked_pairs(pairs)
     in_a, in_b = _place(owner_a, pairs[:, 0]), _place(owner_b, pairs[:, 1])
     both = (in_a >= 0) & (in_a == in_b)
-    shape = (len(pairs), n_genes)
+    where = {"gene": gene, "count": count, "ids": np.arange(len(pairs)), "n_genes": n_genes}
     shared, only_a, only_b = (
-        _counts(np.where(part, place, -1), gene, count, shape)
+        sparse.csr_array(count_matrix(np.where(part, place, -1), **where), dtype=np.float64)
         for part, place in ((both, in_a), (~both, in_a), (~both, in_b))
     )
     table = pd.DataFrame({"a": pairs[:, 0], "b": pairs[:, 1]})
@@ -116,15 +108,6 @@ def correlation(
 def _place(owner: NDArray[np.integer], ids: NDArray[np.uint64]) -> NDArray[np.intp]:
     """Index of each owner among the ids, -1 where it is none of them."""
     return pd.Index(ids).get_indexer(owner.astype(np.uint64))
-
-
-def _counts(
-    row: NDArray[np.intp], gene: NDArray[np.integer], count: NDArray[np.integer], shape: tuple[int, int]
-) -> sparse.csr_array:
-    """Counts of each gene in each row, float64; transcripts of row -1 are left out."""
-    there = row >= 0
-    entries = (count[there].astype(np.float64), (row[there], gene[there].astype(np.int64)))
-    return sparse.coo_array(entries, shape=shape).tocsr()
 
 
 def _pearson(x: sparse.csr_array, y: sparse.csr_array) -> NDArray[np.float64]:

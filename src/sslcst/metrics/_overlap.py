@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
@@ -13,20 +14,11 @@ from sslcst.errors import DataError
 
 
 class Overlap(NamedTuple):
-    """Contingency table of two segmentations; row and column 0 are "no cell".
+    """Contingency table of two segmentations; row and column 0 are "no cell"."""
 
-    Attributes
-    ----------
-    reference_ids
-        (n + 1,) uint64: 0, then the reference's ids, rising.
-    label_ids
-        (m + 1,) uint64: 0, then the segmentation's ids, rising.
-    pixels
-        (n + 1, m + 1) sparse int64, number of elements shared by each pair. Its row and column sums are the areas.
-    """
-
-    reference_ids: NDArray[np.uint64]
-    label_ids: NDArray[np.uint64]
+    reference_ids: NDArray[np.uint64]  #: 0, then the reference's ids, rising, (n + 1,)
+    label_ids: NDArray[np.uint64]  #: 0, then the segmentation's ids, rising, (m + 1,)
+    #: Elements that each pair shares, int64 (n + 1, m + 1); its row and column sums are the areas
     pixels: sparse.csr_array
 
 
@@ -100,12 +92,6 @@ def _number(ids: NDArray[np.integer]) -> tuple[NDArray[np.uint64], NDArray[np.in
 
     One type for all ids: where signed and unsigned 64-bit integers meet, numpy would compare them as floats.
     """
-    largest = int(ids.max())
-    if largest > 4 * ids.size:  # a table over all ids would outgrow the data: sort instead
-        distinct, place = np.unique(ids, return_inverse=True)
-        absent = int(distinct[0] != 0)
-        return np.concatenate([np.zeros(absent, np.uint64), distinct.astype(np.uint64)]), place + absent
-    occurs = np.zeros(largest + 1, bool)
-    occurs[ids] = True
-    occurs[0] = True
-    return np.flatnonzero(occurs).astype(np.uint64), (np.cumsum(occurs) - 1)[ids]
+    place, distinct = pd.factorize(ids, sort=True)
+    absent = int(distinct[0] != 0)
+    return np.concatenate([np.zeros(absent, np.uint64), distinct.astype(np.uint64)]), place + absent

@@ -13,8 +13,7 @@ from typing import Any, Self
 
 from sslcst._section import check
 from sslcst.errors import ParameterError, did_you_mean
-from sslcst.params._cells import CellParams, TileParams
-from sslcst.params._tissue import NucleiParams, SpotParams, TranscriptParams
+from sslcst.params._sections import CellParams, NucleiParams, SpotParams, TileParams, TranscriptParams
 
 __all__ = ["CellParams", "NucleiParams", "Params", "Sections", "SpotParams", "TileParams", "TranscriptParams"]
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import shapely
 from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba_array
@@ -25,7 +27,6 @@ from sslcst._sdata.elements import channel_name, choose_key
 from sslcst._sdata.microns import is_in_microns
 from sslcst._sdata.provenance import Used
 from sslcst._sdata.shapes import DrawnShapes, Outlines
-from sslcst.core.threads import check_process
 from sslcst.errors import DataError, KeyMissingError, ParameterError, did_you_mean
 
 if TYPE_CHECKING:
@@ -48,41 +49,91 @@ PERCENTILES = (1, 99.8)  # of a stain, drawn black and white
 MAX_PIXELS = 2000  # of an element's longer side: about what a page can show
 
 
-def prepare_axes(ax: Axes | None, stain: Raster | None) -> Axes:
-    """Axes, new unless given, with the stain in grey on black."""
-    if ax is None:
-        _, ax = plt.subplots(figsize=(8, 8), layout="constrained")
-    ax.set_facecolor("black")
-    if stain is not None:
-        low, high = np.percentile(stain.pixels, PERCENTILES)
-        show(ax, stain, stain.pixels, cmap="gray", vmin=low, vmax=high)
-    return ax
+class Raster(NamedTuple):
+    """The part of an element that is drawn, and the affine matrix (3, 3) from its (column, row) to the axes."""
+
+    pixels: NDArray[Any]
+    to_axes: NDArray[np.float64]
+    thinned: bool = False  # whether pixels of the element were left out
+
+    def transform(self, ax: Axes) -> Transform:
+        return Affine2D(self.to_axes) + ax.transData
 
 
-def finish_axes(
-    ax: Axes,
-    region: Region,
-    coordinate_system: str,
-    handles: Sequence[Artist],
-    save: str | os.PathLike[str] | None,
-) -> Axes:
-    """Limit the axes to the region, y downward, name them, explain the colours, and save the figure if asked to."""
-    x0, y0, x1, y1 = region
-    ax.set(xlim=(x0, x1), ylim=(y1, y0), aspect="equal")
-    ax.set(xlabel=f"x ({coordinate_system})", ylabel=f"y ({coordinate_system})")
-    if is_in_microns(coordinate_system):
-        _draw_scale(ax, x1 - x0)
-    legend = ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1), frameon=True, facecolor="0.35")
-    plt.setp(legend.get_texts(), color="white")
-    if save is not None:
-        ax.figure.savefig(save, dpi=200, bbox_inches="tight")
-    return ax
+@dataclass(frozen=True)
+class View:
+    """What a picture shows of a tissue: a region, the cells that lie there, and the stain that they are drawn on."""
+
+    coordinate_system: str
+    region: Region
+    cells: dict[str, Raster]  # by what the picture calls them
+    stain: Raster | None
+
+    @classmethod
+    def of(
+        cls,
+        used: Used,
+        keys: Mapping[str, str | None],
+        whole: str,
+        image_key: str | None,
+        channel: str | int | None,
+        coordinate_system: str | None,
+        region: Region | None,
+        points_key: str | None = None,
+    ) -> View:
+        """Read labels or shapes, and the stain: in a region, or the `whole` of one of them.
+
+        `keys` are the elements', None for one that is not wanted, by what the picture calls them. The points are only
+        asked for their coordinate systems.
+        """
+        keys = {name: key for name, key in keys.items() if key is not None}
+        elements = {**used.sdata.labels, **used.sdata.shapes}
+        for key in keys.values():
+            pick(elements, key, "labels or shapes")
+        image_key = used.image(image_key)
+        if coordinate_system is None:
+            coordinate_system = used.system([*keys.values(), image_key, points_key], None)
+        if region is None:
+            region = _extent_of(elements[keys[whole]], coordinate_system, keys[whole])
+        x0, y0, x1, y1 = region
+        if not (x0 < x1 and y0 < y1 and np.isfinite(region).all()):
+            raise ParameterError(f"region={region!r}: must be (x0, y0, x1, y1) with x0 < x1 and y0 < y1.")
+        cells = _read_cells(used.sdata, keys, coordinate_system, region)
+        return cls(coordinate_system, region, cells, _read_stain(used, image_key, channel, coordinate_system, region))
+
+    def draw_stain(self, ax: Axes | None) -> Axes:
+        """Axes, new unless given, with the stain in grey on black."""
+        if ax is None:
+            _, ax = plt.subplots(figsize=(8, 8), layout="constrained")
+        ax.set_facecolor("black")
+        if self.stain is not None:
+            low, high = _ends(self.stain.pixels)
+            show(ax, self.stain, self.stain.pixels, cmap="gray", vmin=low, vmax=high)
+        return ax
+
+    def finish(self, ax: Axes, handles: Sequence[Artist], save: str | os.PathLike[str] | None) -> Axes:
+        """Limit the axes to the region, y downward, name them, explain the colours, and save the figure if asked to."""
+        x0, y0, x1, y1 = self.region
+        ax.set(xlim=(x0, x1), ylim=(y1, y0), aspect="equal")
+        ax.set(xlabel=f"x ({self.coordinate_system})", ylabel=f"y ({self.coordinate_system})")
+        if is_in_microns(self.coordinate_system):
+            _draw_scale(ax, x1 - x0)
+        legend = ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1), frameon=True, facecolor="0.35")
+        plt.setp(legend.get_texts(), color="white")
+        save_figure(ax, save)
+        return ax
+
+
+def save_figure(ax: Axes, file: str | os.PathLike[str] | None) -> None:
+    """Save the figure that axes are of, if asked to."""
+    if file is not None:
+        ax.figure.figure.savefig(file, dpi=200, bbox_inches="tight")  # of a subfigure, the figure that it is part of
 
 
 def _draw_scale(ax: Axes, width: float) -> None:
     """A bar of a round number of microns, at most a quarter of the picture."""
     power = 10 ** math.floor(math.log10(width / 4))
-    length = max(power * step for step in (1, 2, 5) if power * step <= width / 4)
+    length = max(power * step for step in (0.5, 1, 2, 5) if power * step <= width / 4)  # 0.5: the logarithm is rounded
     bar = AnchoredSizeBar(
         ax.transData, length, f"{length:g} \u00b5m", "lower right", color="white", size_vertical=width / 150
     )
@@ -97,16 +148,6 @@ def say_why_empty(ax: Axes, why: str) -> None:
     ax.text(**place, s=why, color="0.5", wrap=True, bbox=ground)
 
 
-class Raster(NamedTuple):
-    """The part of an element that is drawn, and the affine matrix (3, 3) from its (column, row) to the axes."""
-
-    pixels: NDArray[Any]
-    to_axes: NDArray[np.float64]
-
-    def transform(self, ax: Axes) -> Transform:
-        return Affine2D(self.to_axes) + ax.transData
-
-
 def category_colours(n: int, kept: Sequence[str] | None) -> NDArray[np.float64]:
     """RGBA (n, 4): those that a table keeps, if it has enough; else `CATEGORIES`, again and again."""
     if kept is not None and len(kept) >= n:
@@ -114,22 +155,8 @@ def category_colours(n: int, kept: Sequence[str] | None) -> NDArray[np.float64]:
     return to_rgba_array(CATEGORIES)[np.arange(n) % len(CATEGORIES)]
 
 
-def pick(elements: Mapping[str, Any], name: str, kind: str) -> Any:
-    check_process()
-    return elements[choose_key(elements, name, kind=kind, argument="key")]
-
-
-def check_cells(sdata: SpatialData, keys: Iterable[str]) -> None:
-    """See that these are labels or shapes; else raise KeyMissingError."""
-    for key in keys:
-        pick(dict.fromkeys((*sdata.labels, *sdata.shapes)), key, "labels or shapes")
-
-
-def check_region(region: Region) -> Region:
-    x0, y0, x1, y1 = region
-    if not (x0 < x1 and y0 < y1 and np.isfinite(region).all()):
-        raise ParameterError(f"region={region!r}: must be (x0, y0, x1, y1) with x0 < x1 and y0 < y1.")
-    return region
+def pick(elements: Mapping[str, Any], key: str, kind: str) -> Any:
+    return elements[choose_key(elements, key, kind=kind, argument="key")]
 
 
 def levels(element: DataArray | DataTree) -> list[DataArray]:
@@ -154,23 +181,20 @@ def bounds_of(matrix: NDArray[np.float64], box: Sequence[float]) -> NDArray[np.f
     return np.concatenate([corners.min(axis=1), corners.max(axis=1)])
 
 
-def extent_of(element: Any, coordinate_system: str) -> Region:
+def _extent_of(element: Any, coordinate_system: str, key: str) -> Region:
     """The smallest upright box around labels or shapes."""
     if hasattr(element, "geometry"):
-        placed, box = element, element.total_bounds
+        placed, box = element, shapely.total_bounds(Outlines.of(element, key).polygons)
     else:
         placed = levels(element)[0]
         box = (0, 0, placed.sizes["x"], placed.sizes["y"])
     return tuple(bounds_of(affine_of(placed, coordinate_system, "cells"), box).tolist())
 
 
-def read_cells(
+def _read_cells(
     sdata: SpatialData, keys: Mapping[str, str], coordinate_system: str, region: Region
 ) -> dict[str, Raster]:
-    """The region of labels, as `read_raster` has it, and of shapes, drawn on the pixels of the last labels there are.
-
-    The keys of the elements are by what a picture calls them.
-    """
+    """The region of labels, as `read_raster` has it, and of shapes, drawn on the pixels of the last labels."""
     read = {
         name: read_raster(sdata.labels[key], coordinate_system, region, name)
         for name, key in keys.items()
@@ -199,11 +223,7 @@ def _read_shapes(shapes: GeoDataFrame, key: str, coordinate_system: str, like: R
 
 
 def read_raster(
-    element: DataArray | DataTree,
-    coordinate_system: str,
-    region: Region,
-    name: str,
-    channel: str | int = 0,
+    element: DataArray | DataTree, coordinate_system: str, region: Region, name: str, channel: str | int = 0
 ) -> Raster:
     """Read the region, from the coarsest scale that has enough pixels, and of these at most `MAX_PIXELS` a side."""
     for level in reversed(levels(element)):
@@ -218,7 +238,8 @@ def read_raster(
         raise DataError(f"{name} has no pixel in the region {region} of coordinate system {coordinate_system!r}.")
 
     step = math.ceil((high - low).max() / MAX_PIXELS)
-    columns, rows = (slice(start + (step - 1) // 2, stop, step) for start, stop in zip(low, high, strict=True))
+    middle = (np.minimum(step, high - low) - 1) // 2
+    columns, rows = (slice(start, stop, step) for start, stop in zip(low + middle, high, strict=True))
     part = level.isel(x=columns, y=rows)
     if "c" in part.dims:
         names = [str(each) for each in part.coords["c"].to_numpy()]
@@ -228,10 +249,10 @@ def read_raster(
             raise KeyMissingError(f"{name} has no channel {channel!r}; it has {names}{hint}.")
         part = part.isel(c=names.index(chosen))
     placed = np.array([[step, 0, low[0]], [0, step, low[1]], [0, 0, 1]])
-    return Raster(part.to_numpy(), matrix @ placed)
+    return Raster(part.to_numpy(), matrix @ placed, thinned=step > 1 or level.sizes != levels(element)[0].sizes)
 
 
-def read_stain(
+def _read_stain(
     used: Used, image_key: str | None, channel: str | int | None, coordinate_system: str, region: Region
 ) -> Raster | None:
     """The region of the image, in the channel that was used where the user names none; of several, the brightest."""
@@ -241,12 +262,14 @@ def read_stain(
     if not isinstance(channel, list):
         return read_raster(image, coordinate_system, region, "the image", channel)
     parts = [read_raster(image, coordinate_system, region, "the image", name) for name in channel]
-    return parts[0]._replace(pixels=np.max([_scaled(part.pixels) for part in parts], axis=0))
+    ends = [_ends(part.pixels) for part in parts]
+    scaled = [(part.pixels - low) / max(high - low, 1e-30) for part, (low, high) in zip(parts, ends, strict=True)]
+    return parts[0]._replace(pixels=np.max(scaled, axis=0))
 
 
-def _scaled(pixels: NDArray[Any]) -> NDArray[np.float64]:
-    low, high = np.percentile(pixels, PERCENTILES)
-    return (pixels - low) / max(high - low, np.finfo(float).tiny)
+def _ends(pixels: NDArray[Any]) -> NDArray[np.float64]:
+    """What of a stain is drawn black, and what white."""
+    return np.nanpercentile(pixels.astype(float), PERCENTILES)
 
 
 def show(ax: Axes, raster: Raster, pixels: NDArray[Any], **style: Any) -> None:
@@ -260,17 +283,15 @@ def draw_outlines(ax: Axes, layers: Mapping[str, tuple[Raster, str]], *, count: 
         say_why_empty(ax, f"no {' and no '.join(layers)} here")
     handles = []
     for name, (labels, colour) in layers.items():
-        _outline(ax, labels, colour)
-        how_many = f" ({np.count_nonzero(np.unique(labels.pixels))})" if count else ""
+        width = np.clip(500 / max(labels.pixels.shape), 0.2, 0.8)  # points; about a pixel: small cells stay visible
+        segments = _joined(outlines(labels.pixels))
+        lines = LineCollection(segments, colors=colour, linewidths=width, capstyle="projecting")
+        lines.set_transform(labels.transform(ax))
+        ax.add_collection(lines, autolim=False)
+        at_least = "at least " if labels.thinned else ""  # small ones may lie between the pixels that are drawn
+        how_many = f" ({at_least}{np.count_nonzero(np.unique(labels.pixels))})" if count else ""
         handles.append(Line2D([], [], color=colour, label=name + how_many))
     return handles
-
-
-def _outline(ax: Axes, labels: Raster, colour: str) -> None:
-    width = np.clip(500 / max(labels.pixels.shape), 0.2, 0.8)  # points; about a pixel, so that small cells stay visible
-    lines = LineCollection(_joined(outlines(labels.pixels)), colors=colour, linewidths=width, capstyle="projecting")
-    lines.set_transform(labels.transform(ax))
-    ax.add_collection(lines, autolim=False)
 
 
 def _joined(segments: NDArray[np.intp]) -> list[NDArray[np.float64]]:

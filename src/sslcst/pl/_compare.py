@@ -17,21 +17,7 @@ from sslcst._sdata.raster import Raster as Grid
 from sslcst._sdata.raster import labels_on
 from sslcst.errors import KeyMissingError, ParameterError
 from sslcst.metrics import match
-from sslcst.pl._canvas import (
-    CELLS,
-    NUCLEI,
-    TRANSCRIPTS,
-    Raster,
-    check_cells,
-    check_region,
-    draw_outlines,
-    extent_of,
-    finish_axes,
-    prepare_axes,
-    read_cells,
-    read_stain,
-    show,
-)
+from sslcst.pl._canvas import CELLS, NUCLEI, TRANSCRIPTS, Raster, View, draw_outlines, show
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,11 +58,9 @@ def compare(
         Labels or shapes of the cells.
     comparison
         What `sslcst.tl.compare` returned for the two. ``None`` compares them here, with its defaults.
-    image_key
-        Stain to draw in grey; by default the one the cells were made of, else as `sslcst.tl.segment` chooses.
-        With no image, the ground is black.
-    channel
-        Channel of the stain; by default the one that was segmented, else one named DAPI or the like, else the first.
+    image_key, channel
+        Stain to draw in grey; by default that of the cells, else as `sslcst.tl.segment` chooses, or the first
+        channel. With no image, the ground is black.
     coordinate_system
         In whose units the axes are, y downward; by default that in which the cells were made, else "global" or
         the only one.
@@ -102,38 +86,31 @@ def compare(
     DataError
         An element does not reach into the region; what `sslcst.tl.compare` refuses.
     """
-    used = Used.by(sdata, a_key, b_key)
-    sdata = used.sdata
-    check_cells(sdata, (a_key, b_key))
-    image_key = used.image(image_key)
-    if coordinate_system is None:
-        coordinate_system = used.system([a_key, b_key, image_key], None)
     if axes is not None and len(axes) != 2:
         raise ParameterError(f"axes hold {len(axes)}: there must be two, for the map and the bars.")
     if comparison is not None and (comparison.a, comparison.b) != (a_key, b_key):
         raise KeyMissingError(
             f"comparison is of {comparison.a!r} and {comparison.b!r}, not of {a_key!r} and {b_key!r}: leave it out."
         )
-    region = extent_of(sdata[a_key], coordinate_system) if region is None else check_region(region)
-    rasters = read_cells(sdata, {key: key for key in (a_key, b_key)}, coordinate_system, region)
-    a, b = rasters[a_key], rasters[b_key]
-    stain = read_stain(used, image_key, channel, coordinate_system, region)
+    used = Used.by(sdata, a_key, b_key)
+    view = View.of(used, {a_key: a_key, b_key: b_key}, a_key, image_key, channel, coordinate_system, region)
+    a, b = view.cells[a_key], view.cells[b_key]
     if comparison is None:
         from sslcst.tl import compare as compare_labels  # here, since it loads much that pictures do without
 
-        comparison = compare_labels(sdata, a_key, b_key, coordinate_system=coordinate_system)
+        comparison = compare_labels(used.sdata, a_key, b_key, coordinate_system=view.coordinate_system)
 
     if axes is None:
-        x0, y0, x1, y1 = region
+        x0, y0, x1, y1 = view.region
         width = np.clip(7 * (x1 - x0) / (y1 - y0), 3, 14) + 2.5  # inches, with room for the legend
         _, axes = plt.subplots(1, 2, figsize=(width + 5, 7), width_ratios=(width, 5), layout="constrained")
     ground, bars = axes
-    prepare_axes(ground, stain)
+    view.draw_stain(ground)
     show(ground, a, _disagreement(a, b), interpolation="nearest")
     handles = draw_outlines(ground, {a_key: (a, CELLS), b_key: (b, NUCLEI)})
     handles.append(Patch(color=TRANSCRIPTS, alpha=0.6, label="disagreement"))
     _draw_bars(bars, comparison)
-    finish_axes(ground, region, coordinate_system, handles, save)
+    view.finish(ground, handles, save)
     return np.array([ground, bars])
 
 

@@ -19,17 +19,12 @@ from sslcst.pl._canvas import (
     CELLS,
     NUCLEI,
     Raster,
+    View,
     affine_of,
     bounds_of,
-    check_region,
     draw_outlines,
-    extent_of,
-    finish_axes,
     levels,
     pick,
-    prepare_axes,
-    read_raster,
-    read_stain,
     say_why_empty,
     show,
 )
@@ -76,11 +71,9 @@ def direction_field(
         The table that `sslcst.tl.predict` completed.
     nuclei_key
         Labels of nuclei to outline; by default those that the spots were binned with.
-    image_key
-        Stain to draw in grey; by default the one the nuclei were found in, else as `sslcst.tl.segment` chooses.
-        With no image, the ground is black.
-    channel
-        Channel of the stain; by default the one that was segmented, else one named DAPI or the like, else the first.
+    image_key, channel
+        Stain to draw in grey; by default that of the nuclei, else as `sslcst.tl.segment` chooses, or the first
+        channel. With no image, the ground is black.
     coordinate_system
         In whose units the axes are, y downward; by default that in which the spots were made, else "global" or
         the only one.
@@ -107,26 +100,20 @@ def direction_field(
     """
     table = _predicted(sdata, spots_key)
     used = Used.by(sdata, spots_key)
-    sdata = used.sdata
     if nuclei_key is None:
         nuclei_key = used.record.get("nuclei_key", "sslcst_nuclei")
-    labels = pick(sdata.labels, nuclei_key, "labels")
-    image_key = used.image(image_key)
-    if coordinate_system is None:
-        coordinate_system = used.system([nuclei_key, image_key], None)
-    region = extent_of(labels, coordinate_system) if region is None else check_region(region)
-    nuclei = read_raster(labels, coordinate_system, region, "nuclei")
-    stain = read_stain(used, image_key, channel, coordinate_system, region)
-    blocks = _read_blocks(table, affine_of(levels(labels)[0], coordinate_system, "nuclei"), region)
+    labels = pick(used.sdata.labels, nuclei_key, "labels")
+    view = View.of(used, {"nuclei": nuclei_key}, "nuclei", image_key, channel, coordinate_system, region)
+    blocks = _read_blocks(table, affine_of(levels(labels)[0], view.coordinate_system, "nuclei"), view.region)
 
-    ax = prepare_axes(ax, stain)
+    ax = view.draw_stain(ax)
     shade = LinearSegmentedColormap.from_list("inside", [to_rgba(CELLS, 0), to_rgba(CELLS, SHADE)])
     show(ax, Raster(blocks.inside, blocks.to_axes), blocks.inside, cmap=shade, vmin=0, vmax=1, interpolation="nearest")
     on_black = LinearSegmentedColormap.from_list("inside", ["black", SHADE * np.array(to_rgb(CELLS))])
     bar = ScalarMappable(Normalize(0, 1), on_black)
     ax.figure.colorbar(bar, ax=ax, label="probability of lying in a cell", location="bottom", shrink=0.6)
-    handles = [_draw_arrows(ax, blocks), *draw_outlines(ax, {"nuclei": (nuclei, NUCLEI)})]
-    return finish_axes(ax, region, coordinate_system, handles, save)
+    handles = [_draw_arrows(ax, blocks), *draw_outlines(ax, {"nuclei": (view.cells["nuclei"], NUCLEI)})]
+    return view.finish(ax, handles, save)
 
 
 def _predicted(sdata: SpatialData, spots_key: str) -> AnnData:

@@ -7,18 +7,7 @@ from typing import TYPE_CHECKING
 
 from sslcst._arguments import Region, checked
 from sslcst._sdata.provenance import Used
-from sslcst.pl._canvas import (
-    NUCLEI,
-    REFERENCE,
-    check_cells,
-    check_region,
-    draw_outlines,
-    extent_of,
-    finish_axes,
-    prepare_axes,
-    read_cells,
-    read_stain,
-)
+from sslcst.pl._canvas import NUCLEI, REFERENCE, View, draw_outlines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,11 +37,9 @@ def nuclei(
         Holds the nuclei.
     nuclei_key
         Labels or shapes of the nuclei.
-    image_key
-        Stain to draw in grey; by default the one the nuclei were made of, else as `sslcst.tl.segment` chooses.
-        With no image, the ground is black.
-    channel
-        Channel of the stain; by default the one that was segmented, else one named DAPI or the like, else the first.
+    image_key, channel
+        Stain to draw in grey; by default that of the nuclei, else as `sslcst.tl.segment` chooses, or the first
+        channel. With no image, the ground is black.
     truth_key
         Labels or shapes of a reference to outline as well.
     coordinate_system
@@ -67,7 +54,7 @@ def nuclei(
 
     Returns
     -------
-    The axes. The legend counts the nuclei that are shown.
+    The axes. The legend counts the nuclei that are shown: at least, where pixels had to be left out.
 
     Raises
     ------
@@ -78,20 +65,9 @@ def nuclei(
     DataError
         An element does not reach into the region.
     """
-    used = Used.by(sdata, nuclei_key)
-    sdata = used.sdata
-    keys = {"nuclei": nuclei_key}
-    if truth_key is not None:
-        keys = {"reference": truth_key} | keys  # the nuclei are drawn over it
-    check_cells(sdata, keys.values())
-    image_key = used.image(image_key)
-    if coordinate_system is None:
-        coordinate_system = used.system([nuclei_key, truth_key, image_key], None)
-    region = extent_of(sdata[nuclei_key], coordinate_system) if region is None else check_region(region)
-    rasters = read_cells(sdata, keys, coordinate_system, region)
-    stain = read_stain(used, image_key, channel, coordinate_system, region)
-
-    ax = prepare_axes(ax, stain)
+    keys = {"reference": truth_key, "nuclei": nuclei_key}  # the nuclei are drawn over it
+    view = View.of(Used.by(sdata, nuclei_key), keys, "nuclei", image_key, channel, coordinate_system, region)
+    ax = view.draw_stain(ax)
     colours = {"reference": REFERENCE, "nuclei": NUCLEI}
-    layers = {name: (raster, colours[name]) for name, raster in rasters.items()}
-    return finish_axes(ax, region, coordinate_system, draw_outlines(ax, layers, count=True), save)
+    layers = {name: (raster, colours[name]) for name, raster in view.cells.items()}
+    return view.finish(ax, draw_outlines(ax, layers, count=True), save)

@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 
 from sslcst._arguments import checked
 from sslcst.errors import KeyMissingError, ParameterError
-from sslcst.pl._canvas import say_why_empty
+from sslcst.pl._canvas import save_figure, say_why_empty
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,6 +100,5 @@ def quality(
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("share of cells")
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-    if save is not None:
-        axes[0].figure.savefig(save, dpi=200, bbox_inches="tight")
+    save_figure(axes[0], save)
     return axes

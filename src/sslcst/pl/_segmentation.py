@@ -9,22 +9,9 @@ from typing import TYPE_CHECKING
 from sslcst._arguments import Region, checked
 from sslcst._sdata.provenance import Used, check_one, nuclei_of, result_table
 from sslcst._section import check
-from sslcst.pl._canvas import (
-    CELLS,
-    NUCLEI,
-    REFERENCE,
-    check_cells,
-    check_region,
-    draw_outlines,
-    extent_of,
-    finish_axes,
-    pick,
-    prepare_axes,
-    read_cells,
-    read_stain,
-)
+from sslcst.pl._canvas import CELLS, NUCLEI, REFERENCE, View, draw_outlines, pick
 from sslcst.pl._fill import as_norm, choose_fill, fill_cells
-from sslcst.pl._transcripts import draw_all, draw_genes, read_all, read_genes
+from sslcst.pl._transcripts import draw, read_all, read_genes
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -63,11 +50,9 @@ def segmentation(
         Holds labels ``{key}_nuclei`` and ``{key}_cells`` and, for `color`, the table ``{key}_table``.
     key
         The `key_added` of the segmentation.
-    image_key
-        Stain to draw in grey; by default the one the cells were made of, else as `sslcst.tl.segment` chooses.
-        With no image, the ground is black.
-    channel
-        Channel of the stain; by default the one that was segmented, else one named DAPI or the like, else the first.
+    image_key, channel
+        Stain to draw in grey; by default that of the cells, else as `sslcst.tl.segment` chooses, or the first
+        channel. With no image, the ground is black.
     points_key
         Transcripts to draw as dots, at most 200,000 of them. All partitions are read, one at a time.
     genes
@@ -114,36 +99,28 @@ def segmentation(
     check(genes is None or len(genes) > 0, "genes", genes, "must name one at least")
     check_one(sdata, key)
     used = Used.by(sdata, f"{key}_cells")
-    sdata = used.sdata
-    names = {"nuclei": nuclei_of(sdata, f"{key}_cells", key), "cells": f"{key}_cells"}
-    if truth_key is not None:
-        names["reference"] = truth_key
-    cells = [pick(sdata.labels, names[kind], "labels") for kind in ("nuclei", "cells")][1]
-    check_cells(sdata, names.values())
-    fill = None if color is None else choose_fill(result_table(sdata, key), color, norm)
-    points = None if points_key is None else pick(sdata.points, points_key, "points")
+    nuclei_key = nuclei_of(used.sdata, f"{key}_cells", key)
+    for labels_key in (nuclei_key, f"{key}_cells"):
+        pick(used.sdata.labels, labels_key, "labels")
+    fill = None if color is None else choose_fill(result_table(used.sdata, key), color, norm)
+    points = None if points_key is None else pick(used.sdata.points, points_key, "points")
     if genes is not None:
         molecules = used.transcripts(points_key, gene_key, None)
         points_key = molecules["points_key"]
-    image_key = used.image(image_key)
-    if coordinate_system is None:
-        coordinate_system = used.system([*names.values(), image_key, points_key], None)
-    region = extent_of(cells, coordinate_system) if region is None else check_region(region)
-    rasters = read_cells(sdata, names, coordinate_system, region)
-    stain = read_stain(used, image_key, channel, coordinate_system, region)
+    keys = {"nuclei": nuclei_key, "cells": f"{key}_cells", "reference": truth_key}
+    view = View.of(used, keys, "cells", image_key, channel, coordinate_system, region, points_key)
     dots = None
     if genes is not None:
-        dots = read_genes(used, molecules, list(dict.fromkeys(genes)), coordinate_system, region)
+        dots = read_genes(used, molecules, list(dict.fromkeys(genes)), view.coordinate_system, view.region)
     elif points is not None:
-        dots = read_all(points, coordinate_system, region)
+        dots = {"transcripts": read_all(points, view.coordinate_system, view.region)}
 
-    ax = prepare_axes(ax, stain)
+    ax = view.draw_stain(ax)
     handles: list[Artist] = []
     if fill is not None:
-        handles += fill_cells(ax, rasters["cells"], fill)
+        handles += fill_cells(ax, view.cells["cells"], fill)
     if dots is not None:
-        handles += draw_all(ax, dots) if genes is None else draw_genes(ax, dots)
+        handles += draw(ax, dots)
     colours = {"reference": REFERENCE, "cells": CELLS, "nuclei": NUCLEI}
-    layers = {name: (rasters[name], colour) for name, colour in colours.items() if name in rasters}
-    handles += draw_outlines(ax, layers)
-    return finish_axes(ax, region, coordinate_system, handles, save)
+    layers = {name: (view.cells[name], colour) for name, colour in colours.items() if name in view.cells}
+    return view.finish(ax, [*handles, *draw_outlines(ax, layers)], save)

@@ -14,7 +14,7 @@ from spatialdata import SpatialData
 from sslcst._arguments import checked
 from sslcst._sdata.provenance import table_of
 from sslcst.errors import KeyMissingError
-from sslcst.pl._canvas import say_why_empty
+from sslcst.pl._canvas import save_figure, say_why_empty
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,8 +76,7 @@ def training(
     _draw(accuracies, epoch, accuracy, best)
     accuracies.set(ylabel="validation samples right", ylim=(0, 1))
     accuracies.yaxis.set_major_formatter(PercentFormatter(1))
-    if save is not None:
-        losses.figure.savefig(save, dpi=200, bbox_inches="tight")
+    save_figure(losses, save)
     return losses, accuracies
 
 

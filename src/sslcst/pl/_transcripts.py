@@ -26,21 +26,24 @@ MAX_DOTS = 200_000
 
 
 class Dots(NamedTuple):
-    """Places (n, 2), x before y, in units of the coordinate system, and how many molecules lie there."""
+    """Places (n, 2), x before y, in units of the coordinate system."""
 
     xy: NDArray[np.float64]
-    molecules: int
+    step: int = 1  # there are as many times more
+    molecules: int | None = None  # that lie there
 
 
 def read_all(points: Any, coordinate_system: str, region: Region) -> Dots:
-    """Read the points of the region, of whatever kind."""
+    """Read the points of the region, of whatever kind; of many, no more than can be drawn are in memory."""
     matrix = affine_of(points, coordinate_system, "the points")
-    inside = []
+    kept, n, step = np.zeros((0, 2)), 0, 1
     for partition in points[["x", "y"]].partitions:
         xy = partition.compute().to_numpy() @ matrix[:2, :2].T + matrix[:2, 2]
-        inside.append(xy[((xy >= region[:2]) & (xy < region[2:])).all(axis=1)])
-    xy = np.concatenate(inside)
-    return Dots(xy, len(xy))
+        xy = xy[((xy >= region[:2]) & (xy < region[2:])).all(axis=1)]
+        kept, n = np.concatenate([kept, xy[-n % step :: step]]), n + len(xy)
+        while len(kept) > 2 * MAX_DOTS:
+            kept, step = kept[::2], 2 * step
+    return Dots(kept, step)
 
 
 def read_genes(
@@ -66,31 +69,26 @@ def read_genes(
         kept.append((part.yx[rows][:, ::-1] + (x0, y0), part.gene[rows], weight))
     xy, gene_of, weight = map(np.concatenate, zip(*kept, strict=True))
     return {
-        gene: Dots(xy[gene_of == code], int(weight[gene_of == code].sum()))
+        gene: Dots(xy[gene_of == code], molecules=int(weight[gene_of == code].sum()))
         for gene, code in zip(genes, codes, strict=True)
     }
 
 
-def draw_all(ax: Axes, dots: Dots) -> list[Artist]:
-    """Draw transcripts in one colour. Returns what the legend needs."""
-    return _draw(ax, {"transcripts": dots}, [TRANSCRIPTS], count=False)
+def draw(ax: Axes, dots: Mapping[str, Dots]) -> list[Artist]:
+    """Draw dots, the rarest on top: genes each in its colour, with its number of molecules in the legend, or all alike.
 
-
-def draw_genes(ax: Axes, dots: Mapping[str, Dots]) -> list[Artist]:
-    """Draw each gene in its colour, the rarest on top. Returns what the legend needs, with the number of molecules."""
-    return _draw(ax, dots, category_colours(len(dots), None), count=True)
-
-
-def _draw(ax: Axes, dots: Mapping[str, Dots], colours: Sequence[Any], *, count: bool) -> list[Artist]:
+    Returns what the legend needs.
+    """
+    of_genes = any(each.molecules is not None for each in dots.values())
+    colours = dict(zip(dots, category_colours(len(dots), None) if of_genes else [TRANSCRIPTS], strict=True))
     step = math.ceil(sum(len(each.xy) for each in dots.values()) / MAX_DOTS) or 1
-    colour_of = dict(zip(dots, colours, strict=True))
     for name, each in sorted(dots.items(), key=lambda item: -len(item[1].xy)):
-        ax.scatter(*each.xy[::step].T, s=8 if count else 4, color=colour_of[name], linewidths=0)
+        ax.scatter(*each.xy[::step].T, s=8 if of_genes else 4, color=colours[name], linewidths=0)
     if not any(len(each.xy) for each in dots.values()):
-        say_why_empty(ax, "no transcripts here" + (" of these genes" if count else ""))
-    thinned = "" if step == 1 else f" (1 in {step})"
-    labels = {name: name + (f" ({each.molecules:,})" if count else "") + thinned for name, each in dots.items()}
-    return [
-        Line2D([], [], color=colour_of[name], marker=".", markersize=9, linestyle="none", label=label)
-        for name, label in labels.items()
-    ]
+        say_why_empty(ax, "no transcripts here" + (" of these genes" if of_genes else ""))
+    handles = []
+    for name, each in dots.items():
+        label = name + (f" ({each.molecules:,})" if of_genes else "")
+        label += f" (1 in {step * each.step})" if step * each.step > 1 else ""
+        handles.append(Line2D([], [], color=colours[name], marker=".", markersize=9, linestyle="none", label=label))
+    return handles

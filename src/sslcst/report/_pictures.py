@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from base64 import b64encode
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -13,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sslcst import pl
 from sslcst.pl._canvas import say_why_empty
-from sslcst.report._page import Block, Picture, Row
+from sslcst.report._page import picture, row
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,16 +34,19 @@ THEME = (
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
-def segmentation_pictures(result: Result) -> list[Block]:
+def segmentation_pictures(result: Result) -> Iterator[str]:
     """The whole, and close views where cells are densest, where they are as dense as usual, and anywhere."""
-    whole = _picture(result, None, "All of it.")
+    yield _picture(result, None, "All of it.")
     names = ("Where cells are densest.", "Where they are as dense as usual.", "A place drawn at random.")
     close = [_picture(result, region, name) for region, name in zip(close_views(result), names, strict=False)]
-    return [whole, Row(close)] if close else [whole]
+    if close:
+        yield row(close)
 
 
 def close_views(result: Result) -> list[tuple[float, float, float, float]]:
     """Up to three squares (x0, y0, x1, y1): the densest, the one of median density, and one drawn by the run's seed."""
+    if "spatial" not in result.table.obsm:
+        return []
     xy, area = result.table.obsm["spatial"], result.column("area")
     low, high = xy.min(axis=0), xy.max(axis=0)
     across = 2 * np.sqrt(np.median(area) / np.pi) if area is not None else (high - low).max() / 50
@@ -59,7 +63,7 @@ def close_views(result: Result) -> list[tuple[float, float, float, float]]:
     return [(x, y, x + side, y + side) for x, y in corners.tolist()]
 
 
-def _picture(result: Result, region: tuple[float, float, float, float] | None, caption: str) -> Picture:
+def _picture(result: Result, region: tuple[float, float, float, float] | None, caption: str) -> str:
     """A region of the segmentation, or all of it."""
     figure = Figure(figsize=(9, 7) if region is None else (5, 5), layout="constrained")
     ax = pl.segmentation(
@@ -83,10 +87,10 @@ def _picture(result: Result, region: tuple[float, float, float, float] | None, c
     )
     file = io.BytesIO()
     figure.savefig(file, format="jpeg", dpi=DPI, bbox_inches="tight", pil_kwargs=JPEG)
-    return Picture(_data_uri("image/jpeg", file.getvalue()), alt, caption)
+    return picture(_data_uri("image/jpeg", file.getvalue()), alt, caption)
 
 
-def histogram(values: dict[str, NDArray[Any]], label: str, caption: str) -> Picture:
+def histogram(values: dict[str, NDArray[Any]], label: str, caption: str) -> str:
     """Histograms of up to two sets of numbers, over one another; numbers that are not finite are left out."""
     figure = Figure(figsize=(7, 2.6), layout="constrained")
     ax = figure.add_subplot()
@@ -102,10 +106,10 @@ def histogram(values: dict[str, NDArray[Any]], label: str, caption: str) -> Pict
     if not any(map(len, known.values())):
         say_why_empty(ax, f"no {' and no '.join(known)} of known {label}")
     medians = ", ".join(f"median of {name} {np.median(numbers):.4g}" for name, numbers in known.items() if len(numbers))
-    return Picture(_chart(figure), f"Histogram of the {label}: {medians}.", caption, chart=True)
+    return picture(_chart(figure), f"Histogram of the {label}: {medians}.", caption, chart=True)
 
 
-def training_chart(result: Result) -> Picture:
+def training_chart(result: Result) -> str:
     """Losses and accuracies by epoch."""
     figure = Figure(figsize=(9, 3), layout="constrained")
     pl.training(result.table, axes=tuple(figure.subplots(1, 2)))
@@ -114,9 +118,8 @@ def training_chart(result: Result) -> Picture:
         f"Losses and accuracies of {len(history['epoch'])} epochs; at the best, epoch {best + 1}, the validation loss "
         f"is {history['validation_loss'][best]:.4g}."
     )
-    return Picture(
-        _chart(figure), alt, "Losses and accuracies by epoch; the dotted line marks the model's.", chart=True
-    )
+    caption = "Losses and accuracies by epoch; the dotted line marks the model's."
+    return picture(_chart(figure), alt, caption, chart=True)
 
 
 def _chart(figure: Figure) -> str:

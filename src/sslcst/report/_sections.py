@@ -11,7 +11,7 @@ from sslcst._sdata.columns import counts_of
 from sslcst._sdata.raster import full_scale
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.methods import DEFAULT, choose_method
-from sslcst.report._page import Block, Folded, Row, Section, Table, Text
+from sslcst.report._page import folded, row, table, text, warning
 from sslcst.report._pictures import histogram, segmentation_pictures, training_chart
 from sslcst.report._result import plain
 from sslcst.report._warnings import warnings_of
@@ -26,21 +26,21 @@ MOST_GENES = 10  # that are listed
 QUARTILES = ("minimum", "1st quartile", "median", "3rd quartile", "maximum")
 
 
-def sections(result: Result) -> list[Section]:
-    """All sections, in the order of the page."""
-    reference = [] if result.truth_key is None else [Section("Reference", list(_reference(result)))]
-    return [
-        Section("Warnings", warnings_of(result) or [Text("Nothing conspicuous.")]),
-        Section("Overview", list(_overview(result))),
-        Section("Pictures", segmentation_pictures(result)),
-        Section("Counts", list(_counts(result))),
-        Section("Genes", list(_genes(result))),
-        Section("Sizes", list(_sizes(result))),
-        Section("Quality", list(_quality(result))),
-        *reference,
-        Section("Training", list(_training(result))),
-        Section("Parameters", list(_parameters(result))),
-    ]
+def sections(result: Result) -> dict[str, Iterable[str]]:
+    """The blocks of all sections, in the order of the page."""
+    warnings = [warning(*each) for each in warnings_of(result)]
+    return {
+        "Warnings": warnings or [text("Nothing conspicuous.")],
+        "Overview": _overview(result),
+        "Pictures": segmentation_pictures(result),
+        "Counts": _counts(result),
+        "Genes": _genes(result),
+        "Sizes": _sizes(result),
+        "Quality": _quality(result),
+        **({} if result.truth_key is None else {"Reference": _reference(result)}),
+        "Training": _training(result),
+        "Parameters": _parameters(result),
+    }
 
 
 def number(value: float | int | None) -> str:
@@ -63,11 +63,10 @@ def quartiles(name: str, values: NDArray[Any] | None) -> list[str]:
     return [name, *(number(float(q)) for q in np.quantile(known, (0, 0.25, 0.5, 0.75, 1)))]
 
 
-def _overview(result: Result) -> Iterable[Block]:
+def _overview(result: Result) -> Iterable[str]:
     about, model = result.about, result.about.get("model", {})
     if not about:
-        yield Text("The table has no uns['sslcst'], so that nothing is known of how it was made.")
-    region = about.get("region", "everywhere")
+        yield text("The table has no uns['sslcst'], so that nothing is known of how it was made.")
     rows = [
         ["Cells", number(result.table.n_obs)],
         ["Genes", number(result.table.n_vars)],
@@ -81,31 +80,16 @@ def _overview(result: Result) -> Iterable[Block]:
     if (region := about.get("region")) is not None:
         box = region if isinstance(region, str) else ", ".join(f"{value:g}" for value in region)
         rows.append(["Region of interest", box])
-    shown = (
-        "coordinate_system",
-        "learning",
-        "region",
-        "bin_size",
-        "radius",
-        "seed",
-        "n_nuclei",
-        "n_dropped",
-        "n_cores",
-        "total_counts",
-        "warnings",
-    )
+    shown = {"coordinate_system", "region", "bin_size", "radius", "seed", "total_counts", "warnings"}
+    shown |= {"learning", "n_nuclei", "n_dropped", "n_cores"}
     rows += [[name, str(value)] for name, value in sorted(about.items()) if name not in shown and np.isscalar(value)]
-    yield Table("The segmentation", ("What", "Value"), rows)
+    yield table("The segmentation", ("What", "Value"), rows)
     versions = sorted(about.get("versions", {}).items(), key=lambda item: (item[0] != "sslcst", item[0]))
     elements = [[name, kind, _size(element)] for kind, name, element in result.sdata.gen_elements()]
-    yield Row(
-        [
-            Table("Elements of the store", ("Name", "Kind", "Size"), elements),
-            Table("Versions it was made with", ("Package", "Version"), versions)
-            if versions
-            else Text("The versions it was made with are unknown."),
-        ]
-    )
+    made_with = table("Versions it was made with", ("Package", "Version"), versions)
+    if not versions:
+        made_with = text("The versions it was made with are unknown.")
+    yield row([table("Elements of the store", ("Name", "Kind", "Size"), elements), made_with])
 
 
 def _size(element: Any) -> str:
@@ -115,11 +99,11 @@ def _size(element: Any) -> str:
     return " x ".join(f"{n:,}" for n in full_scale(element).shape)
 
 
-def _counts(result: Result) -> Iterable[Block]:
+def _counts(result: Result) -> Iterable[str]:
     counts, total = result.counts, result.total_counts
     rows = [["All counts", number(total)], ["Counts in cells", number(int(counts.sum()))]]
     if not total:
-        yield Text("Which points were segmented is not clear, so that the share of counts in cells is unknown.")
+        yield text("Which points were segmented is not clear, so that the share of counts in cells is unknown.")
     else:
         rows.append(["Counts in cells, of all", percent(counts.sum() / total)])
     if "nuclear" in result.table.layers:
@@ -127,16 +111,16 @@ def _counts(result: Result) -> Iterable[Block]:
         rows.append(["Counts in nuclei", number(nuclear)])
         rows.append(["Counts in nuclei, of those in cells", percent(nuclear / max(1, counts.sum()))])
     of_cell = {"Counts": counts, "Genes": result.column("n_genes"), "Spots": result.column("n_spots")}
-    yield Table("Counts", ("What", "Value"), rows)
-    yield Table("Of a cell", ("What", *QUARTILES), [quartiles(*item) for item in of_cell.items()])
+    yield table("Counts", ("What", "Value"), rows)
+    yield table("Of a cell", ("What", *QUARTILES), [quartiles(*item) for item in of_cell.items()])
     yield histogram({"cells": counts}, "counts of a cell", "Cells by their number of counts.")
 
 
-def _genes(result: Result) -> Iterable[Block]:
+def _genes(result: Result) -> Iterable[str]:
     try:
         counts = counts_of(result.table, f"{result.key}_table")
     except DataError as error:
-        yield Text(f"What genes have in cells is unknown: {error}")
+        yield text(f"What genes have in cells is unknown: {error}")
         return
     of_gene, cells = (np.asarray(each.sum(axis=0)).ravel() for each in (counts, counts > 0))
     nuclear = result.table.layers.get("nuclear")
@@ -153,27 +137,27 @@ def _genes(result: Result) -> Iterable[Block]:
         for gene in order
     ]
     none = int((of_gene == 0).sum())
-    yield Text(f"{number(none)} of {number(len(of_gene))} genes have no count in any cell.")
+    yield text(f"{number(none)} of {number(len(of_gene))} genes have no count in any cell.")
     header = ("Gene", "Counts in cells", "Of all in cells", "Cells that have it", "In nuclei, of those in cells")
     if rows:
-        yield Table("Most counts", header, rows)
+        yield table("Most counts", header, rows)
 
 
-def _sizes(result: Result) -> Iterable[Block]:
+def _sizes(result: Result) -> Iterable[str]:
     areas = {"Cells": result.column("area"), "Nuclei": result.column("nucleus_area")}
     if areas["Cells"] is None or areas["Nuclei"] is None:
-        yield Text("The table's obs lacks 'area' or 'nucleus_area', so that sizes are unknown.")
+        yield text("The table's obs lacks 'area' or 'nucleus_area', so that sizes are unknown.")
         return
     areas = {name: np.where(area > 0, area, np.nan) for name, area in areas.items()}
     across = {name: 2 * np.sqrt(area / np.pi) for name, area in areas.items()}
     unit, header = result.coordinate_system, ("What", *QUARTILES)
-    yield Table(f"Area (square {unit})", header, [quartiles(*item) for item in areas.items()])
-    yield Table(f"Diameter ({unit}) of a circle of that area", header, [quartiles(*item) for item in across.items()])
+    yield table(f"Area (square {unit})", header, [quartiles(*item) for item in areas.items()])
+    yield table(f"Diameter ({unit}) of a circle of that area", header, [quartiles(*item) for item in across.items()])
     across = {name.lower(): values for name, values in across.items()}
     yield histogram(across, f"diameter ({unit})", "Cells and nuclei by diameter.")
 
 
-def _quality(result: Result) -> Iterable[Block]:
+def _quality(result: Result) -> Iterable[str]:
     nucleus_area = result.column("nucleus_area")
     kinds = {
         "Cells cut by the border": result.column("touches_border"),
@@ -185,22 +169,22 @@ def _quality(result: Result) -> Iterable[Block]:
         [name, "unknown", "unknown"] if which is None else [name, number(int(which.sum())), percent(which.mean())]
         for name, which in kinds.items()
     ]
-    yield Table(f"Of {number(result.table.n_obs)} cells", ("What", "Cells", "Share"), rows)
+    yield table(f"Of {number(result.table.n_obs)} cells", ("What", "Cells", "Share"), rows)
     yield from _measured(result)
     probability = result.column("mean_prob")
     if probability is None or np.isnan(probability).all():
-        yield Text("The table's obs has no 'mean_prob', so that the certainty of the cells is unknown.")
+        yield text("The table's obs has no 'mean_prob', so that the certainty of the cells is unknown.")
         return
     name = "Mean probability of a cell's spots"
-    yield Table("Probability of lying in a cell", ("What", *QUARTILES), [quartiles(name, probability)])
+    yield table("Probability of lying in a cell", ("What", *QUARTILES), [quartiles(name, probability)])
     yield histogram({"cells": probability}, "mean probability", "Cells by the mean probability of their spots.")
 
 
-def _measured(result: Result) -> Iterable[Block]:
+def _measured(result: Result) -> Iterable[str]:
     """The figures of `sslcst.tl.quality` that the table lacks."""
     n_pixels = full_scale(result.sdata[f"{result.key}_cells"]).size
     if n_pixels > MOST_PIXELS:
-        yield Text(
+        yield text(
             f"Contamination and density ratio are not measured, since that takes long for {number(n_pixels)} pixels: "
             "sslcst.tl.quality does it, best of an object that is cropped to a region."
         )
@@ -210,11 +194,11 @@ def _measured(result: Result) -> Iterable[Block]:
     try:
         frame = quality(result.sdata, key=result.key)
     except (DataError, KeyMissingError) as error:
-        yield Text(f"Contamination and density ratio are unknown: {error}")
+        yield text(f"Contamination and density ratio are unknown: {error}")
         return
     rows = {"Contamination": frame["contamination"], "Density ratio": frame["density_ratio"]}
-    yield Table("Without a reference", ("What", *QUARTILES), [quartiles(*item) for item in rows.items()])
-    yield Text(
+    yield table("Without a reference", ("What", *QUARTILES), [quartiles(*item) for item in rows.items()])
+    yield text(
         "Contamination is the share of the pairs of genes that exclude each other in nuclei and yet are together in a "
         "cell: it rises where cells take in what is of their neighbours. The density ratio is that of transcripts in "
         "the cytoplasm to those just outside: near 1, the cell stops too early. Both tell which of two runs on the "
@@ -222,22 +206,22 @@ def _measured(result: Result) -> Iterable[Block]:
     )
 
 
-def _reference(result: Result) -> Iterable[Block]:
+def _reference(result: Result) -> Iterable[str]:
     from sslcst.tl import compare
 
     system = result.coordinate_system
     frame = compare(result.sdata, f"{result.key}_cells", result.truth_key, coordinate_system=system).to_frame()
     rows = [[name, *map(number, frame.loc[name])] for name in frame.index]
-    yield Table("Beside the reference", ("What", *frame.columns), rows)
+    yield table("Beside the reference", ("What", *frame.columns), rows)
 
 
-def _training(result: Result) -> Iterable[Block]:
+def _training(result: Result) -> Iterable[str]:
     history, best = result.history, result.best_epoch
     if history is None and "method" in result.about:
-        yield Text(f"Method {result.about['method']!r} is not trained in epochs.")
+        yield text(f"Method {result.about['method']!r} is not trained in epochs.")
         return
     if history is None:
-        yield Text("The table has no uns['sslcst']['history'], so that nothing is known of the training.")
+        yield text("The table has no uns['sslcst']['history'], so that nothing is known of the training.")
         return
     names = {
         "train_loss": "Training loss",
@@ -247,33 +231,33 @@ def _training(result: Result) -> Iterable[Block]:
     }
     rows = [[str(epoch + 1), *(number(history[name][i]) for name in names)] for i, epoch in enumerate(history["epoch"])]
     direction, inside = (percent(history[f"{name}_accuracy"][best]) for name in ("direction", "inside"))
-    yield Text(
+    yield text(
         f"{len(rows)} epochs; the model is that of epoch {rows[best][0]}, which has the lowest validation loss. Of "
         f"samples set apart, {direction} of the directions are right, where chance would give 6.2 %, and {inside} "
         "of in or out of a cell."
     )
     yield training_chart(result)
-    yield Folded("All epochs", [Table("Epochs", ("Epoch", *names.values()), rows)])
+    yield folded("All epochs", table("Epochs", ("Epoch", *names.values()), rows))
 
 
-def _parameters(result: Result) -> Iterable[Block]:
+def _parameters(result: Result) -> Iterable[str]:
     stored = result.about.get("params")
     if stored is None:
-        yield Text("The table has no uns['sslcst']['params'], so that the parameters are unknown.")
+        yield text("The table has no uns['sslcst']['params'], so that the parameters are unknown.")
         return
     changed, same = [], []
     shared, method = choose_method(result.about.get("method", DEFAULT), None)
     for section, defaults in plain(shared.to_dict() | method.params.to_dict()).items():
         for name, default in defaults.items():
             value = stored.get(section, {}).get(name)
-            row = [f"{section}.{name}", _shown(value), _shown(default)]
-            (same if value == default else changed).append(row)
+            line = [f"{section}.{name}", _shown(value), _shown(default)]
+            (same if value == default else changed).append(line)
     header = ("Parameter", "Value", "Default")
     if changed:
-        yield Table("Other than the defaults", header, changed)
+        yield table("Other than the defaults", header, changed)
     else:
-        yield Text("All parameters are the defaults.")
-    yield Folded(f"{len(same)} parameters at their defaults", [Table("At their defaults", header, same)])
+        yield text("All parameters are the defaults.")
+    yield folded(f"{len(same)} parameters at their defaults", table("At their defaults", header, same))
 
 
 def _shown(value: Any) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-
-from sslcst.report._page import Warn
 
 if TYPE_CHECKING:
     from sslcst.report._result import Result
@@ -24,6 +22,13 @@ MANY_WITHOUT_CORE = 0.3
 UNSURE = 0.8
 LOW_DIRECTION_ACCURACY = 0.5  # of 16 directions, chance finds 0.06
 LOW_INSIDE_ACCURACY = 0.85
+
+
+class Warn(NamedTuple):
+    """Something conspicuous: what it is, and what to do."""
+
+    what: str
+    advice: str
 
 
 def warnings_of(result: Result) -> list[Warn]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,17 +20,16 @@ from sslcst.core.layout import lay_out
 from sslcst.core.nuclei import load_backend, none_found
 from sslcst.errors import DataError
 from sslcst.methods.base import Fit, Method, Tissue
-from sslcst.params import NucleiParams, Params
+from sslcst.params import Params
 from sslcst.run import results
-from sslcst.run.estimate import bins_seen, tile_bytes
 from sslcst.run.execute import check_workers
 from sslcst.run.stages import alignment, nuclei
-from sslcst.run.stages.cells import Found, find_cells
+from sslcst.run.stages.cells import Found, Job, find_cells
 from sslcst.run.stages.passes import learn, predict
 from sslcst.run.stages.spots import find_spots
 from sslcst.run.stages.transcripts import bucket, count, fill
 from sslcst.run.stages.whole_cells import Matched, match
-from sslcst.run.tiling import Tile, cut
+from sslcst.run.tiling import Tile, bins_seen, cut, tile_bytes
 from sslcst.run.workspace import MATCHED, NUCLEI, WHOLE_CELLS, Workspace, is_done
 
 NUCLEI_ACROSS = 2  # a whole cell: what nuclei that are grown reach by default
@@ -41,31 +40,33 @@ class Field:
     """A part of the raster whose results are elements of their own."""
 
     raster: Raster  # its own pixels, with the transformations of its results
-    window: tuple[slice, slice] | None  # its rows and columns on the raster of all; None: all of it
+    window: tuple[slice, slice]  # its rows and columns on the raster of all
     points: Any  # the element that its transcripts come from
-    marks: Mapping[str, str]  # what columns of the table say of its cells
-    record: Mapping[str, Any]  # what it was made of
+    record: Mapping[str, str]  # what it was made of, for `sslcst._sdata.provenance`
+    marks: Mapping[str, str] = field(default_factory=dict)  # what columns of the table say of its cells
 
 
 @dataclass(frozen=True)
 class Input:
-    """What a run reads, checked."""
+    """What a run reads, checked. Stains are arrays that are read by slices, on all of an image."""
 
-    raster: Raster  # the pixels of stain and results
-    image: Any | None  # the stain (y, x), an array that is read by slices, or None where nuclei are given
+    raster: Raster  # the pixels of results; with an area a part of the image's
+    image: Any | None  # the stain of nuclei (y, x), or None where they are given
+    cell_stain: Any | None  # the stain that whole cells are found in, and that of their nuclei (2, y, x), or None
     image_name: str  # what warnings and errors call it
     nuclei: NucleusSource | None  # those that are given, checked and ready to be read, or None
     cells: NucleusSource | None  # whole cells that are given, likewise
-    # the stain that whole cells are found in, and that of their nuclei (2, y, x), on all of the image; or None
-    cell_stain: Any | None
     transcripts: TranscriptSource  # ready to be read
-    points: Any  # the element that they come from
     pair: str  # what must lie on one another, in words
-    area: Area | None  # where on the raster the nuclei of the wanted cells lie; None: anywhere
-    # the stain that `image` is a part of, which tells intensities and sizes; None where it is all of it
-    whole: Any | None
-    fields: Mapping[str, Field] | None  # where it is a mosaic, what it is made of, by names; None: it is one
-    covered: Covered | None  # where these lie on the raster
+    fields: Mapping[str, Field]  # by their names; one without a name where the raster is that of one image
+    keys: tuple[str, ...]  # the rasters, and the shapes, that are read
+    about: dict[str, Any]  # what the result depends on beside these elements, in plain values
+    area: Area | None = None  # where on the raster the nuclei of the wanted cells lie; None: anywhere
+    covered: Covered | None = None  # where the fields of a mosaic lie on the raster; None where it is none
+
+    def home(self, yx: np.ndarray) -> np.ndarray:
+        """Which of the fields each position (n, 2) in pixels is of, int64 (n,)."""
+        return np.zeros(len(yx), np.int64) if self.covered is None else self.covered.owner(yx)
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ def run(
     reach = method.reach(params.cells.max_distance, layout.radius)
     genes = np.asarray(given.transcripts.genes)
     nuclei_file = MATCHED if matched else NUCLEI
-    workspace = Workspace(scratch, layout.grid, params.tiles.block, len(genes), given.image, nuclei_file, given.covered)
+    image = nuclei.on_raster(given.image, raster)
+    workspace = Workspace(scratch, layout.grid, params.tiles.block, len(genes), image, nuclei_file, given.covered)
     fill(given.transcripts, layout.grid, scratch, params.tiles, pair=given.pair)
     seen = bins_seen(params.tiles.size, layout.grid.whole_shape)
     share = min(seen / np.prod(layout.grid.whole_shape), 1)
@@ -120,14 +122,7 @@ def run(
             workspace, regions, whole_cells=method.whole_cells, pixel_size=raster.pixel_size, pair=given.pair
         )
     tiles = _tiles(workspace, regions, reach, params)
-    tissue = find_spots(
-        workspace,
-        tiles,
-        regions=regions,
-        radius=layout.radius,
-        max_distance=reach,
-        genes=genes,
-    )
+    tissue = find_spots(workspace, tiles, regions=regions, radius=layout.radius, max_distance=reach, genes=genes)
     logger.info(
         "%d spots of %.3g, expected cell radius %.3g, in coordinate system %r, where a pixel is %.4g wide.",
         tissue.n_spots,
@@ -138,94 +133,51 @@ def run(
     )
     fit = learn(workspace, tiles, tissue, method) if model is None else method.fit_of(model, tissue)
     predict(workspace, tiles, tissue, method, fit)
-    found = find_cells(
+    wanted = Job(
         workspace,
-        tiles,
         tissue,
         method,
         fit,
-        params=params.cells,
-        pixel_size=raster.pixel_size,
-        area=area,
-        boundaries=boundaries,
-        transcripts=transcripts,
-        n_sources=len(given.fields or [None]),
+        params.cells,
+        raster.pixel_size,
+        area,
+        len(given.fields),
+        boundaries,
+        transcripts,
     )
+    found = find_cells(tiles, wanted)
     results.join_labels(workspace, tiles)
     return Outcome(workspace, tiles, tissue, fit, found, matched)
 
 
 def _find_regions(given: Input, params: Params, scratch: Scratch, method: Method) -> tuple[Regions, Matched | None]:
     """The nuclei; or the whole cells, where the method takes them, and which nuclei are theirs."""
-    if not method.whole_cells:
-        return _find_nuclei(given, params, scratch, method.device), None
-    how = method.cell_params
+    shape, how = given.raster.shape, method.cell_params
+    to_find = {"device": method.device, "name": given.image_name, "covered": given.covered}
     if how is not None:
         load_backend(how, device=method.device)  # what is missing is known before any work
-    found = None
     if given.image is None and given.nuclei is None:
         logger.info("There are no nuclei, and no image to find them in.")
-        nuclei.create(scratch, given.raster.shape, NUCLEI)
+        nuclei.create(scratch, shape, NUCLEI)
     else:
-        found = _find_nuclei(given, params, scratch, method.device)
-    cells = nuclei.regions_of(scratch, WHOLE_CELLS)
-    if cells is None and how is None:
-        cells = nuclei.copy(given.cells, given.raster.shape, scratch, params, to=WHOLE_CELLS)
-    elif cells is None:
-        cells = _find_cells(given, params, how, found, scratch, method.device)
-    return cells, match(scratch, given.raster.shape, cells, params)
-
-
-def _find_nuclei(given: Input, params: Params, scratch: Scratch, device: str) -> Regions:
-    raster = given.raster
-    if (known := nuclei.regions_of(scratch)) is not None:
-        return known
-    if given.nuclei is None:
-        regions = nuclei.segment(
-            given.image,
-            raster.shape,
-            whole=given.whole,
-            pixel_size=raster.pixel_size,
-            scratch=scratch,
-            params=params,
-            device=device,
-            name=given.image_name,
-            covered=given.covered,
-        )
-        if not len(regions):
+        found = nuclei.find(given.nuclei, given.image, given.raster, scratch, params, **to_find)
+        if not len(found):
             raise none_found(given.image_name, params.nuclei.method)
-    else:
-        regions = nuclei.copy(given.nuclei, raster.shape, scratch, params)
-    logger.info("%d nuclei.", len(regions))
-    return regions
-
-
-def _find_cells(
-    given: Input, params: Params, how: NucleiParams, found: Regions, scratch: Scratch, device: str
-) -> Regions:
-    """Whole cells in a stain, which are as wide as is told, or twice as wide as their nuclei."""
-    raster, stain = given.raster, given.cell_stain
-    if not how.diameters:
-        how = replace(how, diameters=(NUCLEI_ACROSS * found.diameter * raster.pixel_size,))
-    cells = nuclei.segment(
-        stain if raster.window is None else stain[:, *raster.window],
-        raster.shape,
-        whole=stain,
-        pixel_size=raster.pixel_size,
-        scratch=scratch,
-        params=replace(params, nuclei=how),
-        device=device,
-        name=given.image_name,
-        to=WHOLE_CELLS,
-        covered=given.covered,
-    )
+        logger.info("%d nuclei.", len(found))
+    if not method.whole_cells:
+        return found, None
+    if how is not None:
+        # As wide as is told, or twice as wide as their nuclei.
+        across = how.diameters or (NUCLEI_ACROSS * found.diameter * given.raster.pixel_size,)
+        params = replace(params, nuclei=replace(how, diameters=across))
+    cells = nuclei.find(given.cells, given.cell_stain, given.raster, scratch, params, **to_find, to=WHOLE_CELLS)
     if not len(cells):
         raise DataError(
             f"No cells were found beside the nuclei of {given.image_name} with method {how.method!r}: see whether "
             "channels= names the stain of whole cells and that of nuclei, give stain.diameters, or bring cells of your "
             "own with cells_key=."
         )
-    return cells
+    return cells, match(scratch, shape, cells, params)
 
 
 def _tiles(workspace: Workspace, regions: Regions, reach: float, params: Params) -> list[Tile]:

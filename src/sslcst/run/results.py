@@ -12,13 +12,14 @@ import zarr
 from scipy import sparse
 
 from sslcst._logging import progress
-from sslcst._sdata.raster import Raster, apply_affine, as_labels
+from sslcst._sdata.raster import Raster, as_labels
 from sslcst._sdata.scratch import Scratch
 from sslcst._sdata.source_ids import of_cells
 from sslcst._sdata.transcripts import ROWS_OF_A_SOURCE
 from sslcst.core.measure import Cells, without
 from sslcst.methods.model_file import Kept
 from sslcst.run.stages.cells import STAGE
+from sslcst.run.stages.nuclei import CHUNK, create
 from sslcst.run.tiling import Tile
 from sslcst.run.workspace import Workspace, statistics
 
@@ -27,18 +28,13 @@ if TYPE_CHECKING:
 
 CELLS = "cells.zarr"
 _OWNERS = {"owner": np.uint32, "probability": np.float32}  # files of all rows of the points element
-_CHUNK = 1024  # pixels
 _ROWS = 2**20  # of points, written at once
 
 
 def join_labels(workspace: Workspace, tiles: list[Tile]) -> None:
     """Write the cell labels of all tiles to one array."""
     grid, scratch = workspace.grid, workspace.scratch
-    shape = grid.raster_shape
-    chunks = tuple(min(_CHUNK, size) for size in shape)
-    out = zarr.create_array(
-        scratch.path(CELLS), shape=shape, chunks=chunks, dtype=np.uint32, fill_value=0, overwrite=True
-    )
+    out = create(scratch, grid.raster_shape, CELLS)
     with progress("join tiles", len(tiles), unit="tile") as bar:
         for tile in tiles:
             out[grid.view(tile.ranges).owned_pixels()] = statistics(scratch, STAGE, tile, "labels")["labels"]
@@ -52,23 +48,19 @@ def join_cells(scratch: Scratch, tiles: list[Tile]) -> Cells:
 
 def as_table(
     cells: Cells,
-    raster: Raster,
+    center: np.ndarray,
+    pixel_size: float,
     genes: pd.Index,
-    cells_key: str | np.ndarray,
+    regions: pd.Categorical,
     source_ids: pd.Series | None = None,
-    center: np.ndarray | None = None,
 ) -> AnnData:
-    """The table of measured cells.
+    """The table of measured cells, with their centroids (n, 2) in the coordinate system.
 
-    It annotates the labels `cells_key`, an array where these differ from cell to cell; `center` are the centroids (n,
-    2) in the coordinate system, where the cells are of several, by default by the raster. The original ids are noted
-    where they differ.
+    It annotates the labels that `regions` name cell by cell. The original ids are noted where they differ.
     """
     import anndata
     from spatialdata.models import TableModel
 
-    regions = pd.Categorical([cells_key] * len(cells) if isinstance(cells_key, str) else cells_key)
-    center = apply_affine(raster.to_system, cells.center) if center is None else center
     table = anndata.AnnData(
         cells.counts,
         obs=pd.DataFrame({"cell_id": cells.id, "region": regions}, index=cells.id.astype(str)),
@@ -76,11 +68,12 @@ def as_table(
         layers={"nuclear": cells.nuclear},
         obsm={"spatial": center[:, ::-1]},
     )
-    region = cells_key if isinstance(cells_key, str) else regions.categories.tolist()
+    every = regions.categories.tolist()
+    region = every[0] if len(every) == 1 else every
     table = TableModel.parse(table, region=region, region_key="region", instance_key="cell_id")
     # Columns of our own come after parsing, which would reorder and retype them.
-    table.obs["area"] = cells.area * raster.pixel_size**2
-    table.obs["nucleus_area"] = cells.nucleus_area * raster.pixel_size**2
+    table.obs["area"] = cells.area * pixel_size**2
+    table.obs["nucleus_area"] = cells.nucleus_area * pixel_size**2
     table.obs["n_counts"] = _row_sums(cells.counts)
     table.obs["n_genes"] = np.diff(cells.counts.indptr)
     for name in ("n_spots", "mean_prob", "touches_border"):
@@ -114,33 +107,25 @@ def kept_in(table: AnnData) -> Kept | None:
 
 
 def labels_element(
-    scratch: Scratch,
-    name: str,
-    raster: Raster,
-    dropped: np.ndarray,
-    window: tuple[slice, slice] | None = None,
-    *,
-    in_memory: bool,
+    scratch: Scratch, name: str, raster: Raster, dropped: np.ndarray, window: tuple[slice, slice], *, in_memory: bool
 ) -> Any:
     """The labels of a window of all, that of a raster, but for those that are dropped: as they lie on disk, or read."""
     path = scratch.folder / name
     if in_memory:
-        return as_labels(without(zarr.open_array(path, mode="r")[window or ...], dropped), raster)
-    labels = da.from_zarr(path)
-    if window is not None:
-        labels = labels[window].rechunk(_CHUNK)
+        return as_labels(without(zarr.open_array(path, mode="r")[window], dropped), raster)
+    labels = da.from_zarr(path)[window].rechunk(CHUNK)
     return as_labels(labels.map_blocks(without, ids=dropped, meta=labels._meta) if len(dropped) else labels, raster)
 
 
 def join_boundaries(scratch: Scratch, tiles: list[Tile]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of all cells the ids (n,), the corners of all rings one behind the other, in pixels, and how many each has."""
-    parts = [statistics(scratch, STAGE, tile, "id", "corners", "n_corners") for tile in tiles]
-    ids, corners, size = (np.concatenate([part[name] for part in parts]) for name in ("id", "corners", "n_corners"))
-    return ids, corners, size
+    names = ("id", "corners", "n_corners")
+    parts = [statistics(scratch, STAGE, tile, *names) for tile in tiles]
+    return tuple(np.concatenate([part[name] for part in parts]) for name in names)
 
 
 def transcripts_element(
-    scratch: Scratch, tiles: list[Tile], points: Any, dropped: np.ndarray, source: int = 0, *, in_memory: bool
+    scratch: Scratch, tiles: list[Tile], points: Any, dropped: np.ndarray, source: int, *, in_memory: bool
 ) -> Any:
     """The points with two more columns: ``cell_id``, 0 for none, and ``probability`` of lying in a cell.
 

@@ -1,4 +1,4 @@
-"""How a chip is cut: blocks, tiles of blocks, and what a tile must see around itself."""
+"""How a chip is cut: blocks, tiles of blocks, what a tile must see around itself, and what memory that takes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ import numpy as np
 
 from sslcst.core.spots import Grid, Ranges
 from sslcst.params import TileParams
+
+# Rounded from what benchmarks/chip.py gave.
+_BYTES_PER_BIN = 300  # of a tile and what it sees around
+_BYTES_PER_SPOT = 1_200  # two tiles are at work, one being read
+_AROUND = 128  # bins, about, that a tile sees around
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,21 @@ def squares(shape: tuple[int, int], side: int) -> Iterator[tuple[int, int, Range
     """Row, column and ranges of the squares that an array is cut into."""
     for row, column in product(*(range(-(-size // side)) for size in shape)):
         yield row, column, tuple((n * side, min((n + 1) * side, size)) for n, size in _zip((row, column), shape))
+
+
+def bins_seen(side: int, whole_shape: tuple[int, int]) -> int:
+    """Bins, about, that a tile sees with those around it."""
+    return min(side + 2 * _AROUND, max(whole_shape)) ** 2
+
+
+def tile_bytes(n_bins: int, n_transcripts: float) -> float:
+    """What a tile takes in memory, about, that sees so many bins, and so many transcripts on them."""
+    return _BYTES_PER_BIN * n_bins + _BYTES_PER_SPOT * occupied(n_transcripts, n_bins)
+
+
+def occupied(n: float, n_bins: float) -> float:
+    """Bins that hold one of n transcripts strewn at random."""
+    return n_bins * -np.expm1(-n / n_bins)
 
 
 def _zip(*pairs):

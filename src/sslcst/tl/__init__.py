@@ -5,11 +5,9 @@ from sslcst.tl._annotate import annotate
 from sslcst.tl._compare import Comparison, compare
 from sslcst.tl._intensities import intensities
 from sslcst.tl._plan import Plan, plan
-from sslcst.tl._predict import predict
 from sslcst.tl._quality import quality
 from sslcst.tl._segment import segment
-from sslcst.tl._track import track
-from sslcst.tl._train import train
+from sslcst.tl._steps import predict, track, train
 
 __all__ = [
     "Comparison",

@@ -10,15 +10,10 @@ import pandas as pd
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
-from sslcst._sdata.elements import (
-    add_element,
-    check_addable,
-    choose_key,
-    read_with_ids,
-)
+from sslcst._sdata.elements import add_element, check_addable, choose_key, read_with_ids
 from sslcst._sdata.microns import systems_of
 from sslcst._sdata.provenance import Used, as_record, is_of_step
-from sslcst._sdata.raster import as_labels, plane, raster_of
+from sslcst._sdata.raster import apply_affine, as_labels, plane, raster_of
 from sslcst._sdata.transcripts import read_transcripts
 from sslcst.core.measure import measure
 from sslcst.methods import shared_params
@@ -109,7 +104,8 @@ def aggregate(
     measured, dropped = measured.without_small(params.cells, raster.pixel_size)
     tell_dropped(len(dropped), n_cells, params.cells)
     source_ids = nucleus_ids if cell_ids is None else cell_ids
-    table = as_table(measured, raster, transcripts.genes, cells_key, source_ids)
+    center, regions = apply_affine(raster.to_system, measured.center), pd.Categorical([cells_key] * len(measured))
+    table = as_table(measured, center, raster.pixel_size, transcripts.genes, regions, source_ids)
     table.uns["sslcst"] = as_record(
         used.record, **molecules, nuclei_key=nuclei_key, coordinate_system=coordinate_system
     )

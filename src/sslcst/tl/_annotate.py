@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from sslcst._arguments import checked
 from sslcst._sdata.boundaries import boundaries_of
-from sslcst._sdata.elements import add_element, check_addable, check_result
-from sslcst._sdata.provenance import keys_of_fields, note_made, result_table
+from sslcst._sdata.elements import add_element, check_addable
+from sslcst._sdata.provenance import note_made, result_table, run_of
 from sslcst._section import check
 
 if TYPE_CHECKING:
@@ -44,18 +44,18 @@ def annotate(sdata: SpatialData, element: str = "boundaries", *, key: str = "ssl
         The table has cells that the labels lack.
     """
     check(element in _ELEMENTS, "element", element, f"must be one of {', '.join(_ELEMENTS)}")
-    keys, table_key = keys_of_fields(sdata, key), f"{key}_table"
-    check_result(sdata, [f"{each}_cells" for each in keys], table_key)
-    table, annotated = sdata.tables[table_key], {}
+    keys, table = run_of(sdata, key)
+    annotated = {}
     for each in keys:
         own, region = result_table(sdata, each), f"{each}_{element}"
+        if not len(own):
+            continue
         if element == "boundaries" and region not in sdata.shapes:
             check_addable(sdata, "shapes", region)
             add_element(sdata, "shapes", region, boundaries_of(sdata, f"{each}_cells", own.obs["cell_id"].to_numpy()))
             note_made(table, region, "shapes", beside=f"{each}_cells")
-        if len(own):
-            annotated |= dict.fromkeys(own.obs["region"].unique(), region)
+        annotated |= dict.fromkeys(own.obs["region"].unique(), region)
     table.obs["region"] = table.obs["region"].astype(str).map(annotated).astype("category")
     regions = list(annotated.values())
     region = regions[0] if len(regions) == 1 else regions
-    sdata.set_table_annotates_spatialelement(table_key, region, region_key="region", instance_key="cell_id")
+    sdata.set_table_annotates_spatialelement(f"{key}_table", region, region_key="region", instance_key="cell_id")

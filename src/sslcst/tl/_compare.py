@@ -164,12 +164,19 @@ def compare(
             f"No cell of {b_key!r} lies on {a_key!r} in coordinate system {coordinate_system!r}: "
             "see that their transformations are right."
         )
-    figures = _geometry(a, b)
-    figures["n_cells"] = tuple(n_cells(of) for of in labels)
-    figures["diameter"] = tuple(
-        float(np.median(diameters(of, pixel_size=raster.pixel_size)))
-        for of, raster in zip(labels, rasters, strict=True)
-    )
+    splits, merges = splits_merges(a, b)
+    figures = {
+        "n_cells": tuple(n_cells(of) for of in labels),
+        "n_pairs": len(match(a, b)),
+        "mean_best_iou": (mean_best_iou(a, b), mean_best_iou(b, a)),
+        "average_precision": tuple(average_precision(a, b).tolist()),
+        "splits": splits,
+        "merges": merges,
+        "diameter": tuple(
+            float(np.median(diameters(of, pixel_size=raster.pixel_size)))
+            for of, raster in zip(labels, rasters, strict=True)
+        ),
+    }
     if points_key is not None:
         transcripts = read_transcripts(sdata, **molecules, raster=rasters[0], params=used.taken)
         to_b = np.linalg.inv(rasters[1].to_system) @ rasters[0].to_system
@@ -182,17 +189,6 @@ def compare(
                 )
         figures |= _transcripts(*owner, transcripts, min_counts)
     return Comparison(a_key, b_key, **figures)
-
-
-def _geometry(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
-    splits, merges = splits_merges(a, b)
-    return {
-        "n_pairs": len(match(a, b)),
-        "mean_best_iou": (mean_best_iou(a, b), mean_best_iou(b, a)),
-        "average_precision": tuple(average_precision(a, b).tolist()),
-        "splits": splits,
-        "merges": merges,
-    }
 
 
 def _transcripts(a: np.ndarray, b: np.ndarray, transcripts: Transcripts, min_counts: int) -> dict[str, Any]:

@@ -3,73 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sslcst._logging import progress, warnings_only
 from sslcst._sdata.fields import FieldName, find_fields, key_of, part_of
 from sslcst._sdata.mosaic import MosaicImage, MosaicNuclei, MosaicTranscripts, lay_out
 from sslcst._section import check
+from sslcst.errors import KeyMissingError
 from sslcst.params import Params
-from sslcst.run.pipeline import Field, Input
-from sslcst.tl._sources import Sources, choose_sources, margin
+from sslcst.run.pipeline import Input
+from sslcst.tl._sources import choose_sources, margin
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sslcst.methods.base import Method
 
-
-@dataclass(frozen=True)
-class Mosaic(Input):
-    """What a run of several fields reads (`Sources`)."""
-
-    keys: tuple[str, ...]  # the rasters, or the shapes, that are read
-    about: dict[str, Any]  # what the result depends on beside these elements, in plain values
-    record: dict[str, str]  # nothing: each field has its own
+_ELEMENTS = ("cells_key", "nuclei_key", "image_key", "points_key")
 
 
 def choose_fields(
-    sdata: SpatialData, fields: str | Sequence[str] | None, points_key: str | None, *beside: str | None
-) -> list[FieldName] | None:
-    """The fields that are asked for; `beside` are the keys of what lies beside the points, the first one counts."""
+    sdata: SpatialData, fields: str | Sequence[str] | None, keys: Mapping[str, Any]
+) -> Sequence[FieldName]:
+    """The fields that are asked for; where none are, all of the object is one, without a name."""
     if fields is None:
-        return None
-    return find_fields(sdata, fields, points_key=points_key, beside=next(filter(None, beside), None))
+        return (FieldName("", ""),)
+    beside = next((keys[name] for name in _ELEMENTS[:-1] if keys[name]), None)
+    return find_fields(sdata, fields, points_key=keys["points_key"], beside=beside)
+
+
+def keys_of(sdata: SpatialData, field: FieldName, keys: Mapping[str, Any]) -> dict[str, str | None]:
+    """The elements of a field that are meant by keys for all."""
+    return {name: key_of(sdata, field, keys[name]) if field.name else keys[name] for name in _ELEMENTS}
 
 
 def choose_input(
-    sdata: SpatialData, fields: Sequence[FieldName] | None, *, params: Params, method: Method, **keys: Any
-) -> tuple[Sources | Mosaic, Params]:
+    sdata: SpatialData, fields: Sequence[FieldName], keys: Mapping[str, Any], *, params: Params, method: Method
+) -> tuple[Input, Params]:
     """Choose what a run reads: one image or nuclei with their points, or those of several fields.
 
-    Raises
-    ------
-    KeyMissingError, DataError, ParameterError, StoreError
-        As `sslcst.tl.segment`.
+    The parameters come back with the method of the nuclei named.
     """
-    if fields is None:
+    if not fields[0].name:
         return choose_sources(sdata, **keys, params=params, method=method)
-    check(keys.get("region") is None, "region", keys.get("region"), "goes with one field: leave out fields")
-    chosen: list[Sources] = []
+    check(keys["region"] is None, "region", keys["region"], "goes with one field: leave out fields")
+    chosen: list[Input] = []
     with progress("fields", len(fields), unit="field") as bar:
         for field in fields:
             own = keys_of(sdata, field, keys)
             with warnings_only(on=bool(chosen)):  # of all fields the log would say the same
                 part = part_of(sdata, field, own.values())
-                sources, params = choose_sources(part, **keys | own, params=params, method=method)
-            chosen.append(sources)
+                given, params = choose_sources(part, **keys | own, params=params, method=method)
+            chosen.append(given)
             bar.update()
+    bare = [field.name for field, each in zip(fields, chosen, strict=True) if each.image is None]
+    if 0 < len(bare) < len(fields):
+        raise KeyMissingError(
+            f"Field {bare[0]!r} has no image to find nuclei in, as others have: leave it out of fields=, or name "
+            "nuclei by nuclei_key=."
+        )
     return _joined(fields, chosen, params), params
 
 
-def keys_of(sdata: SpatialData, field: FieldName, keys: Mapping[str, Any]) -> dict[str, str | None]:
-    """The elements of a field that are meant by keys for all."""
-    names = ("image_key", "points_key", "nuclei_key", "cells_key")
-    return {name: key_of(sdata, field, keys[name]) for name in names}
-
-
-def _joined(fields: Sequence[FieldName], chosen: list[Sources], params: Params) -> Mosaic:
+def _joined(fields: Sequence[FieldName], chosen: list[Input], params: Params) -> Input:
     names, rasters = [field.name for field in fields], [each.raster for each in chosen]
     samples = [field.suffix for field in fields]
     largest = max(chosen, key=lambda each: each.raster.shape[0] * each.raster.shape[1])
@@ -77,38 +74,34 @@ def _joined(fields: Sequence[FieldName], chosen: list[Sources], params: Params) 
     raster, covered = lay_out(names, rasters, samples, gap)
 
     def images(name: str) -> MosaicImage | None:
-        each = [getattr(sources, name) for sources in chosen]
+        each = [getattr(given, name) for given in chosen]
         if each[0] is None:
             return None
         return MosaicImage.of(each, samples, params.nuclei.percentiles, covered, raster.shape)
 
     def labels(name: str) -> MosaicNuclei | None:
-        each = [getattr(sources, name) for sources in chosen]
+        each = [getattr(given, name) for given in chosen]
         return None if each[0] is None else MosaicNuclei.of(each, covered)
 
-    marks = [
-        {name: mark for name, mark in field.marks.items() if any(other.marks[name] for other in fields)}
-        for field in fields
-    ]
-    places = [tuple(slice(*part) for part in own) for own in covered.rectangles]
-    return Mosaic(
+    told = [name for name in fields[0].marks if any(field.marks[name] for field in fields)]
+    return Input(
         raster=raster,
         image=images("image"),
+        cell_stain=images("cell_stain"),
         image_name=f"{chosen[0].image_name}, and those of all fields",
         nuclei=labels("nuclei"),
         cells=labels("cells"),
-        cell_stain=images("cell_stain"),
         transcripts=MosaicTranscripts.of([each.transcripts for each in chosen], covered),
-        points=None,
         pair=f"{chosen[0].pair}, and those of all fields",
-        area=None,
-        whole=None,
         fields={
-            name: Field(each.raster, place, each.points, mark, each.record)
-            for name, each, place, mark in zip(names, chosen, places, marks, strict=True)
+            field.name: replace(
+                each.fields[""],
+                window=tuple(slice(*part) for part in place),
+                marks={name: field.marks[name] for name in told},
+            )
+            for field, each, place in zip(fields, chosen, covered.rectangles, strict=True)
         },
-        covered=covered,
         keys=tuple(key for each in chosen for key in each.keys),
         about={name: [each.about, own] for name, each, own in zip(names, chosen, covered.rectangles, strict=True)},
-        record={},
+        covered=covered,
     )

@@ -10,9 +10,9 @@ import pandas as pd
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
-from sslcst._sdata.elements import check_result, choose_image
+from sslcst._sdata.elements import choose_image
 from sslcst._sdata.labels import read_part
-from sslcst._sdata.provenance import Used, keys_of_fields
+from sslcst._sdata.provenance import Used, run_of
 from sslcst._sdata.raster import apply_affine, is_identity, plane, raster_of
 from sslcst.core.counts import owners
 from sslcst.core.spots import Ranges
@@ -53,9 +53,8 @@ def intensities(sdata: SpatialData, *, key: str = "sslcst", image_key: str | Non
     DataError
         No cell lies on the image; two channels have one name; an image of three dimensions.
     """
-    keys, table_key = [f"{each}_cells" for each in keys_of_fields(sdata, key)], f"{key}_table"
-    check_result(sdata, keys, table_key)
-    table = sdata.tables[table_key]
+    keys, table = run_of(sdata, key)
+    keys = [f"{each}_cells" for each in keys]
     parts, channels, images = zip(*(_sums(sdata, cells_key, image_key) for cells_key in keys), strict=True)
     if any(not each.equals(channels[0]) for each in channels):
         raise DataError(f"The channels of the images {', '.join(map(repr, images))} differ: name them alike.")

@@ -15,13 +15,12 @@ from sslcst.core.spots import Grid, inside_raster
 from sslcst.device import choose_device
 from sslcst.methods import choose_method, default_method
 from sslcst.params import Params
-from sslcst.run.estimate import bins_seen, occupied, tile_bytes
 from sslcst.run.pipeline import NUCLEI_ACROSS, Input
 from sslcst.run.stages.nuclei import nucleus_diameter, sample_stain
-from sslcst.run.tiling import cut, squares
+from sslcst.run.tiling import bins_seen, cut, occupied, squares, tile_bytes
 from sslcst.run.warnings import check_on_image
 from sslcst.tl._fields import choose_fields, choose_input
-from sslcst.tl._sources import check_whole_cells
+from sslcst.tl._sources import choose_keys
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -122,29 +121,13 @@ def plan(
     KeyMissingError, DataError, ParameterError, BackendError
         As in `sslcst.tl.segment`.
     """
+    arguments = dict(locals())
     params, chosen = choose_method(method or default_method(cells_key), params)
-    check_whole_cells(chosen, cells_key, channel, channels)
-    sources, params = choose_input(
-        sdata,
-        choose_fields(sdata, fields, points_key, cells_key, nuclei_key, image_key),
-        image_key=image_key,
-        channel=channel,
-        channels=channels,
-        points_key=points_key,
-        gene_key=gene_key,
-        count_key=count_key,
-        nuclei_key=nuclei_key,
-        cells_key=cells_key,
-        coordinate_system=coordinate_system,
-        unit=unit,
-        pixel_size=pixel_size,
-        region=region,
-        params=params,
-        method=chosen,
-    )
-    raster = sources.raster
+    keys = choose_keys(arguments, chosen)
+    given, params = choose_input(sdata, choose_fields(sdata, fields, keys), keys, params=params, method=chosen)
+    raster = given.raster
     grid = lay_out(
-        _diameter(sources, params),
+        _diameter(given, params),
         raster.shape,
         pixel_size=raster.pixel_size,
         pixel_sides=raster.pixel_sides,
@@ -152,7 +135,7 @@ def plan(
     ).grid
     tiles = cut(grid, params.tiles)
     side = tiles[0].ranges[0][1] if len(tiles) > 1 else max(grid.whole_shape)
-    in_tile = _count(sources, grid, side)
+    in_tile = _count(given, grid, side)
     full = [tile for tile, n in zip(tiles, in_tile, strict=True) if n]
     n_bins, n, largest = int(np.prod(grid.whole_shape)), int(in_tile.sum()), int(in_tile.max())
     seen = bins_seen(side, grid.whole_shape)
@@ -171,32 +154,29 @@ def plan(
     )
 
 
-def _diameter(sources: Input, params: Params) -> float:
+def _diameter(given: Input, params: Params) -> float:
     """Diameter of the nuclei in pixels; of cells that are given, what their nuclei are taken to measure."""
-    shape = sources.raster.shape
-    given = sources.cells or sources.nuclei
-    if given is None:
-        whole = sources.image if sources.whole is None else sources.whole
-        sample = sample_stain(whole, whole.shape, params.nuclei)
-        how = {"pixel_size": sources.raster.pixel_size, "params": params.nuclei, "device": choose_device(None)}
-        return nucleus_diameter(sample, **how)
+    labels, raster = given.cells or given.nuclei, given.raster
+    if labels is None:
+        sample = sample_stain(given.image, given.image.shape, params.nuclei)
+        return nucleus_diameter(sample, pixel_size=raster.pixel_size, params=params.nuclei, device=choose_device(None))
     parts = [
-        Regions.of(given.read(*(slice(*r) for r in ranges)), tuple(start for start, _ in ranges))
-        for _, _, ranges in squares(shape, params.tiles.image_size)
+        Regions.of(labels.read(*(slice(*r) for r in ranges)), tuple(start for start, _ in ranges))
+        for _, _, ranges in squares(raster.shape, params.tiles.image_size)
     ]
     regions = Regions.join(parts)
-    given.check(regions.ids, "nuclei" if sources.cells is None else "cells")
-    return regions.diameter / (1 if sources.cells is None else NUCLEI_ACROSS)
+    labels.check(regions.ids, "nuclei" if given.cells is None else "cells")
+    return regions.diameter / (1 if given.cells is None else NUCLEI_ACROSS)
 
 
-def _count(sources: Input, grid: Grid, side: int) -> np.ndarray:
+def _count(given: Input, grid: Grid, side: int) -> np.ndarray:
     """Transcripts in each tile, row by row."""
     n_rows, n_columns = (-(-size // side) for size in grid.whole_shape)
     n, counts = 0, np.zeros(n_rows * n_columns, np.int64)
-    for part in sources.transcripts.partitions():
+    for part in given.transcripts.partitions():
         n += len(part.yx)
         row, column = grid.bins(part.yx[inside_raster(part.yx, grid.raster_shape)]).T // side
         counts += np.bincount(row * n_columns + column, minlength=len(counts))
-    source = sources.transcripts
-    check_on_image(int(counts.sum()), n, sources.pair, of_gem=source.of_gem, part=source.within is not None)
+    of_gem, part = given.transcripts.of_gem, given.transcripts.within is not None
+    check_on_image(int(counts.sum()), n, given.pair, of_gem=of_gem, part=part)
     return counts

@@ -89,13 +89,7 @@ def quality(
     nuclei = labels_on(read_nuclei(sdata, nuclei_key, own), own, raster)
     transcripts = read_transcripts(sdata, **molecules, raster=raster, params=used.taken)
     frame = quality_of_arrays(
-        cells,
-        nuclei,
-        transcripts.yx,
-        transcripts.gene,
-        transcripts.count,
-        pixel_size=raster.pixel_size,
-        ring=ring,
+        cells, nuclei, transcripts.yx, transcripts.gene, transcripts.count, pixel_size=raster.pixel_size, ring=ring
     )
     if source_ids is not None:
         frame["source_id"] = of_cells(source_ids, frame.index).array

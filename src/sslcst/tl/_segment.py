@@ -15,18 +15,10 @@ from sslcst._arguments import checked
 from sslcst._logging import collect_stages, logger, progress
 from sslcst._sdata.fingerprint import digest, fingerprint, recorded
 from sslcst._sdata.lock import locked
-from sslcst._sdata.microns import check_unit
 from sslcst._sdata.places import real_store, temporary_folder
+from sslcst._sdata.provenance import check_own
 from sslcst._sdata.scratch import Scratch
-from sslcst._sdata.store import (
-    add_to_object,
-    check_free,
-    commit,
-    finish,
-    made_by,
-    read_back,
-    scratch_folder,
-)
+from sslcst._sdata.store import add_to_object, check_free, commit, finish, made_by, read_back, scratch_folder, written
 from sslcst._section import check, check_seed
 from sslcst.device import choose_device
 from sslcst.errors import ClusterError, KeyMissingError, SslcstError, StoreError
@@ -35,10 +27,10 @@ from sslcst.names import check_name
 from sslcst.params import Params
 from sslcst.run.elements import elements
 from sslcst.run.execute import check_workers
-from sslcst.run.pipeline import run
-from sslcst.tl._fields import Mosaic, choose_fields, choose_input, keys_of
+from sslcst.run.pipeline import Input, run
+from sslcst.tl._fields import choose_fields, choose_input, keys_of
 from sslcst.tl._learnt import keep_model, learning_params, learnt_before
-from sslcst.tl._sources import Sources, check_whole_cells
+from sslcst.tl._sources import choose_keys
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -200,39 +192,26 @@ def segment(
     --------
     sslcst.pl.segmentation : look at the result.
     """
+    arguments = dict(locals())
     check_name(key_added, results=tuple(_KINDS))
     check_seed(seed)
-    check_unit(unit, pixel_size)
     seed = int(seed)  # those of numpy are written in another way
     device = choose_device(device)
     params, chosen = choose_method(
         method or default_method(cells_key), params, seed=seed, device=device, progress=progress
     )
-    check_whole_cells(chosen, cells_key, channel, channels)
+    keys = choose_keys(arguments, chosen)
     if model is not None:
         check(model.method == chosen.name, "method", chosen.name, f"the model is of method {model.method!r}: give that")
-    found = choose_fields(sdata, fields, points_key, cells_key, nuclei_key, image_key)
-    of_fields = [""] if found is None else [field.name for field in found]
-    names = _names(key_added, of_fields, shapes=shapes, assign_points=assign_points)
-    results = {name: _KINDS[kind] for (_, kind), name in names.items()}
-    every = _names(key_added, of_fields, shapes=True, assign_points=True)
-    family = made_by(sdata, f"{key_added}_table") | {name: _KINDS[kind] for (_, kind), name in every.items()}
+    parts = choose_fields(sdata, fields, keys)
+    every = _names(key_added, [part.name for part in parts])
+    left_out = {"boundaries": not shapes, "transcripts": not assign_points}
+    names = {place: name for place, name in every.items() if not left_out.get(place[1])}
+    results, family = ({name: _KINDS[kind] for (_, kind), name in each.items()} for each in (names, every))
+    table = names["", "table"]
+    family = made_by(sdata, table) | family
     store = real_store(sdata)
     check_workers()
-    keys = {
-        "image_key": image_key,
-        "channel": channel,
-        "channels": channels if channels is None else list(channels),
-        "points_key": points_key,
-        "gene_key": gene_key,
-        "count_key": count_key,
-        "nuclei_key": nuclei_key,
-        "cells_key": cells_key,
-        "coordinate_system": coordinate_system,
-        "unit": unit,
-        "pixel_size": pixel_size,
-        "region": region if region is None or isinstance(region, str) else [float(value) for value in region],
-    }
     about = {
         "method": chosen.name,
         "params": params.to_dict() | chosen.params.to_dict(),
@@ -243,8 +222,7 @@ def segment(
         "results": results,
     }
     # Once results are published in the place of what they were made of, the call alone tells whose they are.
-    inputs = [keys] if found is None else [keys_of(sdata, field, keys) for field in found]
-    inputs = [(name, own[name]) for own in inputs for name in ("points_key", "nuclei_key", "cells_key") if own[name]]
+    inputs = [(name, own) for part in parts for name, own in keys_of(sdata, part, keys).items() if own]
     call = "" if results.keys().isdisjoint(key for _, key in inputs) else f"{digest(about | keys)}-"
     with ExitStack() as stack:
         finished, done = [], None
@@ -253,13 +231,14 @@ def segment(
             finished = finish(store)
             done = None if overwrite else recorded(store, results)
         if call and any(run and run.startswith(call) for run in finished):
-            _take_over(sdata, store, results, family)
+            _take_over(sdata, store, table, results, family)
             return
         if done is None:
             former = check_free(sdata, results, overwrite=overwrite, family=family)
+            check_own(sdata, former, table)
             _check_kept(former.keys() - results, inputs)
-        sources, params = choose_input(sdata, found, **keys, params=params, method=chosen)
-        input_id = fingerprint(sdata, sources.keys, sources.about)
+        given, params = choose_input(sdata, parts, keys, params=params, method=chosen)
+        input_id = fingerprint(sdata, given.keys, given.about)
         about |= {"params": params.to_dict() | chosen.params.to_dict(), "input": input_id}
         if store is None:
             run_id, folder = uuid4().hex, stack.enter_context(temporary_folder())
@@ -268,31 +247,34 @@ def segment(
             if run_id in (*finished, done):
                 held = set() if run_id in finished else {name for _, name, _ in sdata.gen_elements()}
                 former = family if run_id in finished else ()
-                _take_over(sdata, store, {name: kind for name, kind in results.items() if name not in held}, former)
+                lacking = {name: kind for name, kind in results.items() if name not in held}
+                _take_over(sdata, store, table, lacking, former)
                 return
         if done is not None:  # by a call with other arguments
             former = check_free(sdata, results, overwrite=overwrite, family=family)
         learning = None
         if model is None:
             learning = digest(about | {"results": None, "params": learning_params(chosen, about["params"])})
-            model = learnt_before(sdata, f"{key_added}_table", learning)
+            model = learnt_before(sdata, table, learning)
         scratch = Scratch(folder)
         stages = stack.enter_context(collect_stages())
         with _kept(scratch, in_memory=store is None):
             if scratch.open(run_id):
                 logger.info("Going on with a run that was stopped, from what lies in %s.", folder)
-            about = {"run": run_id, "results": results, "seed": seed}
-            about |= _storable({"unit": unit, "region": keys["region"], "learning": learning})
-            made = _run(sources, params, chosen, model, scratch, names, about, in_memory=store is None)
+            told = {name: about[name] for name in ("results", "seed", "method", "params", "versions")}
+            told |= {"run": run_id, "unit": unit, "region": keys["region"], "learning": learning}
+            made = _run(given, params, chosen, model, scratch, names, told, in_memory=store is None)
             with progress("write results"):
-                commit(sdata, made, results, former=former, folder=folder)
+                commit(sdata, made, {name: results[name] for name in made}, former=former, folder=folder)
         logger.info("%s", stages)
 
 
-def _take_over(sdata: SpatialData, store: Path, results: dict[str, str], former: Iterable[str]) -> None:
+def _take_over(sdata: SpatialData, store: Path, table: str, results: Mapping[str, str], former: Iterable[str]) -> None:
     """Add results to the object that an earlier, equal run has written to its store, in place of former ones."""
     logger.info("A run with the same input and arguments has written its results to %s: nothing is left to do.", store)
-    add_to_object(sdata, read_back(store, results), results, former)
+    made = written(store, table)
+    made = {name: kind for name, kind in results.items() if name in made}
+    add_to_object(sdata, read_back(store, made), made, former)
 
 
 @contextmanager
@@ -316,16 +298,15 @@ def _kept(scratch: Scratch, *, in_memory: bool) -> Iterator[None]:
             scratch.remove()
 
 
-def _names(key_added: str, fields: Iterable[str], *, shapes: bool, assign_points: bool) -> dict[tuple[str, str], str]:
-    """Names of all that a run adds, by field and kind; "" is the field where there are none, and of the table."""
-    left_out = {"boundaries": not shapes, "transcripts": not assign_points, "table": True}
-    kinds = [kind for kind in _KINDS if not left_out.get(kind)]
-    names = {
+def _names(key_added: str, fields: Iterable[str]) -> dict[tuple[str, str], str]:
+    """Names of all that a run may add, by field and kind; one table is of all fields."""
+    of_fields = {
         (field, kind): f"{key_added}_{field}_{kind}" if field else f"{key_added}_{kind}"
         for field in fields
-        for kind in kinds
+        for kind in _KINDS
+        if kind != "table"
     }
-    return names | {("", "table"): f"{key_added}_table"}
+    return of_fields | {("", "table"): f"{key_added}_table"}
 
 
 def _check_kept(removed: Iterable[str], inputs: Iterable[tuple[str, str]]) -> None:
@@ -339,7 +320,7 @@ def _check_kept(removed: Iterable[str], inputs: Iterable[tuple[str, str]]) -> No
 
 
 def _run(
-    sources: Sources | Mosaic,
+    given: Input,
     params: Params,
     method: Method,
     model: Model | None,
@@ -351,30 +332,13 @@ def _run(
 ) -> dict[str, Any]:
     """The elements to add."""
     kinds = {kind for _, kind in names}
-    outcome = run(
-        sources,
-        scratch,
-        params=params,
-        method=method,
-        model=model,
-        boundaries="boundaries" in kinds,
-        transcripts="transcripts" in kinds,
-    )
-    about = (
-        dict(about)
-        | {
-            "method": method.name,
-            "params": _storable(params.to_dict() | method.params.to_dict()),
-            "versions": _versions(),
-            "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        }
-        | sources.record
-    )
+    asked = {"boundaries": "boundaries" in kinds, "transcripts": "transcripts" in kinds}
+    outcome = run(given, scratch, params=params, method=method, model=model, **asked)
     learnt = method.model(outcome.fit)
-    about |= _storable(method.about(learnt))
+    about = dict(about) | {"date": datetime.now(UTC).isoformat(timespec="minutes")} | method.about(learnt)
     if kept := keep_model(method, learnt):
         about["model"] = about.get("model", {}) | kept
-    return elements(outcome, sources, names, about, in_memory=in_memory)
+    return elements(outcome, given, names, _storable(about), in_memory=in_memory)
 
 
 def _versions() -> dict[str, str]:

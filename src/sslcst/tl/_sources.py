@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +37,8 @@ from sslcst.errors import DataError, ParameterError
 from sslcst.params import Params
 from sslcst.pp._nuclei import grid_of_nuclei, image_of_nuclei, raster_of_nuclei
 from sslcst.run.execute import with_real_paths
-from sslcst.run.pipeline import Input
+from sslcst.run.pipeline import Field, Input
+from sslcst.run.stages.nuclei import on_raster
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -51,27 +52,35 @@ _SAMPLE = 1024  # pixels, side of the part of a region that tells the size of it
 _NUCLEUS = 40  # pixels, of nuclei whose size nothing tells
 
 
-@dataclass(frozen=True)
-class Sources(Input):
-    """What a run reads, and what it is called."""
+# What a call says of where things are: arguments of `sslcst.tl.segment` and `plan`.
+KEYS = ("image_key", "channel", "channels", "points_key", "gene_key", "count_key", "nuclei_key", "cells_key")
+KEYS += ("coordinate_system", "unit", "pixel_size", "region")
 
-    keys: tuple[str, ...]  # the rasters, and the shapes, that are read
-    points_key: str  # the transcripts
-    record: dict[str, str]  # every key, for `sslcst._sdata.provenance`
 
-    @property
-    def about(self) -> dict[str, Any]:
-        """What the result depends on beside the elements of `keys`, in plain values."""
-        raster, transcripts = self.raster, self.transcripts
-        of_ids = [None if given is None else given.source_ids for given in (self.nuclei, self.cells)]
-        return {
-            "image": [str(getattr(image, "name", None)) for image in (self.image, self.cell_stain)],
-            "raster": [raster.shape, raster.to_system.tolist(), raster.coordinate_system],
-            "systems": {name: str(system) for name, system in raster.transformations.items()},
-            "region": None if self.area is None else self.area.polygon.wkb_hex,
-            "source_ids": [None if ids is None else str(pd.util.hash_pandas_object(ids).sum()) for ids in of_ids],
-            "transcripts": [self.points_key, transcripts.digest, transcripts.to_pixel.tolist()],
-        }
+def choose_keys(arguments: Mapping[str, Any], method: Method) -> dict[str, Any]:
+    """What a call says of where things are, in plain values, where it goes together and with the method."""
+    keys = {name: arguments[name] for name in KEYS}
+    cells_key, channel, channels, region = (keys[name] for name in ("cells_key", "channel", "channels", "region"))
+    check_unit(keys["unit"], keys["pixel_size"])
+    takes_given = method.whole_cells and method.cell_params is None
+    if takes_given and cells_key is None:
+        raise ParameterError(f"method={method.name!r}: say with cells_key= which labels or shapes are the cells.")
+    if cells_key is not None and not takes_given:
+        raise ParameterError(
+            f"cells_key={cells_key!r} gives the cells, and method={method.name!r} makes them: leave one out; cells to "
+            "grow from are given by nuclei_key."
+        )
+    if channels is not None:
+        if method.cell_params is None:
+            raise ParameterError(
+                f"channels are for method='stain', and channel for the nuclei of method={method.name!r}."
+            )
+        check(len(channels) == 2, "channels", channels, "must be two: that of whole cells, and that of nuclei")
+        check(channel is None, "channel", channel, "channels names that of nuclei, too")
+        keys["channels"] = list(channels)
+    if region is not None and not isinstance(region, str):
+        keys["region"] = [float(value) for value in region]
+    return keys
 
 
 def choose_sources(
@@ -86,33 +95,32 @@ def choose_sources(
     nuclei_key: str | None,
     cells_key: str | None,
     coordinate_system: str | None,
-    unit: str | None = None,
-    pixel_size: float | None = None,
-    region: str | Region | None = None,
+    unit: str | None,
+    pixel_size: float | None,
+    region: str | Region | None,
     params: Params,
     method: Method,
-) -> tuple[Sources, Params]:
-    """Choose what a run reads; the parameters come back with the method of the nuclei named.
-
-    Raises
-    ------
-    KeyMissingError, DataError, ParameterError, BackendError, StoreError
-        As `sslcst.tl.segment`.
-    """
-    check_unit(unit, pixel_size)
+) -> tuple[Input, Params]:
+    """Choose what a run reads, before any work; the parameters come back with the method of the nuclei named."""
     stained = method.cell_params is not None
-    given = _given(sdata, cells_key=cells_key, nuclei_key=nuclei_key)
+    given = {name: key for name, key in (("cells_key", cells_key), ("nuclei_key", nuclei_key)) if key is not None}
+    for argument, key in given.items():
+        choose_key([*sdata.labels, *sdata.shapes], key, kind="labels or shapes element", argument=argument)
+    given = tuple(given.values())
     points_key = choose_points(sdata, points_key, beside=next(iter(given), image_key))
     # Where cells are given, and no image is there to find nuclei in, they have none.
     finds_nuclei = nuclei_key is None and (cells_key is None or image_key is not None or len(sdata.images) > 0)
     if finds_nuclei:
         params = replace(params, nuclei=choose_method(params.nuclei))
+    keys = given
     if finds_nuclei or stained:
         image_key = choose_image(sdata, image_key, beside=points_key)
         keys = (*given, image_key)
-    else:
-        keys = given
-    pixels_of = image_key if stained else _pixels_of(sdata, given, image_key)
+    # The element whose pixels results have: labels that are given, else the image; None where there is neither.
+    pixels_of = image_key
+    if given and not stained:
+        labels = [key for key in given if key in sdata.labels]
+        pixels_of = grid_of_nuclei(sdata, (labels or given)[0], image_key)
     if unit is not None:
         read = dict.fromkeys(key for key in (*keys, pixels_of, points_key) if key is not None)
         microns = find_microns(
@@ -135,86 +143,57 @@ def choose_sources(
         channel = choose_channel(sdata, image_key, channel)
         image = with_real_paths(channel_of(sdata, image_key, channel).data)
         if stained:
-            cell_channel = choose_cell_channel(sdata, image_key, cell_channel)
-            channels = [cell_channel, channel]
+            channels = [choose_cell_channel(sdata, image_key, cell_channel), channel]
             cell_stain = with_real_paths(channels_of(sdata, image_key, channels).data)
     else:
         channel = None
     if unit is not None:
         raster = raster.lying_in(microns.base, np.linalg.inv(microns.step))
     check_there(sdata, [*keys, points_key])
-    area = whole = None
+    area = None
     if region is not None:
         area = choose_area(sdata, region, raster)
         asked = raster.cropped(*area.window(raster.shape, 0))
         source = open_nuclei(sdata, given[0], asked) if given else None
-        whole, part = image, None if image is None else image[asked.window]
-        raster, area = area.on(raster, margin(part, source, asked, params))
+        raster, area = area.on(raster, margin(image, source, asked, params))
     columns = columns_of(sdata, points_key, gene_key, count_key)
     transcripts = open_transcripts(sdata, points_key, **columns, raster=raster, params=params.transcripts)
+    if area is not None:
+        transcripts = replace(transcripts, within=raster.shape)
     nuclei, cells = (None if key is None else open_nuclei(sdata, key, raster) for key in (nuclei_key, cells_key))
-    return Sources(
+    record = as_record(
+        Used.by(sdata, nuclei_key).record,
+        image_key=image_key if image_key in keys else image_of_nuclei(sdata, given[0], image_key),
+        channel=channel,
+        channels=channels,
+        points_key=points_key,
+        **columns,
+        nuclei_key=nuclei_key,
+        cells_key=cells_key,
+        coordinate_system=coordinate_system,
+    )
+    source_ids = [None if each is None else each.source_ids for each in (nuclei, cells)]
+    return Input(
         raster=raster,
-        image=image if image is None or raster.window is None else image[raster.window],
+        image=image,
+        cell_stain=cell_stain,
         image_name=channel_in_words(keys[-1], channel),
         nuclei=nuclei,
         cells=cells,
-        cell_stain=cell_stain,
-        transcripts=transcripts if area is None else replace(transcripts, within=raster.shape),
-        points=sdata.points[points_key],
+        transcripts=transcripts,
         pair=raster.pair(keys[0], points_key),
-        area=area,
-        whole=whole,
-        fields=None,
-        covered=None,
+        fields={"": Field(raster, tuple(slice(0, size) for size in raster.shape), sdata.points[points_key], record)},
         keys=keys,
-        points_key=points_key,
-        record=as_record(
-            Used.by(sdata, nuclei_key).record,
-            image_key=image_key if image_key in keys else image_of_nuclei(sdata, given[0], image_key),
-            channel=channel,
-            channels=channels,
-            points_key=points_key,
-            **columns,
-            nuclei_key=nuclei_key,
-            cells_key=cells_key,
-            coordinate_system=coordinate_system,
-        ),
+        about={
+            "image": [str(getattr(stain, "name", None)) for stain in (image, cell_stain)],
+            "raster": [raster.shape, raster.to_system.tolist(), raster.coordinate_system],
+            "systems": {name: str(system) for name, system in raster.transformations.items()},
+            "region": None if area is None else area.polygon.wkb_hex,
+            "source_ids": [None if ids is None else str(pd.util.hash_pandas_object(ids).sum()) for ids in source_ids],
+            "transcripts": [points_key, transcripts.digest, transcripts.to_pixel.tolist()],
+        },
+        area=area,
     ), params
-
-
-def check_whole_cells(
-    method: Method, cells_key: str | None, channel: str | int | None, channels: Sequence[str | int] | None
-) -> None:
-    """See that a method and what names whole cells belong together."""
-    takes_given = method.whole_cells and method.cell_params is None
-    if takes_given and cells_key is None:
-        raise ParameterError(f"method={method.name!r}: say with cells_key= which labels or shapes are the cells.")
-    if cells_key is not None and not takes_given:
-        raise ParameterError(
-            f"cells_key={cells_key!r} gives the cells, and method={method.name!r} makes them: leave one out; cells to "
-            "grow from are given by nuclei_key."
-        )
-    if channels is None:
-        return
-    if method.cell_params is None:
-        raise ParameterError(f"channels are for method='stain', and channel for the nuclei of method={method.name!r}.")
-    check(len(channels) == 2, "channels", channels, "must be two: that of whole cells, and that of nuclei")
-    check(channel is None, "channel", channel, "channels names that of nuclei, too")
-
-
-def _given(sdata: SpatialData, **keys: str | None) -> tuple[str, ...]:
-    """The elements that hold cells and nuclei, as far as they are given."""
-    given = {argument: key for argument, key in keys.items() if key is not None}
-    for argument, key in given.items():
-        choose_key([*sdata.labels, *sdata.shapes], key, kind="labels or shapes element", argument=argument)
-    return tuple(given.values())
-
-
-def _pixels_of(sdata: SpatialData, given: Sequence[str], image_key: str | None) -> str | None:
-    """The element whose pixels results have: labels that are given, else the image; None where there is neither."""
-    labels = [key for key in given if key in sdata.labels]
-    return grid_of_nuclei(sdata, (labels or given)[0], image_key) if given else image_key
 
 
 def _check_same_pixels(sdata: SpatialData, key: str, pixels_of: str, raster: Raster) -> None:
@@ -236,7 +215,7 @@ def margin(image: Any | None, nuclei: NucleusSource | None, raster: Raster, para
         regions = Regions.of(nuclei.read(*pixels))
         seen = regions.diameter if len(regions) else None
     else:
-        stain = read_part(image, *pixels).astype(np.float32)
+        stain = read_part(on_raster(image, raster), *pixels).astype(np.float32)
         flat = not np.isfinite(stain).all() or stain.min() == stain.max()
         seen = None if flat else estimate_diameter(scale_intensity(stain, *intensity_range(stain, (1, 99.8))))
     return _AROUND * max(seen or _NUCLEUS, *told)

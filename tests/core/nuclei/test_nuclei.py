@@ -206,7 +206,20 @@ def test_one_nucleus_in_a_large_empty_image(params: NucleiParams) -> None:
     assert best_iou(truth, labels).min() > 0.7
 
 
+@pytest.mark.parametrize("params", OWN, ids=lambda params: params.method)
+def test_one_nucleus_between_the_rows_that_tell_the_noise(params: NucleiParams) -> None:
+    """Of a long image on an even ground some rows are looked at, and all may be the same."""
+    image = np.zeros((2600, 60), np.uint8)
+    image[13:17, 30:34] = 200
+    assert segment_nuclei(image, params=params).shape == image.shape
+
+
 # --- intensities and diameters
+
+
+def test_the_range_of_a_line_of_pixels() -> None:
+    low, high = intensity_range(np.arange(1001)[:, None], (10, 90))
+    assert (low, high) == (100, 900)
 
 
 def test_percentiles_become_0_and_1() -> None:

@@ -17,9 +17,9 @@ from skimage.draw import disk, ellipse
 from skimage.io import imread
 
 from sslcst.core.nuclei import sslcst as backend
-from sslcst.core.nuclei.flows import CORE, decode, find_centres, make_flow
+from sslcst.core.nuclei.flows import CORE, decode
 from sslcst.core.nuclei.intensity import intensity_range, scale_intensity
-from sslcst.core.nuclei.network import OUTPUTS, NucleusNetwork
+from sslcst.core.nuclei.network import OUTPUTS, NucleusNetwork, fold
 from sslcst.metrics import average_precision, best_iou
 from sslcst.params import NucleiParams
 
@@ -50,31 +50,13 @@ def perfect(labels: NDArray[np.int32], grid: tuple[int, int] | None = None) -> t
         ((np.arange(n) + 0.5) * side / n).astype(int) for n, side in zip(grid or shape, shape, strict=True)
     )
     sampled = labels[np.ix_(rows, columns)]
-    return np.where(sampled > 0, 5.0, -5.0).astype(np.float32), make_flow(sampled, find_centres(sampled))
-
-
-def test_centre_is_a_pixel_of_its_nucleus() -> None:
-    """Also of a crescent, whose centroid lies outside it; numbers may be missing."""
-    labels = np.zeros((60, 60), np.int32)
-    labels[disk((30, 30), 20)] = 4
-    labels[disk((30, 40), 18)] = 0
-    y, x = find_centres(labels)[4].astype(int)
-    assert labels[y, x] == 4
-    assert tuple(find_centres(draw([(20, 30)], 7))[1]) == (20, 30)
-    assert not find_centres(labels)[:4].any()
-
-
-def test_flow_points_to_the_centre() -> None:
-    """With length 1, less within the core, and none outside."""
-    flow = make_flow(DISCS, find_centres(DISCS))
-    assert flow.shape == (2, *DISCS.shape)
-    assert not flow[:, DISCS == 0].any()
-    length = np.hypot(*flow)
-    y, x = (int(place) for place in GRID[0])
-    assert length[y, x] == 0
-    assert length[y, x + 1] == pytest.approx(1 / CORE)
-    assert np.allclose(flow[:, y - 7, x], (1, 0))
-    assert np.allclose(flow[:, y, x + 7], (0, -1))
+    flow = np.zeros((2, *sampled.shape), np.float32)
+    for number in np.unique(sampled[sampled > 0]):
+        places = np.argwhere(sampled == number)
+        centre = places[np.argmin(((places - places.mean(axis=0)) ** 2).sum(axis=1))]
+        length = np.maximum(np.linalg.norm(centre - places, axis=1), CORE)
+        flow[:, sampled == number] = ((centre - places) / length[:, None]).T
+    return np.where(sampled > 0, 5.0, -5.0).astype(np.float32), flow
 
 
 @pytest.mark.parametrize("radius", [3, 5, 9, 25])
@@ -155,7 +137,7 @@ def test_folding_changes_nothing() -> None:
     network.eval()
     with torch.inference_mode():
         before = network(image)
-    network.fold()
+    fold(network)
     assert not [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     with torch.inference_mode():
         assert torch.allclose(network(image), before, atol=1e-4)
@@ -300,7 +282,7 @@ def test_tiles_agree_with_the_whole(segment: Callable, monkeypatch: pytest.Monke
 def test_tiled_outputs_are_the_whole_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """To rounding, as the halo holds all that a pixel depends on; sides need not be multiples of a tile."""
     torch.manual_seed(0)
-    network = NucleusNetwork().fold()
+    network = fold(NucleusNetwork())
     image = np.random.default_rng(0).random((413, 390), np.float32)
     whole = backend.predict(network, image)
     monkeypatch.setattr(backend, "_TILE", 64)

@@ -10,11 +10,12 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from drawn_nuclei import scatter
+from drawn_nuclei import DISCS, GRID, draw, scatter
+from skimage.draw import disk
 from skimage.io import imsave
 
 from sslcst.core.nuclei import sslcst as backend
-from sslcst.core.nuclei.flows import decode
+from sslcst.core.nuclei.flows import CORE, decode
 from sslcst.metrics import best_iou
 from sslcst.params import NucleiParams
 
@@ -56,6 +57,30 @@ def test_split_is_kept(script: ModuleType) -> None:
     names = script.SPLIT.read_text(encoding="utf-8").split()
     assert names == sorted(set(names))
     assert {script.part_of(name) for name in names} == {"test"}
+
+
+def test_centre_is_a_pixel_of_its_nucleus(script: ModuleType) -> None:
+    """Also of a crescent, whose centroid lies outside it; numbers may be missing."""
+    labels = np.zeros((60, 60), np.int32)
+    labels[disk((30, 30), 20)] = 4
+    labels[disk((30, 40), 18)] = 0
+    y, x = script.find_centres(labels)[4].astype(int)
+    assert labels[y, x] == 4
+    assert tuple(script.find_centres(draw([(20, 30)], 7))[1]) == (20, 30)
+    assert not script.find_centres(labels)[:4].any()
+
+
+def test_flow_points_to_the_centre(script: ModuleType) -> None:
+    """With length 1, less within the core, and none outside."""
+    flow = script.make_flow(DISCS, script.find_centres(DISCS))
+    assert flow.shape == (2, *DISCS.shape)
+    assert not flow[:, DISCS == 0].any()
+    length = np.hypot(*flow)
+    y, x = (int(place) for place in GRID[0])
+    assert length[y, x] == 0
+    assert length[y, x + 1] == pytest.approx(1 / CORE)
+    assert np.allclose(flow[:, y - 7, x], (1, 0))
+    assert np.allclose(flow[:, y, x + 7], (0, -1))
 
 
 def test_patches_fit_their_targets(script: ModuleType, data: Path) -> None:

@@ -2,7 +2,9 @@
 
 A backend is a module of this package, named as `NucleiParams.method`, with one function
 ``load(params, *, device) -> Segmenter``. It imports its package and reads its weights there, so that whatever is
-missing is known before any work; an `ImportError` from it becomes the `BackendError` that says what to install.
+missing is known before any work; an `ImportError` from it becomes the `BackendError` that says what to install. It
+raises a `BackendError` itself where there is no such model, it cannot be downloaded, or a file does not hold one.
+Without a diameter, all but Cellpose 4 start from the estimated one (`sslcst.core.nuclei.diameter`).
 """
 
 from __future__ import annotations
@@ -112,34 +114,14 @@ def _listed(names: tuple[str, ...]) -> str:
 def segment_nuclei(
     image: NDArray[np.generic], *, pixel_size: float = 1.0, params: NucleiParams | None = None, device: str = "cpu"
 ) -> NDArray[np.uint32]:
-    """Segment the nuclei of a stain image.
+    """Segment the nuclei of a stain image (y, x) of one channel: labels from 1 without gaps, 0 where there is none.
 
-    Intensities are normalised with percentiles of the whole image. Each of `params.diameters` is tried, and the one
-    whose nuclei cover most is kept; with none, the backend takes its own.
+    Intensities are normalised with percentiles of the whole image. Each of `params.diameters`, in the units of
+    `pixel_size`, is tried, and the one whose nuclei cover most is kept; with none, the backend takes its own. Networks
+    run on the device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
 
-    Parameters
-    ----------
-    image
-        (y, x) image of one channel, nuclei brighter than their surroundings; any real type.
-    pixel_size
-        Side of a pixel in the units of `params.diameters`.
-    params
-        Method, model, diameters, thresholds and percentiles; ``None``: the defaults.
-    device
-        Where networks run: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
-
-    Returns
-    -------
-    (y, x) labels numbered from 1 without gaps; 0 is background. All 0 where no nucleus was found.
-
-    Raises
-    ------
-    DataError
-        If the image is not two-dimensional, empty, not finite, or has no contrast.
-    ParameterError
-        If there is no such method, or a diameter is below three pixels or wider than the image.
-    BackendError
-        If the method's package or model cannot be had.
+    Raises a `DataError` where the image cannot be segmented (`check_image`), a `ParameterError` where there is no such
+    method, or a diameter is below three pixels or wider than the image, and what `load_backend` raises.
     """
     params = params or NucleiParams()
     image = check_image(image)

@@ -39,9 +39,7 @@ _UNREADABLE = (
 def load(params: NucleiParams, *, device: str) -> Segmenter:
     """Load a network, downloading it first if it is one of Cellpose's own and not yet on this machine.
 
-    Without a diameter, Cellpose 3 takes the estimated one (`estimate_diameter`) and Cellpose 4, which works at any
-    scale, none. Raises a `BackendError` where the installed Cellpose has no such model, it cannot be downloaded, or a
-    file does not hold its weights.
+    Without a diameter, Cellpose 3 takes the estimated one, and Cellpose 4, which works at any scale, none.
     """
     logging.getLogger("cellpose").setLevel(logging.ERROR)  # it reports each step, and warns where it finds no nucleus
     from cellpose import models

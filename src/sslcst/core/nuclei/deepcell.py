@@ -25,10 +25,8 @@ def load(params: NucleiParams, *, device: str) -> Segmenter:
     """Load a network, downloading it first if it is not yet on this machine.
 
     `params.model` is the version of DeepCell's nuclear network, ``"1.0"`` or ``"1.1"``; by default DeepCell's choice.
-    DeepCell is told the pixel size at which nuclei are as wide as in the network's training; without a diameter by the
-    estimated one (`estimate_diameter`). The device is not heeded: TensorFlow itself takes the GPU that it sees.
-    DeepCell up to 0.12.10 cannot be installed on the Pythons that this package runs on (`ImportError`); a
-    `BackendError` where there is no such version, or it cannot be downloaded.
+    DeepCell is told the pixel size at which nuclei are as wide as in the network's training. The device is not heeded:
+    TensorFlow itself takes the GPU that it sees.
     """
     try:
         from deepcell.applications import NuclearSegmentation

@@ -1,4 +1,4 @@
-"""Labels to flows and back: each pixel of a nucleus points to its centre, and pixels that meet are one nucleus.
+"""From flows to labels: each pixel of a nucleus points to its centre, and pixels that meet are one nucleus.
 
 A flow is of length 1 but within `CORE` pixels of the centre, where it shrinks to 0, so that paths settle there. The
 centre is the pixel of the nucleus nearest to its centroid; the shape of a nucleus plays no part, so that flows cost
@@ -19,72 +19,24 @@ from sslcst.core.threads import parallel
 CORE = 3.0  # pixels
 _STEPS = 80  # of one pixel; nuclei longer than twice that come apart
 _SETTLED = 0.05  # pixels; a path that goes no farther in one step has arrived
+_MIN_CONFIDENCE = 2.0  # mean logit of a nucleus that is kept: a probability of 0.88
+_MAX_ERROR = 0.7  # root mean square by which its flow may differ from one that leads straight to where paths meet
 _SPREAD = 1.5  # pixels by which the ends of paths in one nucleus lie apart
 
 
-def find_centres(labels: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Find the centre of each nucleus of labels (y, x): of its pixels, the one nearest to its centroid.
-
-    Positions (y, x) are by number, (largest label + 1, 2), 0 for those that are not among the labels.
-    """
-    centres = np.zeros((int(labels.max()) + 1, 2), np.float32)
-    for number, box in enumerate(ndimage.find_objects(labels), 1):
-        if box is not None:
-            places = np.argwhere(labels[box] == number)
-            nearest = np.argmin(((places - places.mean(axis=0)) ** 2).sum(axis=1))
-            centres[number] = places[nearest] + [side.start for side in box]
-    return centres
-
-
-def make_flow(labels: NDArray[np.integer], centres: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Make the flow (dy, dx) of labels (y, x), (2, y, x); 0 where there is no nucleus.
-
-    Centres, by number, may lie beyond the image.
-    """
-    rows, columns = np.indices(labels.shape, np.float32)
-    to_centre = np.moveaxis(centres[labels], -1, 0) - np.stack([rows, columns])
-    distance = np.hypot(*to_centre)
-    return np.where(labels > 0, to_centre / np.maximum(distance, CORE), 0).astype(np.float32)
-
-
 def decode(
-    logit: NDArray[np.float32],
-    flow: NDArray[np.float32],
-    shape: tuple[int, int],
-    *,
-    threshold: float = 0.0,
-    min_confidence: float = 2.0,
-    max_error: float = 0.7,
-    min_area: float = 20.0,
+    logit: NDArray[np.float32], flow: NDArray[np.float32], shape: tuple[int, int], *, min_area: float = 20.0
 ) -> NDArray[np.int32]:
-    """Join the pixels whose paths along the flow meet.
+    """Labels (y, x) of the nuclei, each in one piece without holes: pixels whose paths along the flow meet.
 
-    The flow may lie on a grid coarser or finer than the image's: paths begin at the image's pixels and run between the
-    points of that grid, so that outlines are as fine as the image.
+    The logit (h, w) is of the foreground, the flow (2, h, w) dy and dx in pixels of this grid, which may be coarser or
+    finer than that of the image, of `shape` (y, x), and covers the same ground: paths begin at the image's pixels and
+    run between the points of the grid, so that outlines are as fine as the image.
 
-    Parameters
-    ----------
-    logit
-        (h, w) of the foreground.
-    flow
-        (2, h, w): dy and dx, in pixels of its own grid.
-    shape
-        (y, x) of the image, which covers the same ground.
-    threshold
-        Pixels of the image where the interpolated logit is above it are foreground.
-    min_confidence
-        A nucleus is dropped where the mean of its logit is lower: 2 is a probability of 0.88.
-    max_error
-        A nucleus is dropped where the flow differs more, in the root of the mean square, from one that leads straight
-        to where its paths meet: then they met by chance.
-    min_area
-        Nuclei that cover fewer pixels of the flow's grid are dropped.
-
-    Returns
-    -------
-    (y, x) labels, 0 where there is no nucleus. Each nucleus is in one piece without holes.
+    Pixels where the interpolated logit is above 0 are foreground. Nuclei of which the network is unsure, whose paths
+    met by chance, or which cover less than `min_area` pixels of the grid are dropped.
     """
-    ends = _follow(logit, flow, shape[0], shape[1], threshold)
+    ends = _follow(logit, flow, *shape)
     inside = ends >= 0
     if not inside.any():
         return np.zeros(shape, np.int32)
@@ -93,20 +45,20 @@ def decode(
     labels = np.where(inside, sinks.ravel()[ends], 0)
     areas, confidence, errors = _measure(labels, logit, flow, _middles(heap, sinks))
     ground = logit.size / labels.size  # pixels of the flow's grid in one of the image
-    dropped = (areas * ground < min_area) | (confidence < min_confidence) | (errors > max_error)
+    dropped = (areas * ground < min_area) | (confidence < _MIN_CONFIDENCE) | (errors > _MAX_ERROR)
     dropped[0] = False
     return fill_holes(largest_pieces(np.where(dropped[labels], 0, labels)))
 
 
 @parallel()
-def _follow(logit, flow, height, width, threshold):  # pragma: no cover (compiled)
+def _follow(logit, flow, height, width):  # pragma: no cover (compiled)
     """Where the path from each pixel of the image ends: flat index on the flow's grid, -1 for background."""
     h, w = logit.shape
     ends = np.full((height, width), np.int32(-1))
     for row in numba.prange(height):
         for column in range(width):
             y, x = _place(row, height, h), _place(column, width, w)
-            if _between(logit, y, x) <= threshold:
+            if _between(logit, y, x) <= 0:
                 continue
             for _ in range(_STEPS):
                 dy, dx = _between(flow[0], y, x), _between(flow[1], y, x)

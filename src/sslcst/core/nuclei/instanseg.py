@@ -34,11 +34,9 @@ _OTHERWISE = 'Otherwise use the path of an "instanseg.pt", method="sslcst", or n
 def load(params: NucleiParams, *, device: str) -> Segmenter:
     """Load a network, downloading it first if it is one of InstanSeg's own and not yet on this machine.
 
-    `params.model` is the name of one of InstanSeg's models, or path of a TorchScript file of one; by default
-    ``"fluorescence_nuclei_and_cells"``, of which the nuclei, or of two channels the cells, are taken. InstanSeg is told
-    the pixel size at which nuclei are 8 micron wide, and cells 16; without a diameter by the estimated one
-    (`estimate_diameter`). Raises a `BackendError` where there is no such model, it cannot be downloaded, or a file does
-    not hold one.
+    `params.model` is the name of one of InstanSeg's models, by default ``"fluorescence_nuclei_and_cells"``, or the path
+    of a TorchScript file of one. Of two channels the cells are taken. InstanSeg is told the pixel size at which nuclei
+    are 8 micron wide, and cells 16.
     """
     from instanseg import InstanSeg
 

@@ -82,10 +82,13 @@ def _blocks(image: NDArray[np.generic]) -> list[NDArray[np.generic]]:
 
 
 def _noise(image: NDArray[np.generic]) -> float:
-    """Standard deviation of the noise, by differences of neighbours, and at least a step of the camera's."""
+    """Standard deviation of the noise, by differences of neighbours, and at least a step of the camera's.
+
+    Infinite where a sample does not tell, so that nothing stands out.
+    """
     sample = image[:: -(-image.shape[0] // _SAMPLE)].astype(np.float64)
-    steps = np.diff(np.unique(sample))
-    return max(float(np.median(np.abs(np.diff(sample, axis=1)))), float(steps.min()))
+    differences, steps = np.abs(np.diff(sample, axis=1)), np.diff(np.unique(sample))
+    return max(float(np.median(differences)), float(steps.min())) if differences.size and steps.size else np.inf
 
 
 def scale_intensity(image: NDArray[np.generic], low: float, high: float) -> NDArray[np.float32]:

@@ -22,17 +22,11 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class NucleusNetwork(nn.Module):
-    """Foreground and flow of nuclei about 20 pixels wide.
+    """Foreground and flow of nuclei about 20 pixels wide."""
 
-    Parameters
-    ----------
-    channels
-        Width of the network at each halving of the resolution.
-    """
-
-    def __init__(self, channels: tuple[int, ...] = CHANNELS) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        half, quarter, eighth, sixteenth = channels
+        half, quarter, eighth, sixteenth = CHANNELS
         self.stem = ConvNorm(2, half, size=5, stride=2)
         self.down = nn.ModuleList(
             [
@@ -61,10 +55,6 @@ class NucleusNetwork(nn.Module):
         for lateral, up in zip(self.lateral, self.up, strict=True):
             x = up(skips.pop() + interpolate(lateral(x), scale_factor=2, mode="nearest"))  # ... (n, 32, h/2, w/2)
         return pixel_shuffle(self.head(x), 2)
-
-    def fold(self) -> NucleusNetwork:
-        """Fold the batch normalisation into the convolutions, for inference, in place."""
-        return fold(self)
 
 
 def fold(network: Network) -> Network:

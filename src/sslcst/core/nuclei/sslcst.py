@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate, pad
 
 from sslcst.core.nuclei.diameter import estimate_diameter
 from sslcst.core.nuclei.flows import decode
-from sslcst.core.nuclei.network import MULTIPLE, OUTPUTS, NucleusNetwork
+from sslcst.core.nuclei.network import MULTIPLE, OUTPUTS, NucleusNetwork, fold
 from sslcst.core.precision import inference_dtype
 from sslcst.core.threads import settle
 from sslcst.errors import BackendError
@@ -44,7 +44,7 @@ def load(params: NucleiParams, *, device: str) -> Segmenter:
             network = read_network(path)
     else:
         network = read_network(Path(params.model).expanduser())
-    network = network.fold().to(device, inference_dtype(device), memory_format=torch.channels_last)
+    network = fold(network).to(device, inference_dtype(device), memory_format=torch.channels_last)
 
     def segment(image: NDArray[np.float32], diameter: float | None = None) -> NDArray[np.integer]:
         diameter = diameter or measure_diameter(network, image)

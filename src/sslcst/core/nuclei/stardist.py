@@ -35,11 +35,9 @@ _OTHERWISE = 'Otherwise use the path of a model\'s folder, method="sslcst", or n
 def load(params: NucleiParams, *, device: str) -> Segmenter:
     """Load a network, downloading it first if it is one of StarDist's own and not yet on this machine.
 
-    `params.model` is the name of one of StarDist's models, or path of a folder with a ``config.json`` and weights; by
-    default ``"2D_versatile_fluo"``. The image is scaled so that nuclei are as wide as in the network's training;
-    without a diameter by the estimated one (`estimate_diameter`). The device is not heeded: TensorFlow itself takes the
-    GPU that it sees. Raises a `BackendError` where there is no such model, it cannot be downloaded, or a folder does
-    not hold one.
+    `params.model` is the name of one of StarDist's models, by default ``"2D_versatile_fluo"``, or the path of a folder
+    with a ``config.json`` and weights. The image is scaled so that nuclei are as wide as in the network's training. The
+    device is not heeded: TensorFlow itself takes the GPU that it sees.
     """
     try:
         from stardist.models import StarDist2D

@@ -18,24 +18,12 @@ _RING = 3  # pixels; as wide as what a nucleus is compared with around it
 
 @dataclass(frozen=True)
 class ErosionReport:
-    """What became of the nuclei.
+    """What became of the nuclei."""
 
-    Parameters
-    ----------
-    n_nuclei
-        Nuclei before the erosion.
-    too_small
-        Ids of those without a core because it had too few pixels.
-    irregular
-        Ids of those without a core because it filled too little of its convex hull, and was not too small.
-    share
-        Median share of its area that a nucleus with a core kept; NaN where there is none.
-    """
-
-    n_nuclei: int
-    too_small: tuple[int, ...]
-    irregular: tuple[int, ...]
-    share: float
+    n_nuclei: int  #: Nuclei before the erosion
+    too_small: tuple[int, ...]  #: Ids of those without a core because it had too few pixels
+    irregular: tuple[int, ...]  #: Of those whose core filled too little of its convex hull, and was not too small
+    share: float  #: Median share of its area that a nucleus with a core kept; NaN where there is none
 
     @property
     def n_cores(self) -> int:

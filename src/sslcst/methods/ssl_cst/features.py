@@ -24,9 +24,6 @@ class Features:
     counts: sparse.csr_matrix  #: Counts of the genes that are read, csr (n, n_genes)
     distance: np.ndarray  #: Distance to the nearest nucleus centroid in bins, (n,)
 
-    def __len__(self) -> int:
-        return len(self.index)
-
     @classmethod
     def of(
         cls, spots: Spots, *, counts: sparse.csr_matrix, distance: np.ndarray, n_neighbors: int, window: int

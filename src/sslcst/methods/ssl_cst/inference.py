@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -17,17 +16,12 @@ logger = logging.getLogger("sslcst")
 
 @torch.inference_mode()
 def predict_spots(
-    encoder: Encoder,
-    inputs: Inputs,
-    *,
-    block: int = BLOCK,
-    wanted: np.ndarray | None = None,
-    on_batch: Callable[[int], None] = lambda n_spots: None,
+    encoder: Encoder, inputs: Inputs, *, block: int = BLOCK, wanted: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities of the directions (m, 16) and of lying in a cell (m,), float32, of the spots that are wanted.
 
     `block` is the side in bins of the blocks of tissue that are predicted one by one; it is halved for as long as the
-    device's memory does not hold one. `on_batch` is called with the number of spots of each batch done.
+    device's memory does not hold one.
     """
     device = inputs.neighbors.device
     spots = torch.arange(len(inputs), device=device)
@@ -45,7 +39,6 @@ def predict_spots(
                 direction[todo[places]] = of_direction.float().softmax(dim=1)
                 inside[todo[places]] = of_inside.float().sigmoid()
                 left[places] = False
-                on_batch(len(places))
         except torch.OutOfMemoryError:
             if block == 1:
                 raise

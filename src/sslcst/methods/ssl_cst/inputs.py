@@ -16,10 +16,11 @@ from sslcst.methods.ssl_cst.encoder import Field, Tokens
 from sslcst.methods.ssl_cst.encoder.neighborhood import Neighborhood
 from sslcst.methods.ssl_cst.features import Features, crop_side
 from sslcst.methods.ssl_cst.params import EncoderParams, TrainingParams
-from sslcst.methods.ssl_cst.symmetry import N_TURNS, turn_matrices, turned_classes
+from sslcst.methods.ssl_cst.sampling import N_DIRECTIONS
 
 BLOCK = 512  # bins; side of what goes through the field encoder at once
 _AT_ONCE = 256  # spots that the spot encoder reads in a batch, which stays in a CPU's cache
+N_TURNS = 8  # the ways to turn and mirror a square grid onto itself
 _NEAR = 4  # places are in units of r / 4, so that the nearest spots lie some 1 away
 
 
@@ -214,3 +215,19 @@ def _deal_out(square: torch.Tensor, chosen: torch.Tensor, size: int, generator: 
     begin = n_spots[order].cumsum(0) - n_spots[order]
     _, step = torch.unique(begin // size, return_inverse=True)
     return torch.full_like(n_spots, -1).scatter_(0, order, step)
+
+
+def turn_matrices() -> np.ndarray:
+    """Matrices (8, 2, 2) that take an offset (dy, dx), as a column, to the turned one; the first leaves it as it is."""
+    quarter = np.array([[0, 1], [-1, 0]])  # from the x axis towards +y, as the classes of directions go
+    mirror = np.array([[-1, 0], [0, 1]])
+    quarters = [np.linalg.matrix_power(quarter, k) for k in range(4)]
+    return np.array([*quarters, *(turn @ mirror for turn in quarters)], np.float32)
+
+
+def turned_classes() -> np.ndarray:
+    """Class (8, 17) of each class of direction after each turn; the last column, read with -1, is -1: no direction."""
+    classes = np.arange(N_DIRECTIONS)
+    quarters = np.arange(4)[:, None] * (N_DIRECTIONS // 4)
+    turned = np.concatenate([(classes + quarters) % N_DIRECTIONS, (classes[::-1] + quarters) % N_DIRECTIONS])
+    return np.pad(turned, ((0, 0), (0, 1)), constant_values=-1)

@@ -18,16 +18,14 @@ from sslcst.methods.base import Method, Part, Pass, Tissue, Window, check_scale,
 from sslcst.methods.model_file import read_model, write_model
 from sslcst.methods.ssl_cst.cores import MARGIN, cores_of
 from sslcst.methods.ssl_cst.features import Features, Gathering, gather, join
-from sslcst.methods.ssl_cst.fit import fit, square_side
 from sslcst.methods.ssl_cst.inference import predict_spots
 from sslcst.methods.ssl_cst.inputs import make_inputs
-from sslcst.methods.ssl_cst.model import Model
-from sslcst.methods.ssl_cst.model_file import model_of, weights_of
+from sslcst.methods.ssl_cst.model import Model, model_of, weights_of
 from sslcst.methods.ssl_cst.params import FlowParams, SslCstParams
 from sslcst.methods.ssl_cst.prior import direction_posterior, direction_prior
-from sslcst.methods.ssl_cst.relations import Relations, relate
-from sslcst.methods.ssl_cst.sampling import Samples, Survey, choose_samples, draw, survey
+from sslcst.methods.ssl_cst.sampling import Samples, Survey, choose_samples, draw, relate, survey
 from sslcst.methods.ssl_cst.tracking import find_cells, halo
+from sslcst.methods.ssl_cst.training import fit, square_side
 
 logger = logging.getLogger("sslcst")
 
@@ -154,10 +152,11 @@ class SslCst(Method):
         return SslCstFit(surveyed, moments.variable(self.params.inputs.n_genes))
 
     def _offer(self, window: Window, fit: SslCstFit) -> Part:
-        radius = window.tissue.radius
+        radius, spots = window.tissue.radius, window.spots
+        cores = spots.on_grid(window.of_spots("core"), 0)
         samples = choose_samples(
-            window.spots,
-            self._relations(window),
+            spots,
+            relate(spots, window.nuclei, cores, window.tissue.regions),
             fit.surveyed,
             radius=radius,
             params=self.params.sampling,
@@ -216,11 +215,6 @@ class SslCst(Method):
         near = ((centers >= low - reach - 1) & (centers < high + reach + 1)).all(axis=1)
         prior = direction_prior(spots.index[window.owned] + 0.5, centers[near], reach)
         return Part(of_spots={"direction": direction_posterior(direction, prior), "probability": inside})
-
-    def _relations(self, window: Window) -> Relations:
-        spots = window.spots
-        cores = spots.on_grid(window.of_spots("core"), 0)
-        return relate(spots, window.nuclei, cores, window.tissue.regions)
 
     def _distance(self, window: Window, index: np.ndarray) -> np.ndarray:
         return nearest_centroid(index + 0.5, window.tissue.centers)[1]

@@ -144,7 +144,6 @@ class EncoderParams(Section):
     dropout: float = 0.1
 
     def _check_bounds(self) -> None:
-        check(self.kind in ("field", "spot"), "kind", self.kind, "must be 'field' or 'spot'")
         for name, usual in {"depth": {"field": 4, "spot": 8}, "heads": {"field": 2, "spot": 1}}.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, usual[self.kind])
@@ -195,9 +194,6 @@ class TrainingParams(Section):
     patience: int = 10
 
     def _check_bounds(self) -> None:
-        check(
-            self.schedule in ("cosine", "constant", None), "schedule", self.schedule, "must be 'cosine' or 'constant'"
-        )
         check_positive(self, "learning_rate", "warm_up", "batch_size", "crop", "field_size", "max_epochs", "patience")
         check_positive(self, "min_steps")
         check_most(self, learning_rate=1e30, batch_size=10**6, crop=1000, field_size=10**7)
@@ -230,12 +226,6 @@ class FlowParams(Section):
     min_orphan_area: int = 50
 
     def _check_bounds(self) -> None:
-        check(
-            self.smoothing in ("confidence", "mean", None),
-            "smoothing",
-            self.smoothing,
-            "must be 'confidence' or 'mean'",
-        )
         check_share(self, "threshold")
         check(self.step is None or self.step >= 1, "step", self.step, "must be at least 1")
         check(self.min_orphan_area >= 1, "min_orphan_area", self.min_orphan_area, "must be at least 1")

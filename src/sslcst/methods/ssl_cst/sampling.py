@@ -14,10 +14,10 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from scipy import ndimage
 
+from sslcst.core.geometry import Regions, nearest_centroid
 from sslcst.core.spots import Spots
 from sslcst.errors import DataError
 from sslcst.methods.ssl_cst.params import SamplingParams
-from sslcst.methods.ssl_cst.relations import Relations
 
 logger = logging.getLogger("sslcst")
 
@@ -55,6 +55,27 @@ def hash_uniform(keys: np.ndarray, seed: int) -> np.ndarray:
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z ^= z >> np.uint64(31)
     return (z >> np.uint64(11)) / np.float64(2**53)
+
+
+@dataclass(frozen=True)
+class Relations:
+    """What the nuclei say of n spots: the one each lies in, the nearest, and the way there (eq. 1-3); in bins."""
+
+    nucleus: np.ndarray  #: Label of the nucleus at each spot, 0 outside, (n,)
+    core: np.ndarray  #: Label of the eroded nucleus, likewise
+    nearest: np.ndarray  #: Id of the nucleus with the nearest centroid, (n,)
+    distance: np.ndarray  #: Distance to that centroid, (n,)
+    #: Vector (dy, dx) from the spot to the centroid of its own nucleus, or else of the nearest, (n, 2)
+    offset: np.ndarray
+
+
+def relate(spots: Spots, nuclei: np.ndarray, cores: np.ndarray, regions: Regions) -> Relations:
+    """Relate spots to nuclei: labels of nuclei and cores on the grid (rows, columns), and all regions, in pixels."""
+    middle, centers = spots.index + 0.5, regions.centers / spots.grid.step
+    nearest, distance = nearest_centroid(middle, centers)
+    nucleus = nuclei[spots.place]
+    own = np.where(nucleus > 0, np.searchsorted(regions.ids, nucleus), nearest)
+    return Relations(nucleus, cores[spots.place], regions.ids[nearest], distance, centers[own] - middle)
 
 
 @dataclass(frozen=True)
@@ -126,7 +147,13 @@ def choose_samples(
     each square at least one, for `draw` to choose among; none of them is set apart yet (`set_apart`). A `DataError`
     says that no spot of the chip lies in a nucleus core, or none outside the nuclei.
     """
-    _check_both(surveyed)
+    if not surveyed.positive.any():
+        raise DataError(
+            "No transcript lies in the core of a nucleus, so there is nothing to learn from: "
+            "do image and transcripts match, and are the nuclei larger than a spot?"
+        )
+    if not surveyed.outside.any():
+        raise DataError("Every transcript lies in a nucleus, so there is no negative sample and no cytoplasm to find.")
     index, nucleus, core, nearest, distance = (
         values[owned]
         for values in (spots.index, relations.nucleus, relations.core, relations.nearest, relations.distance)
@@ -207,16 +234,6 @@ def densities(spots: Spots) -> np.ndarray:
     for axis in (0, 1):
         density = ndimage.correlate1d(density, np.ones(DENSITY_BINS), axis, mode="nearest")
     return np.rint(np.minimum(density[spots.place], _MOST_DENSE)).astype(np.int64)
-
-
-def _check_both(surveyed: Survey) -> None:
-    if not surveyed.positive.any():
-        raise DataError(
-            "No transcript lies in the core of a nucleus, so there is nothing to learn from: "
-            "do image and transcripts match, and are the nuclei larger than a spot?"
-        )
-    if not surveyed.outside.any():
-        raise DataError("Every transcript lies in a nucleus, so there is no negative sample and no cytoplasm to find.")
 
 
 def _farthest(surveyed: Survey, params: SamplingParams) -> int | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Sequence
 from math import cos, pi
 
 import numpy as np
@@ -12,20 +12,72 @@ from torch.nn import functional as F
 
 from sslcst.errors import TrainingError
 from sslcst.methods.ssl_cst.encoder import Encoder, Field, Tokens, make_encoder
-from sslcst.methods.ssl_cst.inputs import BLOCK, GeneCounts, Inputs, Targets
-from sslcst.methods.ssl_cst.params import EncoderParams, TrainingParams
-from sslcst.methods.ssl_cst.sampling import Samples
+from sslcst.methods.ssl_cst.features import Features, crop_side
+from sslcst.methods.ssl_cst.inputs import BLOCK, GeneCounts, Inputs, Targets, make_inputs
+from sslcst.methods.ssl_cst.model import Epoch, Model
+from sslcst.methods.ssl_cst.params import EncoderParams, SslCstParams, TrainingParams
+from sslcst.methods.ssl_cst.sampling import Samples, set_apart
+
+logger = logging.getLogger("sslcst")
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """How training stood after an epoch; accuracies are of the validation samples."""
+def square_side(params: SslCstParams, radius: float) -> int:
+    """Side in bins of the squares in which samples are drawn together, where r is `radius` bins; 1: each by itself."""
+    return crop_side(params.training, radius) if params.encoder.kind == "field" else 1
 
-    epoch: int
-    train_loss: float
-    validation_loss: float
-    inside_accuracy: float
-    direction_accuracy: float
+
+def fit(
+    key: np.ndarray,
+    features: Features,
+    samples: Samples,
+    *,
+    genes: Sequence[str],
+    bin_size: float,
+    radius: float,
+    params: SslCstParams,
+    seed: int = 0,
+    device: str = "cpu",
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> Model:
+    """Train a model on samples, from the features of the spots around them and these spots' keys, ascending.
+
+    `genes` are the names of those whose counts the features hold; a bin measures `bin_size` in units of the coordinate
+    system, and r, the expected cell radius, `radius` bins. All else is as in `train_encoder`.
+    """
+    samples = set_apart(samples, params=params.sampling, whole_squares=params.encoder.kind == "field", seed=seed)
+    encoder, history = train_encoder(
+        make_inputs(params.encoder, features, radius=radius, device=device),
+        np.searchsorted(key, samples.key),
+        samples,
+        n_genes=len(genes),
+        encoder_params=params.encoder,
+        params=params.training,
+        seed=seed,
+        device=device,
+        on_epoch=on_epoch,
+    )
+    best = min(history, key=lambda epoch: epoch.validation_loss)
+    logger.info(
+        "Trained %d epochs on %d samples (%d positive); best epoch %d: %.2f of directions, %.3f of in or out right.",
+        len(history),
+        len(samples),
+        samples.positive.sum(),
+        best.epoch + 1,
+        best.direction_accuracy,
+        best.inside_accuracy,
+    )
+    return Model(
+        encoder=encoder.cpu(),
+        encoder_params=params.encoder,
+        genes=tuple(genes),
+        bin_size=float(bin_size),
+        radius=float(radius),
+        n_neighbors=params.inputs.n_neighbors,
+        window=params.inputs.window,
+        seed=seed,
+        n_samples=int((~samples.validation).sum()),
+        history=tuple(history),
+    )
 
 
 def train_encoder(
@@ -40,33 +92,12 @@ def train_encoder(
     device: str = "cpu",
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> tuple[Encoder, list[Epoch]]:
-    """Train an encoder; the state of the epoch with the lowest validation loss is returned.
+    """Train an encoder for `n_genes` genes; the state of the epoch with the lowest validation loss is returned.
 
-    Parameters
-    ----------
-    inputs
-        Features of the spots, on `device`, for the kind of encoder.
-    spot
-        Index of each sample's spot among those of `inputs`, int64 (m,).
-    samples
-        What the m samples teach.
-    n_genes
-        Genes that `inputs` reads.
-    encoder_params, params
-        The network, and the optimiser's settings.
-    seed
-        Of the weights, the order of the samples, the reparameterisation and the dropout. The same seed gives the same
-        weights on the same machine, whatever else the process does; torch's own random state is neither read nor
-        changed.
-    device
-        Where to train.
-    on_epoch
-        Called after each epoch.
-
-    Raises
-    ------
-    TrainingError
-        The loss is not a finite number.
+    `inputs` are the features of the spots, on the device where to train; `spot` is the index of each sample's among
+    them, int64 (m,). The seed is that of the weights, the order of the samples, the reparameterisation and the dropout:
+    it gives the same weights on the same machine, whatever else the process does, and torch's own random state is
+    neither read nor changed. A `TrainingError` says that the loss is not a finite number.
     """
     generator = torch.Generator().manual_seed(seed)
     encoder = make_encoder(n_genes, encoder_params, generator).to(device)

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sslcst.core.alignment import (
-    Alignment,
-    coarse_counts,
-    coarse_mean,
-    coarse_step,
-    find_alignment,
-    share_without_nuclei,
-)
+from sslcst.core.alignment import coarse_counts, coarse_mean, coarse_step, find_alignment, share_without_nuclei
 from sslcst.core.geometry import Regions
 from sslcst.run.stages.transcripts import transcripts_in
 from sslcst.run.warnings import warn
@@ -21,9 +14,7 @@ _BARE = 0.5  # share of the transcripts, far from nuclei, at which these are too
 _BAND = 2048  # pixels of the labels that are read at once
 
 
-def check(
-    workspace: Workspace, regions: Regions, *, whole_cells: bool = False, pixel_size: float, pair: str
-) -> Alignment:
+def check(workspace: Workspace, regions: Regions, *, whole_cells: bool, pixel_size: float, pair: str) -> None:
     """Compare nuclei, or whole cells, and transcripts on coarse maps (`sslcst.pp.check_alignment`); warn of doubts.
 
     A pixel measures `pixel_size` units of the coordinate system, and `pair` names what is compared.
@@ -64,4 +55,3 @@ def check(
             f"{bare:.0%} of the transcripts lie far from all of the {len(regions)} {what}, and as dense as in "
             f"cells. See whether {what} were missed: {look.format(pair, across * pixel_size)}",
         )
-    return alignment

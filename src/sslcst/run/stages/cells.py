@@ -23,17 +23,19 @@ STAGE = "cells"
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
+    """What all tiles have in common: what is known, and what is asked for."""
+
     workspace: Workspace
     tissue: Tissue
     method: Method
     fit: Fit
     params: CellParams
     pixel_size: float
-    area: Area | None
-    boundaries: bool
-    transcripts: bool
-    n_sources: int
+    area: Area | None  # where the nuclei of the wanted cells lie
+    n_sources: int  # points elements that transcripts come from
+    boundaries: bool  # whether those of the cells are wanted
+    transcripts: bool  # whether the cell of each is
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,7 @@ class Found:
 
     small: np.ndarray  # ids of those that are too small, which are in no result
     outside: np.ndarray  # ids of those whose nucleus lies off the area, likewise
-    n_nuclei: int  # in the area
-    n_counts: np.ndarray  # molecules in the area
+    n_counts: np.ndarray  # molecules in the area, of each source
 
     @property
     def left_out(self) -> np.ndarray:
@@ -51,33 +52,19 @@ class Found:
         return np.concatenate([self.small, self.outside])
 
 
-def find_cells(
-    workspace: Workspace,
-    tiles: list[Tile],
-    tissue: Tissue,
-    method: Method,
-    fit: Fit,
-    *,
-    params: CellParams,
-    pixel_size: float,
-    area: Area | None,
-    boundaries: bool,
-    transcripts: bool,
-    n_sources: int = 1,
-) -> Found:
+def find_cells(tiles: list[Tile], job: Job) -> Found:
     """Decide, measure and count all tiles that are not done yet.
 
     A cell that is too small, or whose nucleus has its centroid off the area, is left out by the tile that measures it.
     It stays in the labels, and among the owners, of the tiles that it reaches into: these are rid of it once it is
-    known by all. The cells' boundaries, and the cell of each transcript, are kept where they are asked for.
+    known by all.
     """
-    job = _Job(workspace, tissue, method, fit, params, pixel_size, area, boundaries, transcripts, n_sources)
     map_tiles(STAGE, _of_tile, job, tiles)
-    parts = [statistics(workspace.scratch, STAGE, tile, "id", "small", "outside", "n_counts") for tile in tiles]
+    names = ("id", "small", "outside", "n_counts")
+    parts = [statistics(job.workspace.scratch, STAGE, tile, *names) for tile in tiles]
     small, outside = (np.concatenate([part[name] for part in parts]) for name in ("small", "outside"))
-    tell_dropped(len(small), len(small) + sum(len(part["id"]) for part in parts), params)
-    n_nuclei = len(tissue.regions) if area is None else int(area.holds(tissue.regions.centers).sum())
-    return Found(small, outside, n_nuclei, sum(part["n_counts"] for part in parts))
+    tell_dropped(len(small), len(small) + sum(len(part["id"]) for part in parts), job.params)
+    return Found(small, outside, sum(part["n_counts"] for part in parts))
 
 
 def tell_dropped(n: int, n_cells: int, params: CellParams) -> None:
@@ -89,7 +76,7 @@ def tell_dropped(n: int, n_cells: int, params: CellParams) -> None:
         logger.info("%d of %d cells are below %s, and are dropped with their nuclei.", n, n_cells, least)
 
 
-def _of_tile(job: _Job, tile: Tile) -> tuple[Part, None]:
+def _of_tile(job: Job, tile: Tile) -> tuple[Part, None]:
     workspace, tissue, grid = job.workspace, job.tissue, job.tissue.grid
     ranges = tile.around(job.method.halo(tissue, job.fit), grid.whole_shape)
     window = Window(tissue, tile.ranges, ranges, workspace)
@@ -128,9 +115,8 @@ def _of_tile(job: _Job, tile: Tile) -> tuple[Part, None]:
         for part, start in zip(grid.view(tile.ranges).owned_pixels(), corner, strict=True)
     )
     found = {"labels": labels[own], "small": small, "outside": outside} | vars(cells)
-    source = seen.transcript[counted] // ROWS_OF_A_SOURCE
     found["n_counts"] = np.zeros(job.n_sources, np.int64)
-    np.add.at(found["n_counts"], source, seen.count[counted])
+    np.add.at(found["n_counts"], seen.transcript[counted] // ROWS_OF_A_SOURCE, seen.count[counted])
     if job.boundaries:
         found |= _boundaries(labels, cells.id, corner)
     if job.transcripts:

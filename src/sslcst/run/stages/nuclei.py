@@ -12,6 +12,7 @@ from skimage.segmentation import relabel_sequential
 
 from sslcst._logging import progress
 from sslcst._sdata.labels import NucleusSource, read_part
+from sslcst._sdata.raster import Raster
 from sslcst._sdata.scratch import Scratch
 from sslcst.core.covered import Covered
 from sslcst.core.geometry import Regions
@@ -26,7 +27,7 @@ from sslcst.run.tiling import squares
 from sslcst.run.warnings import warn
 from sslcst.run.workspace import NUCLEI
 
-_CHUNK = 1024  # pixels
+CHUNK = 1024  # pixels
 _HALO = 8  # diameters of a nucleus that are seen around a tile
 _LOOK = 2**22  # pixels from which percentiles are taken
 _WINDOW = 1024  # pixels along the side of a window in which diameters are measured
@@ -49,78 +50,72 @@ class Stain:
     covered: Covered | None
 
 
-def regions_of(scratch: Scratch, to: str = NUCLEI) -> Regions | None:
-    """Where the nuclei, or other labels, lie, if they are all there."""
-    return Regions(**scratch.load(_beside(to, ".npz"))) if scratch.is_finished(_beside(to, ".done")) else None
-
-
-def copy(
-    source: NucleusSource, shape: tuple[int, int], scratch: Scratch, params: Params, *, to: str = NUCLEI
+def find(
+    source: NucleusSource | None,
+    stain: Any | None,
+    raster: Raster,
+    scratch: Scratch,
+    params: Params,
+    *,
+    device: str,
+    name: str,
+    covered: Covered | None,
+    to: str = NUCLEI,
 ) -> Regions:
-    """Copy nuclei that are there already, or other labels, and find where they lie."""
-    out = create(scratch, shape, to)
+    """Where the nuclei lie, or whole cells: copied where they are given, else found in a stain; but once.
+
+    The stain, which warnings call by its name, is all of the image, of which the raster may be a part; it has two
+    channels for whole cells. Nuclei of an image of one tile are segmented as one. Else intensities and the diameter are
+    told by a sample of all; each tile then sees some nuclei beyond its border, and gives those whose centroid it holds.
+    Of two that overlap by half, the later one is dropped. None reaches beyond what is covered.
+    """
+    if scratch.is_finished(_beside(to, ".done")):
+        return Regions(**scratch.load(_beside(to, ".npz")))
+    out = create(scratch, raster.shape, to)
+    if source is not None:
+        return _copy(source, out, scratch, params.tiles.image_size, to)
+    image, shape, side = on_raster(stain, raster), raster.shape, params.tiles.image_size
+    how = {"pixel_size": raster.pixel_size, "params": params.nuclei, "device": device}
+    every, labels = tuple((0, size) for size in shape), None
+    if to == NUCLEI and raster.window is None and max(shape) <= side:
+        with progress(_in_words(to)):
+            labels = _within(covered, segment_nuclei(read_part(image, *(slice(*r) for r in every)), **how), every)
+    if labels is None or params.nuclei.diameters:
+        sample = sample_stain(stain, stain.shape[-2:], params.nuclei)
+        if to == NUCLEI and (warning := doubt_of_size(sample, name=name, **how)):
+            warn(scratch, warning)
+    if labels is not None:
+        _write(out, every, labels)
+        return _finish(scratch, Regions.of(labels), to)
+    diameter = nucleus_diameter(sample, **how)
+    job = Stain(image, scratch, to, sample.scale, diameter, params, device, covered)
+    tiles = [
+        (f"{Path(to).stem}/{row:03}-{column:03}.npz", ranges)
+        for row, column, ranges in squares(shape, side)
+        if covered is None or covered.meets(ranges)
+    ]
+    left = [tile for tile in tiles if not scratch.is_finished(_beside(tile[0], ".done"))]
+    run(_in_words(to), _segment_tile, job, left)
+    return _merge(job, tiles, out)
+
+
+def on_raster(stain: Any | None, raster: Raster) -> Any | None:
+    """What of a stain lies on a raster, which may be a part of the image's."""
+    return stain if stain is None or raster.window is None else stain[..., *raster.window]
+
+
+def _copy(source: NucleusSource, out: zarr.Array, scratch: Scratch, side: int, to: str) -> Regions:
     parts = []
-    tiles = list(squares(shape, params.tiles.image_size))
+    tiles = list(squares(out.shape, side))
     with progress(_in_words(to), len(tiles), unit="tile") as bar:
         for _, _, ranges in tiles:
             labels = source.read(*(slice(*r) for r in ranges))
             _write(out, ranges, labels)
             parts.append(Regions.of(labels, tuple(start for start, _ in ranges)))
             bar.update()
-    regions = _finish(scratch, parts, to)
+    regions = Regions.join(parts)
     source.check(regions.ids, _in_words(to).split()[-1])
-    return regions
-
-
-def segment(
-    image: Any,
-    shape: tuple[int, int],
-    *,
-    whole: Any | None = None,
-    pixel_size: float,
-    scratch: Scratch,
-    params: Params,
-    device: str,
-    name: str,
-    to: str = NUCLEI,
-    covered: Covered | None = None,
-) -> Regions:
-    """Find the nuclei in a stain, which warnings call by its name, and where they lie; or whole cells in two channels.
-
-    An image of one tile is segmented as one. Of a larger one, or of a part of a `whole`, intensities and the diameter
-    are told by a sample of all; each tile then sees some nuclei beyond its border, and gives those whose centroid it
-    holds. Of two that overlap by half, the later one is dropped. None reaches beyond what is covered.
-    """
-    out = create(scratch, shape, to)
-    side = params.tiles.image_size
-    how = {"pixel_size": pixel_size, "params": params.nuclei, "device": device}
-
-    def check_size(sample: StainSample) -> None:
-        if to == NUCLEI and (warning := doubt_of_size(sample, name=name, **how)):
-            warn(scratch, warning)
-
-    if whole is None and max(shape) <= side:
-        with progress("nuclei"):
-            whole = read_part(image, slice(0, shape[0]), slice(0, shape[1]))
-            labels = _within(covered, segment_nuclei(whole, **how), tuple((0, size) for size in shape))
-        if params.nuclei.diameters:
-            check_size(sample_stain(image, shape, params.nuclei))
-        _write(out, tuple((0, size) for size in shape), labels)
-        return _finish(scratch, [Regions.of(labels)], to)
-
-    whole = image if whole is None else whole
-    sample = sample_stain(whole, whole.shape[-2:], params.nuclei)
-    diameter = nucleus_diameter(sample, **how)
-    check_size(sample)
-    stain = Stain(image, scratch, to, sample.scale, diameter, params, device, covered)
-    folder = Path(to).stem
-    tiles = [
-        (f"{folder}/{row:03}-{column:03}.npz", ranges)
-        for row, column, ranges in squares(shape, side)
-        if covered is None or covered.meets(ranges)
-    ]
-    run(_in_words(to), _segment_tile, stain, [tile for tile in tiles if not scratch.is_finished(_mark(tile[0]))])
-    return _merge(stain, tiles, out)
+    return _finish(scratch, regions, to)
 
 
 @dataclass(frozen=True)
@@ -210,15 +205,11 @@ def _segment_tile(stain: Stain, tile: tuple[str, Ranges]) -> None:
     kept = np.zeros(int(labels.max(initial=0)) + 1, np.uint32)
     kept[regions.ids[own]] = np.arange(1, own.sum() + 1)
     stain.scratch.save(name, {"labels": kept[labels], "corner": corner})
-    stain.scratch.finish(_mark(name), [name])
+    stain.scratch.finish(_beside(name, ".done"), [name])
 
 
 def _within(covered: Covered | None, labels: np.ndarray, ranges: Ranges) -> np.ndarray:
     return labels if covered is None else np.where(covered.pixels(ranges), labels, 0)
-
-
-def _mark(name: str) -> str:
-    return name.replace(".npz", ".done")
 
 
 def _merge(stain: Stain, tiles: list[tuple[str, Ranges]], out: zarr.Array) -> Regions:
@@ -241,12 +232,12 @@ def _merge(stain: Stain, tiles: list[tuple[str, Ranges]], out: zarr.Array) -> Re
     parts = [
         Regions.of(out[tuple(slice(*r) for r in ranges)], tuple(start for start, _ in ranges)) for _, ranges in tiles
     ]
-    return _finish(stain.scratch, parts, stain.to)
+    return _finish(stain.scratch, Regions.join(parts), stain.to)
 
 
 def create(scratch: Scratch, shape: tuple[int, int], to: str) -> zarr.Array:
     """An array of that shape for labels, all background."""
-    chunks = tuple(min(_CHUNK, size) for size in shape)
+    chunks = tuple(min(CHUNK, size) for size in shape)
     return zarr.create_array(
         scratch.path(to), shape=shape, chunks=chunks, dtype=np.uint32, fill_value=0, overwrite=True
     )
@@ -256,8 +247,8 @@ def _write(out: zarr.Array, ranges: Ranges, labels: np.ndarray) -> None:
     out[tuple(slice(*r) for r in ranges)] = labels
 
 
-def _finish(scratch: Scratch, parts: list[Regions], to: str) -> Regions:
-    regions, file = Regions.join(parts), _beside(to, ".npz")
+def _finish(scratch: Scratch, regions: Regions, to: str) -> Regions:
+    file = _beside(to, ".npz")
     scratch.save(file, vars(regions))
     scratch.finish(_beside(to, ".done"), [file, to])
     return regions
