@@ -39,14 +39,14 @@ def keys_of(sdata: SpatialData, field: FieldName, keys: Mapping[str, Any]) -> di
 
 
 def choose_input(
-    sdata: SpatialData, fields: Sequence[FieldName], keys: Mapping[str, Any], *, params: Params, method: Method
+    sdata: SpatialData, fields: Sequence[FieldName], keys: dict[str, Any], *, params: Params, method: Method
 ) -> tuple[Input, Params]:
     """Choose what a run reads: one image or nuclei with their points, or those of several fields.
 
     The parameters come back with the method of the nuclei named.
     """
     if not fields[0].name:
-        return choose_sources(sdata, **keys, params=params, method=method)
+        return choose_sources(sdata, keys, params=params, method=method)
     check(keys["region"] is None, "region", keys["region"], "goes with one field: leave out fields")
     chosen: list[Input] = []
     with progress("fields", len(fields), unit="field") as bar:
@@ -54,7 +54,7 @@ def choose_input(
             own = keys_of(sdata, field, keys)
             with warnings_only(on=bool(chosen)):  # of all fields the log would say the same
                 part = part_of(sdata, field, own.values())
-                given, params = choose_sources(part, **keys | own, params=params, method=method)
+                given, params = choose_sources(part, keys | own, params=params, method=method)
             chosen.append(given)
             bar.update()
     bare = [field.name for field, each in zip(fields, chosen, strict=True) if each.image is None]

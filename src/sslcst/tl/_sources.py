@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,7 +43,6 @@ from sslcst.run.stages.nuclei import on_raster
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    from sslcst._arguments import Region
     from sslcst.methods.base import Method
 
 # Around a region, in nucleus diameters or expected cell radii: what bears on its nuclei and on how far its cells reach.
@@ -83,117 +82,137 @@ def choose_keys(arguments: Mapping[str, Any], method: Method) -> dict[str, Any]:
     return keys
 
 
+@dataclass(frozen=True)
+class _Elements:
+    """Which elements a run reads, by their names."""
+
+    given: tuple[str, ...]  # cells and nuclei that are there before
+    image: str | None  # that of the stain, or that nuclei come from
+    points: str
+    read: tuple[str, ...]  # what is given, and the image if it is read
+    pixels_of: str | None  # whose pixels the results have: labels that are given, else the image; None: of neither
+
+
 def choose_sources(
-    sdata: SpatialData,
-    *,
-    image_key: str | None,
-    channel: str | int | None,
-    channels: Sequence[str | int] | None,
-    points_key: str | None,
-    gene_key: str | None,
-    count_key: str | None,
-    nuclei_key: str | None,
-    cells_key: str | None,
-    coordinate_system: str | None,
-    unit: str | None,
-    pixel_size: float | None,
-    region: str | Region | None,
-    params: Params,
-    method: Method,
+    sdata: SpatialData, keys: Mapping[str, Any], *, params: Params, method: Method
 ) -> tuple[Input, Params]:
     """Choose what a run reads, before any work; the parameters come back with the method of the nuclei named."""
-    stained = method.cell_params is not None
-    given = {name: key for name, key in (("cells_key", cells_key), ("nuclei_key", nuclei_key)) if key is not None}
-    for argument, key in given.items():
-        choose_key([*sdata.labels, *sdata.shapes], key, kind="labels or shapes element", argument=argument)
-    given = tuple(given.values())
-    points_key = choose_points(sdata, points_key, beside=next(iter(given), image_key))
-    # Where cells are given, and no image is there to find nuclei in, they have none.
-    finds_nuclei = nuclei_key is None and (cells_key is None or image_key is not None or len(sdata.images) > 0)
-    if finds_nuclei:
-        params = replace(params, nuclei=choose_method(params.nuclei))
-    keys = given
-    if finds_nuclei or stained:
-        image_key = choose_image(sdata, image_key, beside=points_key)
-        keys = (*given, image_key)
-    # The element whose pixels results have: labels that are given, else the image; None where there is neither.
-    pixels_of = image_key
-    if given and not stained:
-        labels = [key for key in given if key in sdata.labels]
-        pixels_of = grid_of_nuclei(sdata, (labels or given)[0], image_key)
-    if unit is not None:
-        read = dict.fromkeys(key for key in (*keys, pixels_of, points_key) if key is not None)
-        microns = find_microns(
-            sdata, list(read), raster_key=pixels_of, pixel_size=pixel_size, coordinate_system=coordinate_system
-        )
-        sdata, coordinate_system = in_system(sdata, microns), microns.name
-    coordinate_system = choose_coordinate_system(sdata, [*keys, points_key], coordinate_system)
-    if pixels_of is None:
-        where = {"image_key": None, "points_key": points_key, "coordinate_system": coordinate_system}
-        raster = raster_of_nuclei(sdata, given[0], **where, whole_cells=cells_key is not None)
-    else:
-        choose_coordinate_system(sdata, [pixels_of], coordinate_system)
-        raster = raster_of(sdata, pixels_of, coordinate_system)
-    for key in keys:
-        if key not in sdata.shapes:
-            _check_same_pixels(sdata, key, pixels_of, raster)
-    image = cell_stain = None
-    if image_key in keys:
-        cell_channel, channel = channels or (None, channel)
-        channel = choose_channel(sdata, image_key, channel)
-        image = with_real_paths(channel_of(sdata, image_key, channel).data)
-        if stained:
-            channels = [choose_cell_channel(sdata, image_key, cell_channel), channel]
-            cell_stain = with_real_paths(channels_of(sdata, image_key, channels).data)
-    else:
-        channel = None
-    if unit is not None:
-        raster = raster.lying_in(microns.base, np.linalg.inv(microns.step))
-    check_there(sdata, [*keys, points_key])
+    chosen, params = _choose_elements(sdata, keys, params, method)
+    sdata, raster = _choose_raster(sdata, chosen, keys)
+    image, cell_stain, channel, channels = _open_stains(sdata, chosen, keys, method)
+    check_there(sdata, [*chosen.read, chosen.points])
     area = None
-    if region is not None:
-        area = choose_area(sdata, region, raster)
+    if keys["region"] is not None:
+        area = choose_area(sdata, keys["region"], raster)
         asked = raster.cropped(*area.window(raster.shape, 0))
-        source = open_nuclei(sdata, given[0], asked) if given else None
+        source = open_nuclei(sdata, chosen.given[0], asked) if chosen.given else None
         raster, area = area.on(raster, margin(image, source, asked, params))
-    columns = columns_of(sdata, points_key, gene_key, count_key)
-    transcripts = open_transcripts(sdata, points_key, **columns, raster=raster, params=params.transcripts)
+    columns = columns_of(sdata, chosen.points, keys["gene_key"], keys["count_key"])
+    transcripts = open_transcripts(sdata, chosen.points, **columns, raster=raster, params=params.transcripts)
     if area is not None:
         transcripts = replace(transcripts, within=raster.shape)
-    nuclei, cells = (None if key is None else open_nuclei(sdata, key, raster) for key in (nuclei_key, cells_key))
+    labels = {name: keys[name] for name in ("nuclei_key", "cells_key")}
+    nuclei, cells = (None if key is None else open_nuclei(sdata, key, raster) for key in labels.values())
+    is_read = chosen.image in chosen.read
     record = as_record(
-        Used.by(sdata, nuclei_key).record,
-        image_key=image_key if image_key in keys else image_of_nuclei(sdata, given[0], image_key),
+        Used.by(sdata, keys["nuclei_key"]).record,
+        image_key=chosen.image if is_read else image_of_nuclei(sdata, chosen.given[0], chosen.image),
         channel=channel,
         channels=channels,
-        points_key=points_key,
+        points_key=chosen.points,
         **columns,
-        nuclei_key=nuclei_key,
-        cells_key=cells_key,
-        coordinate_system=coordinate_system,
+        **labels,
+        coordinate_system=raster.coordinate_system,
     )
     source_ids = [None if each is None else each.source_ids for each in (nuclei, cells)]
+    about = {
+        "image": [str(getattr(stain, "name", None)) for stain in (image, cell_stain)],
+        "raster": [raster.shape, raster.to_system.tolist(), raster.coordinate_system],
+        "systems": {name: str(system) for name, system in raster.transformations.items()},
+        "region": None if area is None else area.polygon.wkb_hex,
+        "source_ids": [None if ids is None else str(pd.util.hash_pandas_object(ids).sum()) for ids in source_ids],
+        "transcripts": [chosen.points, transcripts.digest, transcripts.to_pixel.tolist()],
+    }
+    whole = tuple(slice(0, size) for size in raster.shape)
     return Input(
         raster=raster,
         image=image,
         cell_stain=cell_stain,
-        image_name=channel_in_words(keys[-1], channel),
+        image_name=channel_in_words(chosen.read[-1], channel),
         nuclei=nuclei,
         cells=cells,
         transcripts=transcripts,
-        pair=raster.pair(keys[0], points_key),
-        fields={"": Field(raster, tuple(slice(0, size) for size in raster.shape), sdata.points[points_key], record)},
-        keys=keys,
-        about={
-            "image": [str(getattr(stain, "name", None)) for stain in (image, cell_stain)],
-            "raster": [raster.shape, raster.to_system.tolist(), raster.coordinate_system],
-            "systems": {name: str(system) for name, system in raster.transformations.items()},
-            "region": None if area is None else area.polygon.wkb_hex,
-            "source_ids": [None if ids is None else str(pd.util.hash_pandas_object(ids).sum()) for ids in source_ids],
-            "transcripts": [points_key, transcripts.digest, transcripts.to_pixel.tolist()],
-        },
+        pair=raster.pair(chosen.read[0], chosen.points),
+        fields={"": Field(raster, whole, sdata.points[chosen.points], record)},
+        keys=chosen.read,
+        about=about,
         area=area,
     ), params
+
+
+def _choose_elements(
+    sdata: SpatialData, keys: Mapping[str, Any], params: Params, method: Method
+) -> tuple[_Elements, Params]:
+    stained, image = method.cell_params is not None, keys["image_key"]
+    given = {name: keys[name] for name in ("cells_key", "nuclei_key") if keys[name] is not None}
+    for argument, key in given.items():
+        choose_key([*sdata.labels, *sdata.shapes], key, kind="labels or shapes element", argument=argument)
+    given = tuple(given.values())
+    points = choose_points(sdata, keys["points_key"], beside=next(iter(given), image))
+    # Where cells are given, and no image is there to find nuclei in, they have none.
+    has_image = image is not None or len(sdata.images) > 0
+    finds_nuclei = keys["nuclei_key"] is None and (keys["cells_key"] is None or has_image)
+    if finds_nuclei:
+        params = replace(params, nuclei=choose_method(params.nuclei))
+    read = given
+    if finds_nuclei or stained:
+        image = choose_image(sdata, image, beside=points)
+        read = (*given, image)
+    pixels_of = image
+    if given and not stained:
+        labels = [key for key in given if key in sdata.labels]
+        pixels_of = grid_of_nuclei(sdata, (labels or given)[0], image)
+    return _Elements(given, image, points, read, pixels_of), params
+
+
+def _choose_raster(sdata: SpatialData, chosen: _Elements, keys: Mapping[str, Any]) -> tuple[SpatialData, Raster]:
+    """The pixels of the results, and the object with its elements in microns where these are asked for."""
+    system, pixels_of, microns = keys["coordinate_system"], chosen.pixels_of, None
+    if keys["unit"] is not None:
+        every = dict.fromkeys(key for key in (*chosen.read, pixels_of, chosen.points) if key is not None)
+        microns = find_microns(
+            sdata, list(every), raster_key=pixels_of, pixel_size=keys["pixel_size"], coordinate_system=system
+        )
+        sdata, system = in_system(sdata, microns), microns.name
+    system = choose_coordinate_system(sdata, [*chosen.read, chosen.points], system)
+    if pixels_of is None:
+        where = {"image_key": None, "points_key": chosen.points, "coordinate_system": system}
+        raster = raster_of_nuclei(sdata, chosen.given[0], **where, whole_cells=keys["cells_key"] is not None)
+    else:
+        choose_coordinate_system(sdata, [pixels_of], system)
+        raster = raster_of(sdata, pixels_of, system)
+    for key in chosen.read:
+        if key not in sdata.shapes:
+            _check_same_pixels(sdata, key, pixels_of, raster)
+    if microns is not None:
+        raster = raster.lying_in(microns.base, np.linalg.inv(microns.step))
+    return sdata, raster
+
+
+def _open_stains(
+    sdata: SpatialData, chosen: _Elements, keys: Mapping[str, Any], method: Method
+) -> tuple[Any | None, Any | None, str | int | None, list[str | int] | None]:
+    """The stain of nuclei, that of whole cells beside it, and their channels; None where they are not read."""
+    channels = keys["channels"]
+    if chosen.image not in chosen.read:
+        return None, None, None, channels
+    cell_channel, channel = channels or (None, keys["channel"])
+    channel = choose_channel(sdata, chosen.image, channel)
+    image = with_real_paths(channel_of(sdata, chosen.image, channel).data)
+    if method.cell_params is None:
+        return image, None, channel, channels
+    channels = [choose_cell_channel(sdata, chosen.image, cell_channel), channel]
+    return image, with_real_paths(channels_of(sdata, chosen.image, channels).data), channel, channels
 
 
 def _check_same_pixels(sdata: SpatialData, key: str, pixels_of: str, raster: Raster) -> None:
