@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from spatialdata import SpatialData, read_zarr
 from spatialdata.transformations import get_transformation
 
@@ -136,6 +137,22 @@ def test_names_end_at_the_first_zero_byte(tmp_path: Path) -> None:
         gene["geneID"] = [b"a\0\xff\x01", b"b\0b", b"c"]
         file["geneExp/bin1/gene"][...] = gene
     assert transcripts(read_gef(path))["gene"].tolist() == list("aabcc")
+
+
+def test_what_is_read_later_is_found_wherever_one_works_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files were named by relative paths: the GEF itself, a stain, the cache of a GEM."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sslcst.io._partitions.ROWS_PER_PARTITION", 2)
+    tifffile.imwrite("a.tif", np.ones((4, 5), np.uint8))
+    found = [
+        read_gef(write_gef(Path("a.gef"), ROWS), image="a.tif"),
+        read_gem(write_gem(Path("a.gem"), ROWS), image="a.tif", cache="cache"),
+    ]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for sdata in found:
+        assert len(transcripts(sdata)) == len(ROWS)
+        assert sdata["stain"].to_numpy().sum() == 20
 
 
 def damage(path: Path, name: str, value: object) -> None:

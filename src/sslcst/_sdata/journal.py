@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sslcst._sdata import durable
-from sslcst._sdata.listing import KINDS, LISTING, dump, entries, group_with, listed, on_disk, read_metadata, relist
+from sslcst._sdata import durable, listing
+from sslcst._sdata.listing import KINDS, LISTING
 from sslcst._sdata.scratch import checksum
 from sslcst.errors import StoreError
 from sslcst.names import is_valid
@@ -62,7 +62,7 @@ class Journal:
                 return cls(folder, _places(noted["new"]), _places(noted["former"]), sums=dict(noted["new"]))
             except (OSError, ValueError, KeyError, TypeError, AttributeError):  # damaged, or not there
                 continue
-        return cls(folder, sorted(on_disk(folder / NEW)), sorted(on_disk(folder / OLD)), whole=False)
+        return cls(folder, sorted(listing.on_disk(folder / NEW)), sorted(listing.on_disk(folder / OLD)), whole=False)
 
     def write(self) -> None:
         """Note it, from when on it is done, sooner or later."""
@@ -97,7 +97,7 @@ class Journal:
         """Why the results cannot be put in their places; empty where they can."""
         if not self.whole:
             return f"{self.folder / WHOLE}, which tells of them, is damaged."
-        theirs = listed(store) | on_disk(store)
+        theirs = listing.listed(store) | listing.on_disk(store)
         theirs -= {place for place in self.former if self.stands(place)}
         found = taken(theirs - {place for place in self.new if not self.waits(place)}, self.new)
         return meanwhile(found) if found else ""
@@ -136,8 +136,7 @@ def keep_metadata(store: Path, journal: Journal) -> None:
 
 def write_listing(store: Path, journal: Journal, seen: Iterable[str]) -> None:
     """List, of what changes, these; all others stay as they are listed."""
-    root = relist(store, journal.changing(store), seen)
-    durable.write_text(store / LISTING, dump(root), journal.folder / "listing.json")
+    listing.relist(store, journal.changing(store), seen, journal.folder / "listing.json")
 
 
 def put_back(store: Path, journal: Journal) -> None:
@@ -170,11 +169,11 @@ def _restore(file: Path, before: Path, journal: Journal) -> None:
         before.replace(file)
         durable.flush(file.parent)
     elif file.parent.name in KINDS:
-        metadata = read_metadata(file)
+        metadata = listing.read_metadata(file)
         for kind, name in (place.split("/", 1) for place in (*journal.new, *journal.former)):
             if kind == file.parent.name:
-                metadata = group_with(metadata, kind, name, there=(file.parent / name).exists())
-        durable.write_text(file, dump(metadata), journal.folder / "group.json")
+                metadata = listing.group_with(metadata, kind, name, there=(file.parent / name).exists())
+        listing.write_metadata(file, metadata, journal.folder / "group.json")
     else:
         back = [place for place in (*journal.new, *journal.former) if (file.parent / place / LISTING).exists()]
         write_listing(file.parent, journal, sorted(set(back)))
@@ -182,13 +181,13 @@ def _restore(file: Path, before: Path, journal: Journal) -> None:
 
 def _others(file: Path, journal: Journal) -> Any:
     """What a metadata file says of others: all but our entries and those of groups, which have files of their own."""
-    metadata, kind = read_metadata(file), file.parent.name
-    found = entries(metadata)
+    metadata, kind = listing.read_metadata(file), file.parent.name
+    found = listing.entries(metadata)
     if found is not None:
         ours = tuple(f"{place}/" for place in (*journal.new, *journal.former))
         found = {path: value for path, value in found.items() if not f"{path}/".startswith(ours) and "/" in path}
         return metadata | {"consolidated_metadata": found}
     for place in (*journal.new, *journal.former):
         if place.startswith(f"{kind}/"):
-            metadata = group_with(metadata, kind, place.split("/", 1)[1], there=False)
+            metadata = listing.group_with(metadata, kind, place.split("/", 1)[1], there=False)
     return metadata

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sslcst._sdata import durable
 from sslcst.errors import KeyMissingError, StoreError
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ def read_metadata(file: Path) -> dict[str, Any]:
         reason = metadata if isinstance(metadata, Exception) else "it is no metadata of zarr format 3"
         raise StoreError(f"{file} cannot be read ({reason}): put it back from a copy. Nothing was changed.") from None
     return metadata
+
+
+def write_metadata(file: Path, metadata: dict[str, Any], new: Path) -> None:
+    """Put metadata, as zarr writes them, in the place of others at once; `new` is where they are written first."""
+    durable.write_text(file, json.dumps(metadata, indent=2), new)
 
 
 def entries(root: dict[str, Any]) -> dict[str, Any] | None:
@@ -91,8 +97,8 @@ def gather(store: Path, place: str) -> dict[str, Any]:
     return found
 
 
-def relist(store: Path, places: Iterable[str], seen: Iterable[str]) -> dict[str, Any]:
-    """The root of a store with other entries for some places: those of them that are seen are listed as they lie."""
+def relist(store: Path, places: Iterable[str], seen: Iterable[str], new: Path) -> None:
+    """Write the list anew, with other entries for some places: those of them that are seen are listed as they lie."""
     root = read_metadata(store / LISTING)
     found, kinds = entries(root), {place.split("/")[0] for place in places}
     hidden = tuple(f"{place}/" for place in places)
@@ -111,17 +117,13 @@ def relist(store: Path, places: Iterable[str], seen: Iterable[str]) -> dict[str,
             kept.pop(kind, None)
     # Zarr asks for all that is in a group to stand together, after the group.
     in_order = sorted(kept, key=lambda path: (path.count("/"), path.rpartition("/")[0], path.casefold()))
-    return root | {"consolidated_metadata": _INLINE | {"metadata": {path: kept[path] for path in in_order}}}
+    root |= {"consolidated_metadata": _INLINE | {"metadata": {path: kept[path] for path in in_order}}}
+    write_metadata(store / LISTING, root, new)
 
 
 def _entry(metadata: dict[str, Any]) -> dict[str, Any]:
     """The metadata of a group as it is listed."""
     return metadata | {"consolidated_metadata": _INLINE | {"metadata": {}}}
-
-
-def dump(metadata: dict[str, Any]) -> str:
-    """Metadata as zarr writes them."""
-    return json.dumps(metadata, indent=2)
 
 
 def group_with(metadata: dict[str, Any] | None, kind: str, name: str, *, there: bool) -> dict[str, Any]:

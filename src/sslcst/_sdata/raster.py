@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from xarray import DataArray
 
 YX = ("y", "x")
+PHASE = 60  # pixels: bins of 1 to 6 pixels begin in a part, or a field, where they do in the whole, or the field alone
 _SCALES, _FLATTENED = (1e-9, 1e9), 1e4  # of a transformation: bounds, and the most that its axes may differ
 # A grid without an image may have so many squares of pixels; more where this share of them holds points; never more.
 _SQUARE, _SQUARES, _HELD, _MOST_SQUARES = 256, 1000, 0.01, 8_000_000
@@ -133,6 +134,13 @@ def followed(first: Any, step: np.ndarray) -> Any:
     only_scales = np.array_equal(step, np.diag(np.diag(step)))
     second = Scale(np.diag(step)[:2], axes=YX) if only_scales else Affine(step, YX, YX)
     return second if isinstance(first, Identity) else Sequence([first, second])
+
+
+def systems_of(element: Any) -> set[str]:
+    """The coordinate systems that an element lies in."""
+    from spatialdata.transformations import get_transformation
+
+    return set(get_transformation(element, get_all=True))
 
 
 def full_scale(element: Any) -> DataArray:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from numbers import Integral, Real
+from dataclasses import dataclass
 
-from sslcst.errors import ParameterError
+from sslcst._section import check
 
-_BOUNDS: dict[str, tuple[type, float, float]] = {
-    "n_cells": (Integral, 1, 10**7),
-    "pixel_size": (Real, 1e-3, 1e3),
-    "cell_diameter": (Real, 1e-2, 1e4),
-    "coverage": (Real, 0.05, 0.95),
-    "nuclear_shift": (Real, 0, 0.5),
-    "n_genes": (Integral, 1, 10**6),
-    "n_types": (Integral, 1, 10**4),
-    "mixing": (Real, 0, 1),
-    "counts_per_cell": (Real, 1, 1e6),
-    "diffusion": (Real, 0, 1e3),
-    "ambient": (Real, 0, 0.9),
-    "seed": (Integral, 0, 2**63 - 1),
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "n_cells": (1, 10**7),
+    "pixel_size": (1e-3, 1e3),
+    "cell_diameter": (1e-2, 1e4),
+    "coverage": (0.05, 0.95),
+    "nuclear_shift": (0, 0.5),
+    "n_genes": (1, 10**6),
+    "n_types": (1, 10**4),
+    "mixing": (0, 1),
+    "counts_per_cell": (1, 1e6),
+    "diffusion": (0, 1e3),
+    "ambient": (0, 0.9),
+    "seed": (0, 2**63 - 1),
 }
 _MIN_PIXELS_ACROSS = 8
 
@@ -43,17 +42,11 @@ class TissueParams:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in (field.name for field in fields(self)):
-            kind, low, high = _BOUNDS[name]
+        for name, (low, high) in _BOUNDS.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-                number = "a whole number" if kind is Integral else "a number"
-                raise ParameterError(f"{name}={value!r}: must be {number} from {low:g} to {high:g}.")
-        if self.cell_diameter < _MIN_PIXELS_ACROSS * self.pixel_size:
-            raise ParameterError(
-                f"cell_diameter={self.cell_diameter!r} is below {_MIN_PIXELS_ACROSS} pixels of {self.pixel_size!r}, "
-                "too small to hold a nucleus: take a larger cell_diameter or a smaller pixel_size."
-            )
+            check(low <= value <= high, name, value, f"must lie between {low:g} and {high:g}")
+        rule = f"must be at least {_MIN_PIXELS_ACROSS} pixels of pixel_size={self.pixel_size!r}, to hold a nucleus"
+        check(self.cell_diameter >= _MIN_PIXELS_ACROSS * self.pixel_size, "cell_diameter", self.cell_diameter, rule)
 
     @property
     def pixels_across(self) -> float:

@@ -138,8 +138,9 @@ def _shapes(
     sdata: SpatialData, ids: np.ndarray, cells_key: str, nuclei_key: str, boundaries_key: str
 ) -> tuple[GeoDataFrame, GeoDataFrame]:
     """Cells and their nuclei, in the order of their ids."""
-    known = sdata.shapes.get(boundaries_key)
-    cells = boundaries_of(sdata, cells_key, ids) if known is None else known
+    cells = sdata.shapes.get(boundaries_key)
+    if cells is None or not np.isin(ids, cells.index).all():
+        cells = boundaries_of(sdata, cells_key, ids)
     cells = cells.loc[ids]
     nuclei = plane(sdata, nuclei_key).to_numpy()
     with_nucleus = ids[np.isin(ids, nuclei)]

@@ -106,34 +106,30 @@ class _RowGroups:
     """A file of partitions; without `keep` its folder goes with this object, but not with copies in other processes."""
 
     def __init__(self, folder: Path, name: str, *, keep: bool) -> None:
-        self.path = folder / name
+        self.path = (folder / name).absolute()  # read later, wherever one works then
         self.genes = pd.Index([])
         if not keep:
-            weakref.finalize(self, shutil.rmtree, folder)
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
 
     def write(self, tables: Iterable[pa.Table]) -> tuple[list[int], pd.Index]:
         """Write each table as a row group; the numbers of their rows, and the genes in alphabetical order."""
         if self.path.exists():
             raise StoreError(f"{self.path} exists: choose another cache, or delete it.")
+        n_rows, genes = [], set()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            n_rows, genes = self._write(tables)
+            with ExitStack() as undo:  # what is written in part is deleted
+                undo.callback(self.path.unlink, missing_ok=True)
+                with parquet.ParquetWriter(self.path, SCHEMA, use_dictionary=["gene"], compression="lz4") as file:
+                    for table in tables:
+                        file.write_table(table, row_group_size=len(table))
+                        n_rows.append(len(table))
+                        genes |= _genes_of(table)
+                undo.pop_all()
         except OSError as error:
             raise StoreError(f"{self.path} cannot be written: {error}.") from error
         self.genes = pd.Index(sorted(genes))
         return n_rows, self.genes
-
-    def _write(self, tables: Iterable[pa.Table]) -> tuple[list[int], set[str]]:
-        n_rows, genes = [], set()
-        with ExitStack() as undo:  # what is written in part is deleted
-            undo.callback(self.path.unlink, missing_ok=True)
-            with parquet.ParquetWriter(self.path, SCHEMA, use_dictionary=["gene"], compression="lz4") as file:
-                for table in tables:
-                    file.write_table(table, row_group_size=len(table))
-                    n_rows.append(len(table))
-                    genes |= _genes_of(table)
-            undo.pop_all()
-        return n_rows, genes
 
     def __call__(self, number: int, start: int) -> pd.DataFrame:
         with parquet.ParquetFile(self.path) as file:

@@ -13,7 +13,7 @@ from skimage.filters import threshold_otsu
 from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst._sdata.elements import channel_of, choose_coordinate_system, choose_image, choose_key, choose_points
-from sslcst._sdata.raster import YX, Raster, affine_matrix, full_scale, raster_of
+from sslcst._sdata.raster import YX, Raster, affine_matrix, full_scale, raster_of, systems_of
 from sslcst._sdata.transcripts import open_transcripts
 from sslcst._section import check
 from sslcst.core.alignment import Alignment, coarse_counts, coarse_mean, coarse_step, coarse_sum, find_alignment
@@ -72,8 +72,7 @@ def check_alignment(
     Returns
     -------
     Share of the transcripts in nuclei as placed and at best, the shift (along the image's y and x, in units) and angle
-    that lead there, and whether the elements are misaligned beyond doubt. Image and points are read band by band and
-    partition by partition.
+    that lead there, and whether the elements are misaligned beyond doubt.
 
     Raises
     ------
@@ -92,7 +91,7 @@ def check_alignment(
     finest = coarse_step(raster.shape)
     counts = _count_map(sdata, points_key, count_key, raster, finest)
     sample = _sample(pixels, key, counts, finest)
-    threshold, across = _labels_size(sample) if key == nuclei_key else _stain_size(sample)
+    threshold, across = (0, Regions.of(sample).diameter) if key == nuclei_key else _stain_size(sample)
     if diameter is not None:
         across = diameter / raster.pixel_size
     elif across is None:
@@ -179,10 +178,10 @@ def align(
     scale = np.diag([raster.pixel_size, raster.pixel_size, 1])
     on_pixels = np.linalg.inv(scale) @ placement.matrix @ scale
     steps = {}
-    for system in set(get_transformation(sdata.points[points_key], get_all=True)) & set(raster.transformations):
+    for system in systems_of(sdata.points[points_key]) & set(raster.transformations):
         to_system = affine_matrix(full_scale(sdata[key]), system)
         steps[system] = Affine(to_system @ on_pixels @ np.linalg.inv(to_system), YX, YX)
-    moving = [each for each in (image_key, nuclei_key, *labels_keys) if each is not None]
+    moving = [each for each in dict.fromkeys([image_key, nuclei_key, *labels_keys]) if each is not None]
     for each in moving:
         old = get_transformation(sdata[each], get_all=True)
         new = {system: Sequence([step, steps[system]]) if system in steps else step for system, step in old.items()}
@@ -229,13 +228,8 @@ def _sample(pixels: DataArray, key: str, counts: np.ndarray, step: int) -> np.nd
     return sample
 
 
-def _labels_size(sample: np.ndarray) -> tuple[float, float]:
-    """Above what a pixel is nucleus, and the diameter of nuclei in pixels."""
-    return 0, Regions.of(sample).diameter
-
-
 def _stain_size(sample: np.ndarray) -> tuple[float, float | None]:
-    """As `_labels_size`, of a stain."""
+    """Above what a pixel of a stain is nucleus, and the diameter of nuclei in pixels, where that can be told."""
     sample = check_image(sample)
     return threshold_otsu(sample), estimate_diameter(scale_intensity(sample, *intensity_range(sample, (1, 99.8))))
 

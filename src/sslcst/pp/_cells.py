@@ -103,13 +103,9 @@ def import_cells(
     seen = names.index.isin(pd.unique(labels.ravel()))
     unseen, names = names[~seen].tolist(), names[seen]
     if unseen:
-        logger.warning(
-            "%d of %d cells in %r have no pixel (%s): off the image, or among the transcripts of others.",
-            len(unseen),
-            len(seen),
-            cells_key,
-            ", ".join(map(repr, unseen[:5])) + (", ..." if len(unseen) > 5 else ""),
-        )
+        named = ", ".join(map(repr, unseen[:5])) + (", ..." if len(unseen) > 5 else "")
+        said = "%d of %d cells in %r have no pixel (%s): off the image, or among the transcripts of others."
+        logger.warning(said, len(unseen), len(seen), cells_key, named)
     same = pd.api.types.is_numeric_dtype(names) and (names == names.index).all()
     add_labels(sdata, key_added, labels, raster, None if same else by_number(names.array, names.index))
     note(sdata, key_added, record)

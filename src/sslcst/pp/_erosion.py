@@ -17,7 +17,7 @@ from sslcst._sdata.elements import (
     read_nuclei,
 )
 from sslcst._sdata.provenance import Used, as_record, note
-from sslcst._sdata.raster import raster_of
+from sslcst._sdata.raster import raster_of, systems_of
 from sslcst._section import check_seed
 from sslcst.methods import choose_method
 from sslcst.methods.ssl_cst.erosion import ErosionReport, erode_and_report
@@ -70,13 +70,10 @@ def erode_nuclei(
     DataError
         The image and the labels have different shapes.
     """
-    from spatialdata.transformations import get_transformation
-
     check_addable(sdata, "labels", key_added)
     check_seed(seed)
     choose_key(sdata.labels, nuclei_key, kind="labels element", argument="nuclei_key")
-    any_system = next(iter(get_transformation(sdata.labels[nuclei_key], get_all=True)))  # erosion counts in pixels
-    raster = raster_of(sdata, nuclei_key, any_system)
+    raster = raster_of(sdata, nuclei_key, min(systems_of(sdata.labels[nuclei_key])))  # any: erosion counts in pixels
     nuclei = read_nuclei(sdata, nuclei_key, raster)
     image = None
     if image_key is not None:

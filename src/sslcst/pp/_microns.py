@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst._sdata.elements import STAINS, choose_key
-from sslcst._sdata.microns import NAME, add_system, check_unit, find_microns, is_in_microns, pixel_side, systems_of
+from sslcst._sdata.microns import AS_ONE, NAME, add_system, check_unit, find_microns, is_in_microns, pixel_side
+from sslcst._sdata.raster import systems_of
 from sslcst._sdata.transformations import write_transformations
+from sslcst.errors import KeyMissingError
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -63,13 +65,16 @@ def add_microns(
     """
     check_unit(NAME, pixel_size)
     systems = {key: systems_of(element) for kind, key, element in sdata.gen_elements() if kind != "tables"}
+    if not systems:
+        raise KeyMissingError("There is nothing that could lie in microns: no image, labels, points or shapes.")
     others = sorted({system for has in systems.values() for system in has if not is_in_microns(system)})
     if others:
         asked = {"kind": "coordinate system", "argument": "coordinate_system", "usual": ("global",)}
         base = choose_key(others, coordinate_system, **asked)
         systems = {key: has for key, has in systems.items() if base in has}
     rasters = [key for key in systems if key in sdata.images or key in sdata.labels]
-    if image_key is not None or (pixel_size is not None and len({pixel_side(sdata, key, base) for key in rasters}) > 1):
+    sides = [pixel_side(sdata, key, base) for key in rasters] if others and pixel_size is not None else []
+    if image_key is not None or max(sides, default=1) > (1 + AS_ONE) * min(sides, default=1):
         image_key = choose_key(rasters, image_key, kind="image", argument="image_key", usual=STAINS)
     found = find_microns(
         sdata,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -99,7 +100,7 @@ def segment_nuclei(
     source = sdata if scale is None else _at_scale(sdata, image_key, scale)
     coordinate_system = choose_coordinate_system(source, [image_key], coordinate_system)
     raster, name = raster_of(source, image_key, coordinate_system), channel_in_words(image_key, channel)
-    if isinstance(channel, Sequence) and not isinstance(channel, str):
+    if not isinstance(channel, str | Integral | None):  # of several, in a list or an array
         channel = [choose_channel(source, image_key, name) for name in channel]
         image = merge_channels([read_channel(source, image_key, name) for name in channel], params.percentiles)
     else:
@@ -132,7 +133,7 @@ def _at_scale(sdata: SpatialData, image_key: str, scale: str) -> SpatialData:
 
     levels = getattr(sdata.images[image_key], "children", {})
     choose_key(levels, scale, kind="scale", of=f"of image {image_key!r}", argument="scale")
-    return SpatialData(images={image_key: next(iter(levels[scale].data_vars.values()))})
+    return SpatialData(images={image_key: next(iter(levels[scale].data_vars.values()))}, attrs=sdata.attrs)
 
 
 @checked
@@ -194,12 +195,9 @@ def raster_of_nuclei(
 ) -> Raster:
     """The grid of nuclei, or cells, that are there already: those of labels, or as `import_nuclei` draws shapes."""
     choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
-    if nuclei_key in sdata.labels:
-        coordinate_system = choose_coordinate_system(sdata, [nuclei_key], coordinate_system)
-        return raster_of(sdata, nuclei_key, coordinate_system)
-    if (image_key := grid_of_nuclei(sdata, nuclei_key, image_key)) is not None:
-        coordinate_system = choose_coordinate_system(sdata, [nuclei_key, image_key], coordinate_system)
-        return raster_of(sdata, image_key, coordinate_system)
+    if (grid_key := grid_of_nuclei(sdata, nuclei_key, image_key)) is not None:
+        coordinate_system = choose_coordinate_system(sdata, [nuclei_key, grid_key], coordinate_system)
+        return raster_of(sdata, grid_key, coordinate_system)
     points_key = choose_points(sdata, points_key)
     coordinate_system = choose_coordinate_system(sdata, [nuclei_key, points_key], coordinate_system)
     shapes = sdata.shapes[nuclei_key]
