@@ -177,6 +177,18 @@ def test_counts_weigh() -> None:
     assert np.allclose(three.shift, one.shift, atol=0.1)
 
 
+def test_genes_of_another_name_are_told() -> None:
+    """As in all that reads transcripts: some of them are of control probes."""
+    sdata = simulated()
+    frame = sdata["transcripts"].compute().rename(columns={"gene": "what"}).drop(columns="cell_id")
+    systems = get_transformation(sdata["transcripts"], get_all=True)
+    sdata["transcripts"] = sd.models.PointsModel.parse(frame.assign(of=1), transformations=systems)
+    with pytest.raises(KeyMissingError, match="gene_key="):
+        sslcst.pp.check_alignment(sdata, nuclei_key="true_nuclei")
+    assert sslcst.pp.check_alignment(sdata, nuclei_key="true_nuclei", gene_key="what").found
+    assert sslcst.pp.align(sdata, nuclei_key="true_nuclei", gene_key="what").found
+
+
 def test_bad_input_is_refused() -> None:
     sdata = simulated()
     with pytest.raises(ParameterError, match="max_angle"):

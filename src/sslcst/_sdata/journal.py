@@ -64,6 +64,15 @@ class Journal:
                 continue
         return cls(folder, sorted(listing.on_disk(folder / NEW)), sorted(listing.on_disk(folder / OLD)), whole=False)
 
+    @property
+    def places(self) -> set[str]:
+        """All that it is about."""
+        return {*self.new, *self.former}
+
+    def names(self, kind: str) -> list[str]:
+        """Names of what it is about, of a kind."""
+        return [place.removeprefix(f"{kind}/") for place in sorted(self.places) if place.startswith(f"{kind}/")]
+
     def write(self) -> None:
         """Note it, from when on it is done, sooner or later."""
         sums = {place: checksum(self.folder / NEW / place) for place in self.new}
@@ -113,8 +122,7 @@ def move(places: Iterable[str], source: Path, target: Path) -> None:
 
 def _metadata_files(journal: Journal) -> list[str]:
     """Those that change: of the groups of kinds, then of the store."""
-    kinds = {place.split("/")[0] for place in (*journal.new, *journal.former)}
-    return [*(f"{kind}/{LISTING}" for kind in sorted(kinds)), LISTING]
+    return [*(f"{kind}/{LISTING}" for kind in KINDS if journal.names(kind)), LISTING]
 
 
 def keep_metadata(store: Path, journal: Journal) -> None:
@@ -169,14 +177,13 @@ def _restore(file: Path, before: Path, journal: Journal) -> None:
         before.replace(file)
         durable.flush(file.parent)
     elif file.parent.name in KINDS:
-        metadata = listing.read_metadata(file)
-        for kind, name in (place.split("/", 1) for place in (*journal.new, *journal.former)):
-            if kind == file.parent.name:
-                metadata = listing.group_with(metadata, kind, name, there=(file.parent / name).exists())
-        listing.write_metadata(file, metadata, journal.folder / "group.json")
+        kind = file.parent.name
+        there = {name: (file.parent / name).exists() for name in journal.names(kind)}
+        group = listing.group_with(listing.read_metadata(file), kind, there)
+        listing.write_metadata(file, group, journal.folder / "group.json")
     else:
-        back = [place for place in (*journal.new, *journal.former) if (file.parent / place / LISTING).exists()]
-        write_listing(file.parent, journal, sorted(set(back)))
+        back = [place for place in sorted(journal.places) if (file.parent / place / LISTING).exists()]
+        write_listing(file.parent, journal, back)
 
 
 def _others(file: Path, journal: Journal) -> Any:
@@ -184,10 +191,7 @@ def _others(file: Path, journal: Journal) -> Any:
     metadata, kind = listing.read_metadata(file), file.parent.name
     found = listing.entries(metadata)
     if found is not None:
-        ours = tuple(f"{place}/" for place in (*journal.new, *journal.former))
+        ours = tuple(f"{place}/" for place in journal.places)
         found = {path: value for path, value in found.items() if not f"{path}/".startswith(ours) and "/" in path}
         return metadata | {"consolidated_metadata": found}
-    for place in (*journal.new, *journal.former):
-        if place.startswith(f"{kind}/"):
-            metadata = listing.group_with(metadata, kind, place.split("/", 1)[1], there=False)
-    return metadata
+    return listing.group_with(metadata, kind, dict.fromkeys(journal.names(kind), False))

@@ -7,7 +7,7 @@ opening.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,13 +126,14 @@ def _entry(metadata: dict[str, Any]) -> dict[str, Any]:
     return metadata | {"consolidated_metadata": _INLINE | {"metadata": {}}}
 
 
-def group_with(metadata: dict[str, Any] | None, kind: str, name: str, *, there: bool) -> dict[str, Any]:
-    """Metadata of the group of a kind, of which an element is there or not; OME-NGFF asks for a list of the labels."""
+def group_with(metadata: dict[str, Any] | None, kind: str, there: Mapping[str, bool]) -> dict[str, Any]:
+    """Metadata of the group of a kind, in which elements are or are not; OME-NGFF asks for a list of the labels."""
     metadata = metadata or {"attributes": {}, "zarr_format": 3, "node_type": "group"}
     attributes = metadata.get("attributes", {})
     ome = attributes.get("ome", {})
-    names = ome.get("labels", [])
-    if kind != "labels" or (name in names) == there:
+    known = ome.get("labels", [])
+    names = [name for name in known if there.get(name, True)]
+    names += [name for name, is_there in there.items() if is_there and name not in known]
+    if kind != "labels" or names == known:
         return metadata
-    names = [*names, name] if there else [other for other in names if other != name]
     return metadata | {"attributes": attributes | {"ome": ome | {"labels": names}}}

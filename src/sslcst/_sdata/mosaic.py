@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from sslcst._logging import logger
 from sslcst._sdata.labels import NucleusSource, read_part
 from sslcst._sdata.raster import PHASE, Raster, apply_affine
-from sslcst._sdata.source_ids import by_number
+from sslcst._sdata.source_ids import by_number, of_cells
 from sslcst._sdata.transcripts import ROWS_OF_A_SOURCE, Transcripts, TranscriptSource
 from sslcst.core.covered import Covered
 from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_channels
@@ -181,7 +181,7 @@ class MosaicNuclei:
             found = np.unique(np.concatenate([pd.unique(source.read(band, slice(0, width)).ravel()) for band in bands]))
             ids.append(found[found > 0])
             known = pd.Series(ids[-1], ids[-1]) if source.source_ids is None else source.source_ids
-            originals.append(known.reindex(ids[-1]))
+            originals.append(of_cells(known, ids[-1]))
         ends = np.cumsum([len(each) for each in ids])
         numbers = np.split(np.arange(1, ends[-1] + 1, dtype=np.uint32), ends[:-1])
         source_ids = by_number(np.concatenate([known.to_numpy() for known in originals]), np.concatenate(numbers))

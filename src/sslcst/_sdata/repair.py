@@ -42,7 +42,7 @@ def _settle(store: Path, dry_run: bool) -> tuple[list[str], set[str]]:
     unfinished, left = left_behind(store)
     for folder in unfinished:
         journal = Journal.of(folder)
-        pending |= {*journal.new, *journal.former}
+        pending |= journal.places
         done.append(f"results that a killed run had made whole, in {folder.name}, are put in their places")
         if reason := journal.hindrance(store) or journal.damage(store):
             done[-1] = f"what a killed run had made, in {folder.name}, is not put into the store: {reason}"
@@ -98,9 +98,9 @@ def _unlist(store: Path, places: list[str], kept: Iterable[str], note: Path) -> 
         listing.write_metadata(note, told, new)
     labels = store / "labels" / LISTING
     if labels.exists():
-        group = metadata = listing.read_metadata(labels)
-        for name in (place.removeprefix("labels/") for place in places if place.startswith("labels/")):
-            group = listing.group_with(group, "labels", name, there=False)
+        metadata = listing.read_metadata(labels)
+        gone = [place.removeprefix("labels/") for place in places if place.startswith("labels/")]
+        group = listing.group_with(metadata, "labels", dict.fromkeys(gone, False))
         if group != metadata:
             listing.write_metadata(labels, group, new)
     listing.relist(store, places, [], new)
@@ -114,7 +114,7 @@ def _fault(store: Path, place: str) -> str:
     with TemporaryDirectory(prefix="sslcst-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         alone = Path(folder)
-        root, group = listing.read_metadata(store / LISTING), listing.group_with(None, kind, name, there=True)
+        root, group = listing.read_metadata(store / LISTING), listing.group_with(None, kind, {name: True})
         root.pop("consolidated_metadata", None)
         (alone / LISTING).write_text(json.dumps(root), encoding="utf-8")
         (alone / kind).mkdir()

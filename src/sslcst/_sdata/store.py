@@ -319,7 +319,7 @@ def _add_to_group(store: Path, journal: Journal, place: str) -> None:
     kind, name = place.split("/", 1)
     file = store / kind / LISTING
     old = listing.read_metadata(file) if file.exists() else None
-    new = listing.group_with(old, kind, name, there=place in journal.new)
+    new = listing.group_with(old, kind, {name: place in journal.new})
     if new != old:
         file.parent.mkdir(exist_ok=True)
         listing.write_metadata(file, new, journal.folder / "group.json")

@@ -14,7 +14,7 @@ from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst._sdata.elements import channel_of, choose_coordinate_system, choose_image, choose_key, choose_points
 from sslcst._sdata.raster import YX, Raster, affine_matrix, full_scale, raster_of, systems_of
-from sslcst._sdata.transcripts import open_transcripts
+from sslcst._sdata.transcripts import TranscriptSource, open_transcripts
 from sslcst._section import check
 from sslcst.core.alignment import Alignment, coarse_counts, coarse_mean, coarse_step, coarse_sum, find_alignment
 from sslcst.core.geometry import Regions
@@ -37,6 +37,7 @@ def check_alignment(
     channel: str | int | None = None,
     nuclei_key: str | None = None,
     points_key: str | None = None,
+    gene_key: str | None = None,
     count_key: str | None = None,
     coordinate_system: str | None = None,
     diameter: float | None = None,
@@ -51,12 +52,13 @@ def check_alignment(
     sdata
         Holds transcripts, and nuclei or a stain.
     image_key, channel
-        The stain, where there are no nuclei yet: what is brighter than Otsu's threshold counts as nucleus. May be left
-        out if there is only one.
+        The stain, where there are no nuclei yet: nuclei are what is brighter than Otsu's threshold. May be left out if
+        there is only one.
     nuclei_key
         Labels of nuclei, which are used instead.
-    points_key, count_key
-        The transcripts and their column of counts; may be left out if there is only one, or one of a usual name.
+    points_key, gene_key, count_key
+        The transcripts and their columns of genes and counts; may be left out if there is only one, or one of a usual
+        name.
     coordinate_system
         Where both meet, and whose units count; by default "global" or the only one.
     diameter
@@ -66,8 +68,7 @@ def check_alignment(
     max_angle
         How far to turn, in degrees, from 0 to 45.
     whole
-        Whether to refine over the whole of a large image; without, the part that holds most tells, and it takes a
-        second once image and points are read.
+        Whether to refine over the whole of a large image; by default the part that holds most transcripts tells.
 
     Returns
     -------
@@ -89,7 +90,8 @@ def check_alignment(
     _, key, points_key, raster = _choose(sdata, image_key, nuclei_key, points_key, coordinate_system)
     pixels = full_scale(sdata[key]) if key == nuclei_key else channel_of(sdata, key, channel)
     finest = coarse_step(raster.shape)
-    counts = _count_map(sdata, points_key, count_key, raster, finest)
+    transcripts = open_transcripts(sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster)
+    counts = _count_map(transcripts, raster.shape, finest)
     sample = _sample(pixels, key, counts, finest)
     threshold, across = (0, Regions.of(sample).diameter) if key == nuclei_key else _stain_size(sample)
     if diameter is not None:
@@ -119,6 +121,7 @@ def align(
     nuclei_key: str | None = None,
     labels_keys: Sequence[str] = (),
     points_key: str | None = None,
+    gene_key: str | None = None,
     count_key: str | None = None,
     coordinate_system: str | None = None,
     diameter: float | None = None,
@@ -133,7 +136,7 @@ def align(
 
     Parameters
     ----------
-    sdata, channel, points_key, count_key, coordinate_system, diameter, max_shift
+    sdata, channel, points_key, gene_key, count_key, coordinate_system, diameter, max_shift
         See `check_alignment`, which is asked with ``whole=True``.
     image_key
         The stain to move. It may be left out if it is the only one, or to move nuclei alone.
@@ -166,6 +169,7 @@ def align(
         channel=channel,
         nuclei_key=nuclei_key,
         points_key=points_key,
+        gene_key=gene_key,
         count_key=count_key,
         coordinate_system=raster.coordinate_system,
         diameter=diameter,
@@ -234,10 +238,9 @@ def _stain_size(sample: np.ndarray) -> tuple[float, float | None]:
     return threshold_otsu(sample), estimate_diameter(scale_intensity(sample, *intensity_range(sample, (1, 99.8))))
 
 
-def _count_map(sdata: SpatialData, points_key: str, count_key: str | None, raster: Raster, step: int) -> np.ndarray:
-    """Molecules in each bin of `step` pixels of a raster."""
-    source = open_transcripts(sdata, points_key, gene_key=None, count_key=count_key, raster=raster)
-    total = np.zeros([-(-size // step) for size in raster.shape])
-    for part in source.partitions():
-        total += coarse_counts(part.yx, part.count, raster.shape, step)
+def _count_map(transcripts: TranscriptSource, shape: tuple[int, int], step: int) -> np.ndarray:
+    """Molecules in each bin of `step` pixels of a raster (height, width)."""
+    total = np.zeros([-(-size // step) for size in shape])
+    for part in transcripts.partitions():
+        total += coarse_counts(part.yx, part.count, shape, step)
     return total

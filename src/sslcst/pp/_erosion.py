@@ -47,8 +47,7 @@ def erode_nuclei(
     nuclei_key
         Labels of the nuclei.
     image_key
-        The stain, on the pixels of the labels: nuclei that stand out less from it keep less. Without it, all count as
-        standing out.
+        The stain, on the pixels of the labels: nuclei that stand out less keep less. Without it, all stand out.
     channel
         Its channel that shows nuclei; may be left out if there is only one, or one is named DAPI or ssDNA.
     params
@@ -56,8 +55,7 @@ def erode_nuclei(
     seed
         Of the structuring element's angles.
     key_added
-        Name of the labels of the cores, with the ids of their nuclei. They are added to the object; a store on disk is
-        not touched.
+        Name of the labels of the cores, with the ids of their nuclei; a store on disk is not touched.
 
     Returns
     -------

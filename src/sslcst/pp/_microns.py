@@ -27,14 +27,13 @@ def add_microns(
     """Have the elements lie in a coordinate system in microns too.
 
     No pixel, point or polygon changes: each element of `coordinate_system` gets one more transformation, exact, to
-    ``"micron"`` (or to the system named so in which some of them lie already). Where the object is backed by a store,
-    the transformations of these elements are written there as they are in the object, and nothing else; one that was
-    stopped leaves a store that opens, and the same call goes on.
+    ``"micron"`` (or to the system named so in which some of them lie already). In an object's store the transformations
+    of these elements are written, and nothing else; a call that was stopped is made again.
 
     Parameters
     ----------
     sdata
-        The object.
+        The object, and its store if it has one.
     pixel_size
         Microns along the side of a pixel. May be left out where an element lies in microns already, or where the reader
         of spatialdata-io tells: points of Xenium, MERSCOPE and seqFISH are in microns, spots of Stereo-seq are 0.5

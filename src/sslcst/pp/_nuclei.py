@@ -63,11 +63,10 @@ def segment_nuclei(
     image_key
         The image (c, y, x), multiscale or not; may be left out if there is only one.
     channel
-        Its channel that shows nuclei; may be left out if there is only one, or one is named DAPI or ssDNA. Of several,
-        each is scaled by its own percentiles, and the brightest taken at each pixel.
+        Its channel that shows nuclei; may be left out if there is only one, or one is named DAPI or ssDNA. Several are
+        scaled, each by its own percentiles, and the brightest taken at each pixel.
     scale
-        Of a multiscale image, the scale to segment ("scale0", "scale1", ...); by default the finest. The labels lie on
-        its grid.
+        Of a multiscale image, the scale to segment ("scale0", ...), on whose grid labels lie; by default the finest.
     method
         How; by default what the parameters name, see `sslcst.params.NucleiParams`.
     coordinate_system
@@ -77,8 +76,7 @@ def segment_nuclei(
     device
         ``"cpu"``, ``"cuda"``, ...; by default a GPU where there is one.
     key_added
-        Name of the labels, uint32 on the image's grid and with its transformations. They are added to the object; a
-        store on disk is not touched.
+        Name of the labels, uint32, on the image's grid; a store on disk is not touched.
 
     Raises
     ------
@@ -153,9 +151,8 @@ def import_nuclei(
     sdata
         Holds the nuclei.
     nuclei_key
-        Labels, which keep their grid; or shapes, which are drawn on the grid of an image or, without one, on a grid
-        over the points. Points are circles of their ``radius``, polygons are taken as they are. What cannot be
-        drawn or is not seen (empty, without an area, off the grid, smaller than a pixel, hidden under others) is left
+        Labels, which keep their grid; or shapes, drawn on the grid of an image or, without one, on a grid over the
+        points: points as circles of their ``radius``, polygons as they are. What cannot be drawn or is not seen is left
         out, and logged. Ids, the index of shapes, stay what they are where all are distinct whole numbers from 1 to
         2^32 - 1. Others (text, larger or negative numbers, ...) are numbered.
     image_key, points_key
@@ -163,9 +160,9 @@ def import_nuclei(
     coordinate_system
         Where shapes, image and points meet; by default "global" or the only one.
     key_added
-        Name of the labels, uint32. They are added to the object; a store on disk is not touched. Where ids are
-        numbered, a table ``{key_added}_ids`` that annotates them tells the original of each ``cell_id`` in its column
-        ``source_id``, which `sslcst.tl.segment` and `sslcst.tl.aggregate` pass on.
+        Name of the labels, uint32; a store on disk is not touched. Where ids are numbered, a table ``{key_added}_ids``
+        that annotates them tells the original of each ``cell_id`` in its column ``source_id``, which
+        `sslcst.tl.segment` and `sslcst.tl.aggregate` pass on.
 
     Raises
     ------

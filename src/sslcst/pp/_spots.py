@@ -55,9 +55,8 @@ def bin_spots(
     params
         Sections ``transcripts``, ``spots`` and ``cells``; those of a method are not read.
     key_added
-        Name of the table of n spots x genes. ``X`` holds counts (csr); ``obs`` row and column on the grid, and the
-        label of the nucleus (0 outside); ``obsm["spatial"]`` the position (x, y) in the coordinate system. It is added
-        to the object; a store on disk is not touched.
+        Name of the table of n spots x genes; a store on disk is not touched. ``X`` holds counts (csr); ``obs`` row and
+        column on the grid, and the label of the nucleus (0 outside); ``obsm["spatial"]`` the position (x, y).
 
     Raises
     ------
