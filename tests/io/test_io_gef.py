@@ -13,7 +13,7 @@ import tifffile
 from spatialdata import SpatialData, read_zarr
 from spatialdata.transformations import get_transformation
 
-from sslcst.errors import DataError, KeyMissingError, ParameterError
+from sslcst.errors import DataError, KeyMissingError
 from sslcst.io import read_gef, read_gem
 
 # Sorted by gene; the last two genes share a name.
@@ -123,8 +123,6 @@ def test_spot_size_is_the_files_resolution_unless_given(tmp_path: Path) -> None:
     path = write_gef(tmp_path / "a.gef", ROWS, resolution=715)
     assert matrices(read_gef(path))["micron"][0][0] == pytest.approx(0.715)
     assert matrices(read_gef(path, spot_size=0.5))["micron"][0][0] == 0.5
-    with pytest.raises(ParameterError, match="spot_size"):
-        read_gef(path, spot_size=-1)
     with pytest.raises(DataError, match="resolution"):
         read_gef(write_gef(tmp_path / "b.gef", ROWS, resolution=0))
 
@@ -153,6 +151,17 @@ def test_what_is_read_later_is_found_wherever_one_works_then(tmp_path: Path, mon
     for sdata in found:
         assert len(transcripts(sdata)) == len(ROWS)
         assert sdata["stain"].to_numpy().sum() == 20
+
+
+def test_attributes_of_any_kind_go_into_a_store(tmp_path: Path) -> None:
+    path = write_gef(tmp_path / "a.gef", ROWS)
+    with h5py.File(path, "r+") as file:
+        file.attrs["kits"], file.attrs["sizes"] = np.array([b"v1", b"v1.3"]), np.array([1, 2])
+        file.attrs["remark"] = h5py.Empty("S9")
+    read_gef(path).write(tmp_path / "a.zarr")
+    header = read_zarr(tmp_path / "a.zarr").attrs["gef_header"]
+    assert (header["kits"], header["sizes"], header["remark"]) == (["v1", "v1.3"], [1, 2], [])
+    assert header["omics"] == "Transcriptomics"
 
 
 def damage(path: Path, name: str, value: object) -> None:

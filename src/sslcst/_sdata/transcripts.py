@@ -237,7 +237,7 @@ def _open_molecules(points, points_key, *, gene_key, count_key, params, literal:
     rows = "one molecule a row" if count_key is None else f"counts in column {count_key!r}"
     aside = ", z is left aside" if "z" in points.columns else ""
     logger.info("Points %r: genes in column %r, %s%s.", points_key, gene_key, rows, aside)
-    return _Molecules(points[list(columns.values())], columns, points_key, literal)
+    return _Molecules(points[list(dict.fromkeys(columns.values()))], columns, points_key, literal)
 
 
 def _open_places(sdata, points_key, table_key) -> _Places:

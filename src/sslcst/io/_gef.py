@@ -118,16 +118,14 @@ def _table(path: Path, file: h5py.File, name: str, fields: tuple[str, ...]) -> h
 
 
 def _plain(value: Any) -> Any:
-    """An attribute as a number, text or list of numbers."""
-    value = np.asarray(value)
-    value = value.item() if value.size == 1 else value.tolist()
-    return _text(value) if isinstance(value, bytes) else value
+    """An attribute as a number or text, or a list of them."""
+    values = [] if isinstance(value, h5py.Empty) else list(map(_text, np.ravel(value).tolist()))
+    return values[0] if len(values) == 1 else values
 
 
-def _text(name: bytes | str) -> str:
-    if isinstance(name, bytes):
-        name = name.split(b"\0")[0].decode(errors="backslashreplace")  # what follows a zero byte may be anything
-    return name
+def _text(value: Any) -> Any:
+    """Bytes as text: what follows a zero byte may be anything."""
+    return value.split(b"\0")[0].decode(errors="backslashreplace") if isinstance(value, bytes) else value
 
 
 def _ends(path: Path, genes: np.ndarray, n_rows: int) -> np.ndarray:

@@ -98,6 +98,11 @@ def import_cells(
         raster = raster_of(sdata, image_key, coordinate_system)
     labels = _label_pixels(raster, yx, owner, reach)
     seen = names.index.isin(pd.unique(labels.ravel()))
+    if not seen.any():
+        raise DataError(
+            f"None of the {len(seen)} cells in {cells_key!r} has a pixel: they lie off the image, or no pixel's centre "
+            f"is nearest to them and within reach={reach:g}."
+        )
     unseen, names = names[~seen].tolist(), names[seen]
     if unseen:
         named = ", ".join(map(repr, unseen[:5])) + (", ..." if len(unseen) > 5 else "")

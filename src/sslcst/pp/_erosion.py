@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst._sdata.elements import (
@@ -14,7 +16,7 @@ from sslcst._sdata.elements import (
     choose_image,
     choose_key,
     read_channel,
-    read_nuclei,
+    read_with_ids,
 )
 from sslcst._sdata.provenance import Used, as_record, note
 from sslcst._sdata.raster import raster_of, systems_of
@@ -55,7 +57,8 @@ def erode_nuclei(
     seed
         Of the structuring element's angles.
     key_added
-        Name of the labels of the cores, with the ids of their nuclei; a store on disk is not touched.
+        Name of the labels of the cores, with the ids of their nuclei, and of their table ``{key_added}_ids``, as in
+        `sslcst.pp.import_nuclei`; a store on disk is not touched.
 
     Returns
     -------
@@ -72,7 +75,7 @@ def erode_nuclei(
     check_seed(seed)
     choose_key(sdata.labels, nuclei_key, kind="labels element", argument="nuclei_key")
     raster = raster_of(sdata, nuclei_key, min(systems_of(sdata.labels[nuclei_key])))  # any: erosion counts in pixels
-    nuclei = read_nuclei(sdata, nuclei_key, raster)
+    nuclei, source_ids = read_with_ids(sdata, nuclei_key, raster)
     image = None
     if image_key is not None:
         image_key = choose_image(sdata, image_key)
@@ -81,6 +84,8 @@ def erode_nuclei(
     erosion = choose_method("ssl-cst", params)[1].params.erosion
     cores, report = erode_and_report(nuclei, image=image, params=erosion, seed=seed)
     logger.info("%s", report)
-    add_labels(sdata, key_added, cores, raster)
+    if source_ids is not None:
+        source_ids = source_ids[source_ids.index.isin(pd.unique(cores.ravel()))]
+    add_labels(sdata, key_added, cores, raster, source_ids)
     note(sdata, key_added, as_record(Used.by(sdata, nuclei_key).record, image_key=image_key, channel=channel))
     return report
