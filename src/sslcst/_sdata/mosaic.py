@@ -286,10 +286,5 @@ class MosaicTranscripts:
                 off = ~((yx >= low) & (yx < high)).all(axis=1)
                 for first, last in before:
                     off |= ((yx >= first) & (yx < last)).all(axis=1)
-                yield replace(
-                    part,
-                    yx=np.where(off[:, None], -1.0, yx),
-                    gene=genes[part.gene],
-                    genes=self.genes,
-                    row=part.row + i * ROWS_OF_A_SOURCE,
-                )
+                yx, row = np.where(off[:, None], -1.0, yx), part.row + i * ROWS_OF_A_SOURCE
+                yield replace(part, yx=yx, gene=genes[part.gene], genes=self.genes, row=row)

@@ -61,7 +61,7 @@ class Raster:
         """A part of it; a translation comes before each transformation, as spatialdata's own queries have it."""
         from spatialdata.transformations import Identity, Sequence, Translation
 
-        if self.whole is not None and self.window is not None:
+        if self.whole is not None:
             shifted = [
                 slice(own.start + part.start, own.start + part.stop)
                 for own, part in zip(self.window, (rows, columns), strict=True)
@@ -75,15 +75,9 @@ class Raster:
 
         shape = (rows.stop - rows.start, columns.stop - columns.start)
         n_scales = int((np.cumprod(self.scale_factors) <= min(shape)).sum())  # of which a pixel is left
-        return Raster(
-            shape,
-            self.to_system @ to_whole,
-            self.coordinate_system,
-            {name: moved(step) for name, step in self.transformations.items()},
-            self.scale_factors[:n_scales],
-            self,
-            (rows, columns),
-        )
+        transformations = {name: moved(step) for name, step in self.transformations.items()}
+        own = (shape, self.to_system @ to_whole, self.coordinate_system, transformations)
+        return Raster(*own, self.scale_factors[:n_scales], whole=self, window=(rows, columns))
 
     def pair(self, key: str, points_key: str) -> str:
         """What must lie on one another, in words: an image or nuclei on this raster, and points."""
@@ -217,12 +211,8 @@ def as_labels(labels: Any, raster: Raster) -> Any:
     from spatialdata.models import Labels2DModel
 
     # A copy, since parsing keeps the dict it is given.
-    return Labels2DModel.parse(
-        labels,
-        dims=YX,
-        transformations=dict(raster.transformations),
-        scale_factors=list(raster.scale_factors) or None,
-    )
+    transformations, scale_factors = dict(raster.transformations), list(raster.scale_factors) or None
+    return Labels2DModel.parse(labels, dims=YX, transformations=transformations, scale_factors=scale_factors)
 
 
 def labels_on(labels: np.ndarray, own: Raster, other: Raster) -> np.ndarray:

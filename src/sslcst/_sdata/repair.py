@@ -134,13 +134,9 @@ def _doubles(store: Path, places: set[str]) -> tuple[set[str], list[str]]:
     alike = defaultdict(set)
     for place in places:
         alike[place.split("/")[1].lower()].add(place)
-    runs = {
-        place: run
-        for table in places
-        if table.startswith("tables/")
-        for run in [_run_of(store, table)]
-        for place in run
-    }
+    runs = {}
+    for run in (_run_of(store, place) for place in places if place.startswith("tables/")):
+        runs |= dict.fromkeys(run, run)
     go, said = set(), []
     for group in map(sorted, (group for group in alike.values() if len(group) > 1)):
         ours = sorted((runs[place] for place in group if place in runs), key=lambda run: _time(store, run))

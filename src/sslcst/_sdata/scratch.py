@@ -11,13 +11,13 @@ import json
 import os
 import shutil
 import struct
-import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 from scipy import sparse
@@ -27,16 +27,7 @@ from sslcst.errors import StoreError
 _MANIFEST, _NEW_MANIFEST = "run.json", ".run.json.new"
 _TRASH = "~"  # ends the name of a folder that is being removed; no name of a run holds it
 # What reading a damaged file raises.
-DAMAGED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    KeyError,
-    NotImplementedError,
-    OverflowError,
-    ValueError,
-)
+DAMAGED = (BadZipFile, zlib.error, struct.error, EOFError, KeyError, NotImplementedError, OverflowError, ValueError)
 T = TypeVar("T")
 _PIECE = 2**20  # bytes of a file that are read at once
 

@@ -81,13 +81,8 @@ class TranscriptSource:
         yx = apply_affine(self.to_pixel, block[list(YX)].to_numpy())
         if self.within is not None:
             kept &= inside_raster(yx, self.within)
-        return Transcripts(
-            yx[kept],
-            gene[kept].astype(np.int64),
-            None if count is None else count.to_numpy()[kept],
-            self.genes,
-            block["row"].to_numpy()[kept],
-        )
+        count = None if count is None else count.to_numpy()[kept]
+        return Transcripts(yx[kept], gene[kept].astype(np.int64), count, self.genes, block["row"].to_numpy()[kept])
 
     def partitions(self) -> Iterator[Transcripts]:
         """The partitions that hold any, in turn."""
@@ -217,15 +212,8 @@ class _Places:
         entries = self.counts[start : self.ends[i]].tocoo()
         row = self.place[start : self.ends[i]][entries.row]
         codes, names = self.genes
-        return pd.DataFrame(
-            {
-                "y": self.yx[row, 0],
-                "x": self.yx[row, 1],
-                "gene": pd.Categorical.from_codes(codes[entries.col], names),
-                "count": as_counts(entries.data, self.what),
-                "row": row,
-            }
-        )
+        (y, x), gene = self.yx[row].T, pd.Categorical.from_codes(codes[entries.col], names)
+        return pd.DataFrame({"y": y, "x": x, "gene": gene, "count": as_counts(entries.data, self.what), "row": row})
 
 
 def _open_molecules(points, points_key, *, gene_key, count_key, params, literal: bool) -> _Molecules:

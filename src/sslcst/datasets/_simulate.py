@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,26 +109,14 @@ def simulate(
     DataError
         The reference holds something else than counts, or repeated gene names.
     """
+    given = locals()
+    params = TissueParams(**{each.name: given[each.name] for each in fields(TissueParams)})
+    if reference is None and reference_key is not None:
+        raise ParameterError(f"reference_key={reference_key!r} was given without a reference: give both or neither.")
     from spatialdata import SpatialData
     from spatialdata.models import Image2DModel, Labels2DModel
     from spatialdata.transformations import Scale
 
-    params = TissueParams(
-        n_cells=n_cells,
-        pixel_size=pixel_size,
-        cell_diameter=cell_diameter,
-        coverage=coverage,
-        nuclear_shift=nuclear_shift,
-        n_genes=n_genes,
-        n_types=n_types,
-        mixing=mixing,
-        counts_per_cell=counts_per_cell,
-        diffusion=diffusion,
-        ambient=ambient,
-        seed=seed,
-    )
-    if reference is None and reference_key is not None:
-        raise ParameterError(f"reference_key={reference_key!r} was given without a reference: give both or neither.")
     tissue_rng, stain_rng, expression_rng = np.random.default_rng(seed).spawn(3)
     if reference is None:
         profiles = draw_profiles(params, expression_rng)
@@ -160,21 +149,9 @@ def _points(transcripts: Transcripts, profiles: Profiles) -> DataFrame:
     from spatialdata.models import PointsModel
     from spatialdata.transformations import Identity
 
-    frame = pd.DataFrame(
-        {
-            "x": transcripts.x,
-            "y": transcripts.y,
-            "gene": pd.Categorical.from_codes(transcripts.gene, categories=profiles.genes),
-            "cell_id": transcripts.owner,
-        }
-    )
-    return PointsModel.parse(
-        frame,
-        coordinates={"x": "x", "y": "y"},
-        feature_key="gene",
-        instance_key="cell_id",
-        transformations={"global": Identity()},
-    )
+    gene = pd.Categorical.from_codes(transcripts.gene, categories=profiles.genes)
+    frame = pd.DataFrame({"x": transcripts.x, "y": transcripts.y, "gene": gene, "cell_id": transcripts.owner})
+    return PointsModel.parse(frame, feature_key="gene", instance_key="cell_id", transformations={"global": Identity()})
 
 
 def _truth_table(params: TissueParams, tissue: Tissue, profiles: Profiles, counts: Counts) -> AnnData:

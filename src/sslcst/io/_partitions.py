@@ -30,31 +30,19 @@ def make_frame(
     x: np.ndarray, y: np.ndarray, codes: np.ndarray, genes: pd.Index, count: np.ndarray, start: int
 ) -> pd.DataFrame:
     """Rows numbered from `start`: the centres of spots, the genes by their place in `genes`, the counts."""
-    return pd.DataFrame(
-        {
-            "x": x + 0.5,  # float64: exact wherever 32 bits can count
-            "y": y + 0.5,
-            "gene": pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(genes)),
-            "count": count.astype(np.uint32),
-        },
-        index=pd.RangeIndex(start, start + len(x)),
-    )
+    gene, index = pd.Categorical.from_codes(codes, genes), pd.RangeIndex(start, start + len(x))
+    # As float64, places are exact wherever 32 bits can count.
+    return pd.DataFrame({"x": x + 0.5, "y": y + 0.5, "gene": gene, "count": count.astype(np.uint32)}, index=index)
 
 
 def lazy_points(
     read: Callable[[int, int], pd.DataFrame], n_rows: list[int], genes: pd.Index, transformations: dict[str, Any]
 ) -> dd.DataFrame:
     """Points whose partition i, of ``n_rows[i]`` rows, is ``read(i, number of its first row)``."""
-    starts = np.cumsum([0, *n_rows]).tolist()
+    *starts, end = np.cumsum([0, *n_rows]).tolist()
     none = np.empty(0, int)
-    frame = dd.from_map(
-        read,
-        range(len(n_rows)),
-        starts[:-1],
-        meta=make_frame(none, none, none, genes, none, 0),
-        divisions=(*starts[:-1], starts[-1] - 1),
-        enforce_metadata=False,
-    )
+    what = {"meta": make_frame(none, none, none, genes, none, 0), "divisions": (*starts, end - 1)}
+    frame = dd.from_map(read, range(len(n_rows)), starts, **what, enforce_metadata=False)
     # sort=True: else the model reads all rows to see whether they are sorted; a copy, since it keeps the dict.
     return PointsModel.parse(frame, feature_key="gene", sort=True, transformations=dict(transformations))
 

@@ -99,15 +99,9 @@ def check_alignment(
     elif across is None:
         raise DataError(f"The size of the nuclei cannot be told from {key!r}: give diameter, in units.")
     step = coarse_step(raster.shape, across)
-    placement = find_alignment(
-        _nuclear_map(pixels, threshold, step),
-        coarse_sum(counts, step // finest),
-        diameter=across * raster.pixel_size,
-        bin_size=step * raster.pixel_size,
-        max_shift=max_shift,
-        max_angle=max_angle,
-        whole=whole,
-    )
+    nuclear, counts = _nuclear_map(pixels, threshold, step), coarse_sum(counts, step // finest)
+    lengths = {"diameter": across * raster.pixel_size, "bin_size": step * raster.pixel_size, "max_shift": max_shift}
+    placement = find_alignment(nuclear, counts, **lengths, max_angle=max_angle, whole=whole)
     logger.info("%s", placement)
     return placement
 
@@ -163,20 +157,10 @@ def align(
     for key in labels_keys:
         choose_key(sdata.labels, key, kind="labels element", argument="labels_keys")
     image_key, key, points_key, raster = _choose(sdata, image_key, nuclei_key, points_key, coordinate_system)
-    placement = check_alignment(
-        sdata,
-        image_key=image_key,
-        channel=channel,
-        nuclei_key=nuclei_key,
-        points_key=points_key,
-        gene_key=gene_key,
-        count_key=count_key,
-        coordinate_system=raster.coordinate_system,
-        diameter=diameter,
-        max_shift=max_shift,
-        max_angle=max_angle,
-        whole=True,
-    )
+    what = {"image_key": image_key, "channel": channel, "nuclei_key": nuclei_key, "points_key": points_key}
+    what |= {"gene_key": gene_key, "count_key": count_key, "coordinate_system": raster.coordinate_system}
+    bounds = {"diameter": diameter, "max_shift": max_shift, "max_angle": max_angle}
+    placement = check_alignment(sdata, **what, **bounds, whole=True)
     if not placement.found:
         raise DataError(f"{placement} Nothing was moved.")
     scale = np.diag([raster.pixel_size, raster.pixel_size, 1])

@@ -75,13 +75,8 @@ def add_microns(
     sides = [pixel_side(sdata, key, base) for key in rasters] if others and pixel_size is not None else []
     if image_key is not None or max(sides, default=1) > (1 + AS_ONE) * min(sides, default=1):
         image_key = choose_key(rasters, image_key, kind="image", argument="image_key", usual=STAINS)
-    found = find_microns(
-        sdata,
-        list(systems),
-        raster_key=image_key or next(iter(rasters), None),
-        pixel_size=pixel_size,
-        coordinate_system=coordinate_system,
-    )
+    told = {"pixel_size": pixel_size, "coordinate_system": coordinate_system}
+    found = find_microns(sdata, list(systems), raster_key=image_key or next(iter(rasters), None), **told)
     added = add_system(sdata, found)
     write_transformations(sdata, added, found.name)
     logger.info("Added coordinate system %r to %s.", found.name, ", ".join(map(repr, added)) or "none: all lie in it")

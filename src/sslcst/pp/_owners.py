@@ -93,11 +93,8 @@ def read_owners(
         raise DataError(f"{what} puts no transcript into a cell.")
     cells = names[is_cell]
     if cells.dtype.kind == "f" and cells.max() > _EXACT:
-        logger.warning(
-            "%s holds ids above 2^53 as %s, which rounds them: cells may have become one. Read it as int64 or text.",
-            what,
-            cells.dtype,
-        )
+        said = "%s holds ids above 2^53 as %s, which rounds them: cells may have become one. Read it as int64 or text."
+        logger.warning(said, what, cells.dtype)
     ids = np.zeros(len(names) + 1, np.uint32)  # the last is that of missing values, whose code is -1
     ids[:-1][is_cell] = _ids(cells, what)
     cells = cells.set_axis(pd.Index(ids[:-1][is_cell], name="cell_id")).sort_index()
