@@ -179,11 +179,7 @@ def align(
 
 
 def _choose(
-    sdata: SpatialData,
-    image_key: str | None,
-    nuclei_key: str | None,
-    points_key: str | None,
-    coordinate_system: str | None,
+    sdata: SpatialData, image_key: str | None, nuclei_key: str | None, points_key: str | None, system: str | None
 ) -> tuple[str | None, str, str, Raster]:
     """The image if there is one to move, the element that shows the nuclei, the points, and that element's raster."""
     if nuclei_key is not None:
@@ -192,8 +188,8 @@ def _choose(
         image_key = choose_image(sdata, image_key)
     key = nuclei_key or image_key
     points_key = choose_points(sdata, points_key)
-    coordinate_system = choose_coordinate_system(sdata, [key, points_key], coordinate_system)
-    return image_key, key, points_key, raster_of(sdata, key, coordinate_system)
+    system = choose_coordinate_system(sdata, [key, points_key], system)
+    return image_key, key, points_key, raster_of(sdata, key, system)
 
 
 def _nuclear_map(pixels: DataArray, threshold: float, step: int) -> np.ndarray:
