@@ -44,16 +44,16 @@ def find_fields(
         if lone := [name for name in sdata.images if found and not any(each.holds(name) for each in found)]:
             said = "Images beside which there are no points, or not what the keys name, are left out: %s."
             logger.info(said, ", ".join(map(repr, lone)))
-    elif isinstance(wanted, str):
-        wanted = [wanted]
+    else:
+        wanted = [wanted] if isinstance(wanted, str) else list(map(str, wanted))
     if not by_name:
         raise KeyMissingError(
             "There are no fields: no image and points share the beginning of their names ('1_image' and '1_points'), "
             "or the end ('dapi-old' and 'transcripts-old'). Leave out fields= to segment one image; with it, keys are "
             "given without what the fields add to them ('image')."
         )
-    if not len(wanted) or len(set(wanted)) < len(wanted):
-        raise ParameterError(f"fields={list(wanted)!r}: name each field once; there are: {listed}.")
+    if not wanted or len(set(wanted)) < len(wanted):
+        raise ParameterError(f"fields={wanted!r}: name each field once; there are: {listed}.")
     for name in wanted:
         if name not in by_name:
             hint = did_you_mean(name, list(by_name))
