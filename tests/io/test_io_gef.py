@@ -9,10 +9,11 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from spatialdata import SpatialData, read_zarr
 from spatialdata.transformations import get_transformation
 
-from sslcst.errors import DataError, KeyMissingError, ParameterError
+from sslcst.errors import DataError, KeyMissingError
 from sslcst.io import read_gef, read_gem
 
 # Sorted by gene; the last two genes share a name.
@@ -122,8 +123,6 @@ def test_spot_size_is_the_files_resolution_unless_given(tmp_path: Path) -> None:
     path = write_gef(tmp_path / "a.gef", ROWS, resolution=715)
     assert matrices(read_gef(path))["micron"][0][0] == pytest.approx(0.715)
     assert matrices(read_gef(path, spot_size=0.5))["micron"][0][0] == 0.5
-    with pytest.raises(ParameterError, match="spot_size"):
-        read_gef(path, spot_size=-1)
     with pytest.raises(DataError, match="resolution"):
         read_gef(write_gef(tmp_path / "b.gef", ROWS, resolution=0))
 
@@ -136,6 +135,33 @@ def test_names_end_at_the_first_zero_byte(tmp_path: Path) -> None:
         gene["geneID"] = [b"a\0\xff\x01", b"b\0b", b"c"]
         file["geneExp/bin1/gene"][...] = gene
     assert transcripts(read_gef(path))["gene"].tolist() == list("aabcc")
+
+
+def test_what_is_read_later_is_found_wherever_one_works_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files were named by relative paths: the GEF itself, a stain, the cache of a GEM."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sslcst.io._partitions.ROWS_PER_PARTITION", 2)
+    tifffile.imwrite("a.tif", np.ones((4, 5), np.uint8))
+    found = [
+        read_gef(write_gef(Path("a.gef"), ROWS), image="a.tif"),
+        read_gem(write_gem(Path("a.gem"), ROWS), image="a.tif", cache="cache"),
+    ]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for sdata in found:
+        assert len(transcripts(sdata)) == len(ROWS)
+        assert sdata["stain"].to_numpy().sum() == 20
+
+
+def test_attributes_of_any_kind_go_into_a_store(tmp_path: Path) -> None:
+    path = write_gef(tmp_path / "a.gef", ROWS)
+    with h5py.File(path, "r+") as file:
+        file.attrs["kits"], file.attrs["sizes"] = np.array([b"v1", b"v1.3"]), np.array([1, 2])
+        file.attrs["remark"] = h5py.Empty("S9")
+    read_gef(path).write(tmp_path / "a.zarr")
+    header = read_zarr(tmp_path / "a.zarr").attrs["gef_header"]
+    assert (header["kits"], header["sizes"], header["remark"]) == (["v1", "v1.3"], [1, 2], [])
+    assert header["omics"] == "Transcriptomics"
 
 
 def damage(path: Path, name: str, value: object) -> None:

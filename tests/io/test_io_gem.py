@@ -17,7 +17,7 @@ import pytest
 from spatialdata import SpatialData, read_zarr
 from spatialdata.transformations import Identity, get_transformation
 
-from sslcst.errors import DataError, KeyMissingError, ParameterError, StoreError
+from sslcst.errors import DataError, KeyMissingError, StoreError
 from sslcst.io import read_gem
 from sslcst.io._partitions import SCHEMA, spool
 
@@ -231,17 +231,3 @@ def test_refuses_other_files(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.gem").write_bytes(content)
     with pytest.raises(DataError, match=r"bad\.gem"):
         read_gem(tmp_path / "bad.gem")
-
-
-def test_refuses_a_download_that_stopped(tmp_path: Path) -> None:
-    """A gzip file that ends in the middle of its rows."""
-    text = make(tmp_path / "a.gem", rows=ROWS * 10_000).read_bytes()
-    (tmp_path / "bad.gem").write_bytes(gzip.compress(text)[:-20])
-    with pytest.raises(DataError, match="cut short"):
-        read_gem(tmp_path / "bad.gem")
-
-
-@pytest.mark.parametrize("spot_size", [0, -0.5, float("nan"), float("inf")])
-def test_spot_size_is_positive(tmp_path: Path, spot_size: float) -> None:
-    with pytest.raises(ParameterError, match="spot_size"):
-        read_gem(make(tmp_path / "a.gem"), spot_size=spot_size)

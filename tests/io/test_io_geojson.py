@@ -110,6 +110,22 @@ def test_features_are_as_qupath_exports_them(sdata: SpatialData, tmp_path: Path)
     assert "classification" not in found["9"]["properties"]
 
 
+def test_what_is_no_number_is_no_measurement(sdata: SpatialData, tmp_path: Path) -> None:
+    """Durations, dates; of numbers that may be missing those that are there."""
+    obs = sdata["sslcst_table"].obs
+    obs["age"], obs["day"] = pd.to_timedelta([1, 2, 3], unit="s"), pd.Timestamp("2026-01-01")
+    obs["rank"], obs["seen"] = pd.array([None, 1, 2], "Int64"), pd.array([True, None, False], "boolean")
+    write_geojson(sdata, tmp_path / "a.geojson")
+    found = features(tmp_path / "a.geojson")
+    own = {cell: feature["properties"]["measurements"] for cell, feature in found.items()}
+    assert {cell: {name: of[name] for name in ("rank", "seen") if name in of} for cell, of in own.items()} == {
+        "12": {"seen": 1},
+        "5": {"rank": 1},
+        "9": {"rank": 2, "seen": 0},
+    }
+    assert not {"age", "day"} & own["12"].keys()
+
+
 def test_in_a_coordinate_system(sdata: SpatialData, tmp_path: Path) -> None:
     write_geojson(sdata, tmp_path / "a.geojson", coordinate_system="micron")
     corners = ring(features(tmp_path / "a.geojson")["9"]["geometry"])

@@ -242,8 +242,8 @@ def test_an_image_offset_is_two_finite_numbers(tmp_path: Path, offset: object) -
         read_gem(path, image=tmp_path / "a.tif", image_offset=offset)
 
 
-@pytest.mark.parametrize("spot_size", ["0.5", [0.5], 1j])
-def test_a_spot_size_is_a_number(tmp_path: Path, spot_size: object) -> None:
+@pytest.mark.parametrize("spot_size", ["0.5", [0.5], 1j, 0, -0.5, np.nan, np.inf])
+def test_a_spot_size_is_a_positive_number(tmp_path: Path, spot_size: object) -> None:
     with pytest.raises(ParameterError, match="spot_size"):
         read_gem(write_gem(tmp_path / "a.gem", "a\t1\t1\t1\n"), spot_size=spot_size)
     with pytest.raises(ParameterError, match="spot_size"):

@@ -186,6 +186,9 @@ def test_of_the_readers_names_one_is_meant_or_none(
         (["transcripts-a", "transcripts-b"], "dapi-b", "transcripts-b"),
         (["transcripts-a", "transcripts-b"], "dapi", None),
         (["2_points", "2_others"], "2_image", None),
+        (["s_region_0_transcripts", "s_region_1_transcripts"], "s_region_1_z3", "s_region_1_transcripts"),
+        (["transcripts-S1-rep1", "transcripts-S2-rep1"], "dapi-S2-rep1", "transcripts-S2-rep1"),
+        (["1_points-a", "2_points-a", "1_points-b"], "1_image-b", "1_points-b"),
     ],
 )
 def test_what_is_meant_beside_another_element(names: list[str], beside: str, chosen: str | None) -> None:

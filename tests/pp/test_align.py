@@ -59,7 +59,10 @@ NUCLEUS = 0.6 * 12  # microns
 
 @pytest.mark.parametrize("nuclei_key", [None, "true_nuclei"])
 def test_a_misplaced_stain_finds_back_in_all_coordinate_systems(nuclei_key: str | None) -> None:
-    """From the stain or the nuclei in it: to within a spot and a half, with what derives from it; no pixel moves."""
+    """From the stain or the nuclei in it: to within a spot and a half, with what derives from it; no pixel moves.
+
+    What is named twice moves once.
+    """
     sdata = simulated()
     pixels = sdata["stain"].to_numpy().copy()
     keys = ["stain", "true_nuclei", "true_cells"]
@@ -67,7 +70,7 @@ def test_a_misplaced_stain_finds_back_in_all_coordinate_systems(nuclei_key: str 
     misplace(sdata, keys, (4.0, -6.5), 2.0)
     before = sslcst.pp.check_alignment(sdata, image_key="stain", nuclei_key=nuclei_key)
     assert before.misaligned
-    found = sslcst.pp.align(sdata, image_key="stain", nuclei_key=nuclei_key, labels_keys=keys[2 if nuclei_key else 1 :])
+    found = sslcst.pp.align(sdata, image_key="stain", nuclei_key=nuclei_key, labels_keys=[*keys[1:], "true_cells"])
     assert found.angle == pytest.approx(-2, abs=0.4)
     for key in keys:
         for system, size in (("global", 1), ("twice", 2)):
@@ -172,6 +175,18 @@ def test_counts_weigh() -> None:
     three = sslcst.pp.check_alignment(sdata, nuclei_key="true_nuclei")
     assert three.share == pytest.approx(one.share)
     assert np.allclose(three.shift, one.shift, atol=0.1)
+
+
+def test_genes_of_another_name_are_told() -> None:
+    """As in all that reads transcripts: some of them are of control probes."""
+    sdata = simulated()
+    frame = sdata["transcripts"].compute().rename(columns={"gene": "what"}).drop(columns="cell_id")
+    systems = get_transformation(sdata["transcripts"], get_all=True)
+    sdata["transcripts"] = sd.models.PointsModel.parse(frame.assign(of=1), transformations=systems)
+    with pytest.raises(KeyMissingError, match="gene_key="):
+        sslcst.pp.check_alignment(sdata, nuclei_key="true_nuclei")
+    assert sslcst.pp.check_alignment(sdata, nuclei_key="true_nuclei", gene_key="what").found
+    assert sslcst.pp.align(sdata, nuclei_key="true_nuclei", gene_key="what").found
 
 
 def test_bad_input_is_refused() -> None:

@@ -6,6 +6,7 @@ import logging
 
 import numpy as np
 import pytest
+import square_nuclei
 from scipy import ndimage
 from skimage.draw import disk
 from spatialdata import SpatialData
@@ -47,6 +48,20 @@ def test_pp_takes_the_contrast_from_the_stain() -> None:
     sslcst.pp.erode_nuclei(sdata, image_key="stain", params=params)
     with_stain, without = (np.count_nonzero(sdata[key].to_numpy()) for key in ("sslcst_cores", "without"))
     assert with_stain < without
+
+
+def test_cores_keep_the_ids_of_nuclei_that_labels_cannot_hold() -> None:
+    sdata = square_nuclei.tissue()
+    labels = square_nuclei.squares_as_labels(square_nuclei.MERSCOPE, np.int64)
+    labels[40:50, 20:30] = 0
+    labels[44, 24] = square_nuclei.MERSCOPE[2]  # too small to have a core
+    sdata["nuclei"] = Labels2DModel.parse(labels, dims=("y", "x"))
+    sslcst.pp.erode_nuclei(sdata, nuclei_key="nuclei")
+    found = sdata["sslcst_cores_ids"].obs
+    assert found["source_id"].tolist() == square_nuclei.MERSCOPE[:2]
+    cores = sdata["sslcst_cores"].to_numpy()
+    for number, each in zip(found["cell_id"], found["source_id"], strict=True):
+        assert (labels[cores == number] == each).all()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,15 @@ import vendor_formats as vendors
 from anndata import AnnData
 from geopandas import GeoDataFrame
 from spatialdata.models import ShapesModel
-from spatialdata.transformations import Identity, Scale, Sequence, get_transformation, set_transformation
+from spatialdata.transformations import (
+    Affine,
+    Identity,
+    Scale,
+    Sequence,
+    get_transformation,
+    remove_transformation,
+    set_transformation,
+)
 
 import sslcst
 from sslcst._sdata.listing import LISTING, entries, read_metadata
@@ -217,6 +225,30 @@ def test_which_pixels_are_meant_is_asked_where_they_differ() -> None:
         sslcst.pp.add_microns(sdata, pixel_size=0.25)
     sslcst.pp.add_microns(sdata, pixel_size=0.25, image_key="fine")
     np.testing.assert_allclose(affine_matrix(sdata["stain"], "micron"), np.diag([0.5, 0.5, 1]))
+
+
+def test_where_all_lies_in_microns_a_size_is_no_more_than_checked() -> None:
+    sdata = chip(micron="um")
+    for key in ("stain", "true_nuclei", "transcripts"):
+        remove_transformation(sdata[key], "global")
+    assert sslcst.pp.add_microns(sdata, pixel_size=PIXEL) == "um"
+    with pytest.raises(ParameterError, match=r"a pixel of 'stain' measures 0\.25 microns in 'um'"):
+        sslcst.pp.add_microns(sdata, pixel_size=0.5)
+
+
+def test_pixels_are_of_one_size_up_to_rounding() -> None:
+    """A turned image, whose pixels are as large as those of the labels, but for the last bits."""
+    sdata, turn = chip(), np.deg2rad(0.3)
+    matrix = [[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]]
+    moved = Affine(np.array(matrix) @ np.diag([1 + 1e-9, 1, 1]), ("x", "y"), ("x", "y"))
+    set_transformation(sdata["stain"], moved, "global")
+    assert sslcst.pp.add_microns(sdata, pixel_size=PIXEL) == "micron"
+
+
+@pytest.mark.parametrize("tables", [{}, {"table": AnnData(np.ones((2, 2), np.float32))}])
+def test_where_there_is_nothing_an_error_says_so(tables: dict) -> None:
+    with pytest.raises(KeyMissingError, match="nothing that could lie in microns"):
+        sslcst.pp.add_microns(sd.SpatialData(tables=tables), pixel_size=PIXEL)
 
 
 def test_added_twice_is_added_once(tmp_path: Path) -> None:

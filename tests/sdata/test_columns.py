@@ -118,6 +118,17 @@ def test_columns_that_hold_no_numbers_are_refused(name: str, values: object) -> 
         read(points(**{name: values}))
 
 
+@pytest.mark.parametrize("name", ["gene", "qv"])
+def test_a_column_that_is_named_twice_is_read_as_both(name: str) -> None:
+    """Genes are no counts; numbers are, whatever else they tell."""
+    sdata = points(qv=np.arange(20, 25))
+    if name == "gene":
+        with pytest.raises(DataError, match="Column 'gene' of points 'rna' must hold numbers"):
+            read_transcripts(sdata, "rna", **WHERE | {"count_key": name})
+    else:
+        assert read_transcripts(sdata, "rna", **WHERE | {"count_key": name}).count.tolist() == [20, 21, 22, 23, 24]
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "uint64", "float16", "Float64", "int64[pyarrow]"])
 def test_numbers_of_every_type_are_floats_of_64_bits(dtype: str) -> None:
     """Unsigned ones do not wrap where they are moved below zero; what is missing is NaN, which is refused of places."""

@@ -14,6 +14,7 @@ from square_nuclei import MERSCOPE, SIDE, SQUARES, broken, shapes, squares_as_la
 import sslcst
 from sslcst._sdata.raster import full_scale
 from sslcst._sdata.source_ids import number, of_cells
+from sslcst.errors import DataError
 from sslcst.pp import import_cells, import_nuclei, read_owners
 
 
@@ -111,6 +112,15 @@ def test_cells_of_transcripts_that_got_no_pixel_are_told(caplog):
     import_cells(sdata, "cells")
     assert "1 of 2 cells in 'cells' have no pixel ('b-2')" in caplog.text
     assert sdata.tables["imported_cells_ids"].obs["source_id"].tolist() == ["a-1"]
+
+
+@pytest.mark.parametrize("name", [[1, 2], ["a-1", "b-2"]])
+def test_where_no_cell_of_transcripts_got_a_pixel_an_error_says_so(name):
+    frame = pd.DataFrame({"x": [500.0, 510.0], "y": 5.0, "cell": name})
+    sdata = tissue(cells=PointsModel.parse(frame, npartitions=1))
+    with pytest.raises(DataError, match="None of the 2 cells in 'cells' has a pixel: they lie off the image"):
+        import_cells(sdata, "cells", reach=4)
+    assert not sdata.labels and not sdata.tables
 
 
 def test_a_cell_without_a_nucleus_has_no_original_id_and_others_keep_theirs_exact(tmp_path):

@@ -19,7 +19,7 @@ from spatialdata.transformations import Affine, Identity
 
 import sslcst._sdata.transcripts
 from sslcst._sdata.raster import Raster
-from sslcst._sdata.transcripts import Transcripts, open_transcripts, read_transcripts
+from sslcst._sdata.transcripts import Transcripts, columns_of, open_transcripts, read_transcripts
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.params import TranscriptParams
 
@@ -190,6 +190,17 @@ def test_places_with_a_table_are_read_in_blocks(places, block: int, monkeypatch)
         found.sort_values(by, ignore_index=True),
         expected.sort_values(by, ignore_index=True)[["row", "gene", "count", "y"]],
     )
+
+
+@pytest.mark.parametrize("feature_key", ["symbol", None])
+def test_a_column_of_genes_counts_before_tables_of_the_points(places, feature_key: str | None) -> None:
+    """However many others have made of them, as embeddings of transcripts: what the element names, or a usual name."""
+    sdata, _ = places
+    frame = sdata["bins"].compute().assign(**{feature_key or "gene": "Actb"})
+    sdata["bins"] = PointsModel.parse(frame, feature_key=feature_key, transformations={"global": Identity()})
+    sdata["more"] = sdata["table"].copy()
+    assert columns_of(sdata, "bins", None, None) == {"gene_key": feature_key or "gene", "count_key": None}
+    assert read_transcripts(sdata, "bins", **WHERE).genes.tolist() == ["Actb"]
 
 
 def test_a_table_of_places_that_are_not_there_is_refused(places) -> None:

@@ -16,6 +16,7 @@ from spatialdata.models import TableModel
 import sslcst
 from sslcst.errors import BackendError, DataError, KeyMissingError, ParameterError, StoreError
 from sslcst.io import write_xenium_explorer
+from sslcst.io._explorer import _shapes
 from sslcst.tl import annotate
 
 
@@ -99,6 +100,13 @@ def test_explorer_without_sopa(sdata, tmp_path, monkeypatch):
     monkeypatch.setattr("sslcst.io._explorer.find_spec", lambda name: None)
     with pytest.raises(BackendError, match=r"pip install 'sslcst\[explorer\]'"):
         write_xenium_explorer(sdata, tmp_path / "a")
+
+
+def test_boundaries_of_which_some_were_taken_out_are_drawn_anew_for_the_explorer(sdata):
+    known, ids = sdata["sslcst_boundaries"], sdata["sslcst_table"].obs["cell_id"].to_numpy()
+    sdata["sslcst_boundaries"] = known.iloc[1:]
+    cells, _ = _shapes(sdata, ids, "sslcst_cells", "sslcst_nuclei", "sslcst_boundaries")
+    assert cells.geometry.tolist() == known.geometry.loc[ids].tolist()
 
 
 @pytest.fixture

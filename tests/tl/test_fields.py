@@ -255,6 +255,7 @@ def test_samples_that_were_concatenated():
     ("fields", "error", "says"),
     [
         ("3", KeyMissingError, r"no field '3'; there are: '1', '2'"),
+        (np.array(["1", "3"]), KeyMissingError, r"no field '3'; there are: '1', '2'"),
         ([], ParameterError, r"name each field once; there are: '1', '2'"),
         (["1", "1"], ParameterError, r"name each field once; there are: '1', '2'"),
     ],

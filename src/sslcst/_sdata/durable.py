@@ -17,17 +17,13 @@ def flush(path: Path) -> None:
         return
     try:
         handle = os.open(path, os.O_RDONLY)
-    except OSError as error:
-        if error.errno in _CANNOT:
-            return
-        raise
-    try:
-        os.fsync(handle)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
     except OSError as error:
         if error.errno not in _CANNOT:
             raise
-    finally:
-        os.close(handle)
 
 
 def flush_tree(folder: Path) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from sslcst._logging import logger
+from sslcst._sdata.field_names import of_same_field
 from sslcst._sdata.labels import GivenLabels, NucleusSource
 from sslcst._sdata.listing import check_case, present
-from sslcst._sdata.raster import Raster, as_labels, plane
+from sslcst._sdata.raster import Raster, as_labels, plane, systems_of
 from sslcst._sdata.shapes import DrawnShapes, Outlines
 from sslcst._sdata.source_ids import add_table, check_free, of_labels, table_name
 from sslcst.core.threads import check_process
@@ -71,7 +72,7 @@ def choose_key(
     kind = f"{kind} {of}".strip()
     known = [name for name in candidates if any(re.fullmatch(pattern, name) for pattern in usual)]
     if len(known) != 1 and beside is not None:
-        known = _of_same_field(candidates, beside)
+        known = of_same_field(candidates, beside)
     if len(known) != 1 and noted in candidates:
         known = [noted]
     if len(known) == 1:
@@ -79,13 +80,6 @@ def choose_key(
         return known[0]
     what = f"There is no {kind}" if not candidates else f"Several could be the {kind}"
     raise KeyMissingError(f"{what}: choose with {argument}=; there are: {listed}.")
-
-
-def _of_same_field(candidates: Iterable[str], name: str) -> list[str]:
-    """Those of the field of view of "2_image" ("2_points"), or else of the sample of "dapi-old" ("transcripts-old")."""
-    field, sample = re.match(r"[^_]*_", name), re.search(r"-[^-]*$", name)
-    of_field = [other for other in candidates if field and other.startswith(field[0])]
-    return of_field or [other for other in candidates if sample and other.endswith(sample[0])]
 
 
 def choose_image(sdata: SpatialData, image_key: str | None, *, beside: str | None = None) -> str:
@@ -105,24 +99,13 @@ def choose_channel(sdata: SpatialData, image_key: str, channel: str | int | None
     if channel is None and names == ["r", "g", "b"] and sdata.attrs.get("spatialdata_io_reader") == "cosmx":
         logger.info("The blue of the composite image %r shows nuclei, unless channel= says otherwise.", image_key)
         return "b"
-    return choose_key(
-        names,
-        None if channel is None else channel_name(names, channel),
-        kind="channel",
-        of=f"of image {image_key!r}",
-        argument="channel",
-        usual=NUCLEAR_CHANNELS,
-    )
+    channel = None if channel is None else channel_name(names, channel)
+    what = {"kind": "channel", "of": f"of image {image_key!r}", "argument": "channel"}
+    return choose_key(names, channel, **what, usual=NUCLEAR_CHANNELS)
 
 
 def choose_cell_channel(sdata: SpatialData, image_key: str, channel: str | int | None) -> str:
-    """The asked-for channel, or the one that is named as a stain of whole cells.
-
-    Raises
-    ------
-    KeyMissingError
-        There is no such channel, or none of a usual name and none was chosen.
-    """
+    """The asked-for channel, or the one that is named as a stain of whole cells; else a `KeyMissingError`."""
     names = _channels(plane(sdata, image_key))
     if channel is not None:
         name, of = channel_name(names, channel), f"of image {image_key!r}"
@@ -134,9 +117,8 @@ def choose_cell_channel(sdata: SpatialData, image_key: str, channel: str | int |
             f"No channel of image {image_key!r} is named as a stain of whole cells: name that, and then that of "
             f"nuclei, with channels=; there are: {listed}."
         )
-    logger.info(
-        "Whole cells are stained by channel %r, unless channels= says otherwise; there are: %s.", known[0], listed
-    )
+    said = "Whole cells are stained by channel %r, unless channels= says otherwise; there are: %s."
+    logger.info(said, known[0], listed)
     return known[0]
 
 
@@ -160,6 +142,19 @@ def choose_points(sdata: SpatialData, points_key: str | None, *, beside: str | N
     return choose_key(candidates, points_key, **what, usual=TRANSCRIPTS, beside=beside)
 
 
+def choose_column(
+    points: Any, points_key: str, key: str | None, *, kind: str, holds: str, argument: str, usual: Collection[str]
+) -> str:
+    """The asked-for column of points, or the one of a usual name; one alone need not be what is meant."""
+    columns = [name for name in points.columns if name not in ("x", "y", "z")]
+    if key is None and not set(columns) & set(usual):
+        raise KeyMissingError(
+            f"No column of points {points_key!r} is known to hold {holds}: choose with {argument}=; "
+            f"columns: {', '.join(map(repr, columns)) or 'none'}."
+        )
+    return choose_key(columns, key, kind=kind, of=f"of points {points_key!r}", argument=argument, usual=usual)
+
+
 def is_result(name: str, points: Any) -> bool:
     """Whether points are transcripts to which `sslcst.tl.segment` has added their cells."""
     added = {"cell_id": "uint32", "probability": "float32"}
@@ -174,9 +169,7 @@ def regions_of(table: AnnData) -> list[str]:
 
 def choose_coordinate_system(sdata: SpatialData, keys: Iterable[str], coordinate_system: str | None) -> str:
     """The coordinate system that all these elements share: the asked-for one, else "global", else the only one."""
-    from spatialdata.transformations import get_transformation
-
-    systems = {key: set(get_transformation(sdata[key], get_all=True)) for key in keys}
+    systems = {key: systems_of(sdata[key]) for key in keys}
     shared = sorted(set.intersection(*systems.values()))
     named = " and ".join(f"{key!r} (in {', '.join(map(repr, sorted(has)))})" for key, has in systems.items())
     if not shared:

@@ -8,48 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from sslcst._logging import logger
 from sslcst._sdata.elements import is_result, regions_of
+from sslcst._sdata.field_names import FieldName, shared
 from sslcst._sdata.microns import of_elements
 from sslcst.errors import KeyMissingError, ParameterError, did_you_mean
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-
-@dataclass(frozen=True)
-class FieldName:
-    """What the names of a field's elements begin and end with; either may be empty."""
-
-    prefix: str  # "1_"
-    suffix: str  # "-old"
-
-    @property
-    def name(self) -> str:
-        """What it is called: the field of view, the sample, or both."""
-        return f"{self.prefix}{self.suffix}".replace("_-", "-").strip("_-")
-
-    @property
-    def marks(self) -> dict[str, str]:
-        """What the columns of a table say of it."""
-        return {"fov": self.prefix.removesuffix("_"), "sample": self.suffix.removeprefix("-")}
-
-    def holds(self, name: str) -> bool:
-        """Whether an element's name is of the field."""
-        return (
-            len(name) > len(self.prefix) + len(self.suffix)
-            and name.startswith(self.prefix)
-            and name.endswith(self.suffix)
-        )
-
-    def own(self, key: str) -> list[str]:
-        """What an element may be called that is meant by a name for all fields; of results the key comes first."""
-        stem, _, kind = key.rpartition("_")
-        return [f"{self.prefix}{key}{self.suffix}", *([f"{stem}_{self.name}_{kind}"] if stem else [])]
 
 
 def find_fields(
@@ -64,29 +32,28 @@ def find_fields(
     rasters = [*sdata.images] if beside is None else [*sdata.images, *sdata.labels, *sdata.shapes]
     found = set()
     for points in (name for name, element in sdata.points.items() if not is_result(name, element)):
-        shared = {_shared(points, name) for name in rasters}
-        shared = {each for each in shared if each.name and _has(sdata, each, points_key) and _has(sdata, each, beside)}
-        longest = max((len(each.prefix + each.suffix) for each in shared), default=0)
-        found |= {each for each in shared if len(each.prefix + each.suffix) == longest}
+        pairs = {shared(points, name) for name in rasters}
+        pairs = {each for each in pairs if each.name and _has(sdata, each, points_key) and _has(sdata, each, beside)}
+        found |= {each for each in pairs if len(each) == max(map(len, pairs))}
     if len({each.prefix for each in found}) == 1 < len(found):  # part of the elements' own names: samples differ alone
         found = {FieldName("", each.suffix) for each in found}
     by_name = {each.name: each for each in sorted(found, key=lambda each: by_number(each.name))}
     listed = ", ".join(map(repr, by_name)) or "none"
-    if wanted == "all":
+    if isinstance(wanted, str) and wanted == "all":
         wanted = list(by_name)
         if lone := [name for name in sdata.images if found and not any(each.holds(name) for each in found)]:
             said = "Images beside which there are no points, or not what the keys name, are left out: %s."
             logger.info(said, ", ".join(map(repr, lone)))
-    elif isinstance(wanted, str):
-        wanted = [wanted]
+    else:
+        wanted = [wanted] if isinstance(wanted, str) else list(map(str, wanted))
     if not by_name:
         raise KeyMissingError(
             "There are no fields: no image and points share the beginning of their names ('1_image' and '1_points'), "
             "or the end ('dapi-old' and 'transcripts-old'). Leave out fields= to segment one image; with it, keys are "
             "given without what the fields add to them ('image')."
         )
-    if not len(wanted) or len(set(wanted)) < len(wanted):
-        raise ParameterError(f"fields={list(wanted)!r}: name each field once; there are: {listed}.")
+    if not wanted or len(set(wanted)) < len(wanted):
+        raise ParameterError(f"fields={wanted!r}: name each field once; there are: {listed}.")
     for name in wanted:
         if name not in by_name:
             hint = did_you_mean(name, list(by_name))
@@ -112,18 +79,6 @@ def part_of(sdata: SpatialData, field: FieldName, keys: Iterable[str | None]) ->
 
 def _has(sdata: SpatialData, field: FieldName, key: str | None) -> bool:
     return key is None or any(name in sdata for name in field.own(key))
-
-
-def _shared(one: str, other: str) -> FieldName:
-    """The longest beginning up to a "_", and the longest end from a "-" on, of two names."""
-    first = _common(one, other)
-    first = first[: first.rfind("_") + 1]
-    last = _common(one[len(first) :][::-1], other[len(first) :][::-1])[::-1]
-    return FieldName(first, last[last.find("-") :] if "-" in last else "")
-
-
-def _common(one: str, other: str) -> str:
-    return "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def by_number(name: str) -> list[tuple[bool, int, str]]:

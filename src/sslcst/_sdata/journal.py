@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sslcst._sdata import durable
-from sslcst._sdata.listing import KINDS, LISTING, dump, entries, group_with, listed, on_disk, read_metadata, relist
+from sslcst._sdata import durable, listing
+from sslcst._sdata.listing import KINDS, LISTING
 from sslcst._sdata.scratch import checksum
 from sslcst.errors import StoreError
 from sslcst.names import is_valid
@@ -62,7 +62,16 @@ class Journal:
                 return cls(folder, _places(noted["new"]), _places(noted["former"]), sums=dict(noted["new"]))
             except (OSError, ValueError, KeyError, TypeError, AttributeError):  # damaged, or not there
                 continue
-        return cls(folder, sorted(on_disk(folder / NEW)), sorted(on_disk(folder / OLD)), whole=False)
+        return cls(folder, sorted(listing.on_disk(folder / NEW)), sorted(listing.on_disk(folder / OLD)), whole=False)
+
+    @property
+    def places(self) -> set[str]:
+        """All that it is about."""
+        return {*self.new, *self.former}
+
+    def names(self, kind: str) -> list[str]:
+        """Names of what it is about, of a kind."""
+        return [place.removeprefix(f"{kind}/") for place in sorted(self.places) if place.startswith(f"{kind}/")]
 
     def write(self) -> None:
         """Note it, from when on it is done, sooner or later."""
@@ -97,7 +106,7 @@ class Journal:
         """Why the results cannot be put in their places; empty where they can."""
         if not self.whole:
             return f"{self.folder / WHOLE}, which tells of them, is damaged."
-        theirs = listed(store) | on_disk(store)
+        theirs = listing.listed(store) | listing.on_disk(store)
         theirs -= {place for place in self.former if self.stands(place)}
         found = taken(theirs - {place for place in self.new if not self.waits(place)}, self.new)
         return meanwhile(found) if found else ""
@@ -113,8 +122,7 @@ def move(places: Iterable[str], source: Path, target: Path) -> None:
 
 def _metadata_files(journal: Journal) -> list[str]:
     """Those that change: of the groups of kinds, then of the store."""
-    kinds = {place.split("/")[0] for place in (*journal.new, *journal.former)}
-    return [*(f"{kind}/{LISTING}" for kind in sorted(kinds)), LISTING]
+    return [*(f"{kind}/{LISTING}" for kind in KINDS if journal.names(kind)), LISTING]
 
 
 def keep_metadata(store: Path, journal: Journal) -> None:
@@ -136,8 +144,7 @@ def keep_metadata(store: Path, journal: Journal) -> None:
 
 def write_listing(store: Path, journal: Journal, seen: Iterable[str]) -> None:
     """List, of what changes, these; all others stay as they are listed."""
-    root = relist(store, journal.changing(store), seen)
-    durable.write_text(store / LISTING, dump(root), journal.folder / "listing.json")
+    listing.relist(store, journal.changing(store), seen, journal.folder / "listing.json")
 
 
 def put_back(store: Path, journal: Journal) -> None:
@@ -170,25 +177,21 @@ def _restore(file: Path, before: Path, journal: Journal) -> None:
         before.replace(file)
         durable.flush(file.parent)
     elif file.parent.name in KINDS:
-        metadata = read_metadata(file)
-        for kind, name in (place.split("/", 1) for place in (*journal.new, *journal.former)):
-            if kind == file.parent.name:
-                metadata = group_with(metadata, kind, name, there=(file.parent / name).exists())
-        durable.write_text(file, dump(metadata), journal.folder / "group.json")
+        kind = file.parent.name
+        there = {name: (file.parent / name).exists() for name in journal.names(kind)}
+        group = listing.group_with(listing.read_metadata(file), kind, there)
+        listing.write_metadata(file, group, journal.folder / "group.json")
     else:
-        back = [place for place in (*journal.new, *journal.former) if (file.parent / place / LISTING).exists()]
-        write_listing(file.parent, journal, sorted(set(back)))
+        back = [place for place in sorted(journal.places) if (file.parent / place / LISTING).exists()]
+        write_listing(file.parent, journal, back)
 
 
 def _others(file: Path, journal: Journal) -> Any:
     """What a metadata file says of others: all but our entries and those of groups, which have files of their own."""
-    metadata, kind = read_metadata(file), file.parent.name
-    found = entries(metadata)
+    metadata, kind = listing.read_metadata(file), file.parent.name
+    found = listing.entries(metadata)
     if found is not None:
-        ours = tuple(f"{place}/" for place in (*journal.new, *journal.former))
+        ours = tuple(f"{place}/" for place in journal.places)
         found = {path: value for path, value in found.items() if not f"{path}/".startswith(ours) and "/" in path}
         return metadata | {"consolidated_metadata": found}
-    for place in (*journal.new, *journal.former):
-        if place.startswith(f"{kind}/"):
-            metadata = group_with(metadata, kind, place.split("/", 1)[1], there=False)
-    return metadata
+    return listing.group_with(metadata, kind, dict.fromkeys(journal.names(kind), False))

@@ -7,11 +7,12 @@ opening.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sslcst._sdata import durable
 from sslcst.errors import KeyMissingError, StoreError
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ def read_metadata(file: Path) -> dict[str, Any]:
         reason = metadata if isinstance(metadata, Exception) else "it is no metadata of zarr format 3"
         raise StoreError(f"{file} cannot be read ({reason}): put it back from a copy. Nothing was changed.") from None
     return metadata
+
+
+def write_metadata(file: Path, metadata: dict[str, Any], new: Path) -> None:
+    """Put metadata, as zarr writes them, in the place of others at once; `new` is where they are written first."""
+    durable.write_text(file, json.dumps(metadata, indent=2), new)
 
 
 def entries(root: dict[str, Any]) -> dict[str, Any] | None:
@@ -91,8 +97,8 @@ def gather(store: Path, place: str) -> dict[str, Any]:
     return found
 
 
-def relist(store: Path, places: Iterable[str], seen: Iterable[str]) -> dict[str, Any]:
-    """The root of a store with other entries for some places: those of them that are seen are listed as they lie."""
+def relist(store: Path, places: Iterable[str], seen: Iterable[str], new: Path) -> None:
+    """Write the list anew, with other entries for some places: those of them that are seen are listed as they lie."""
     root = read_metadata(store / LISTING)
     found, kinds = entries(root), {place.split("/")[0] for place in places}
     hidden = tuple(f"{place}/" for place in places)
@@ -111,7 +117,8 @@ def relist(store: Path, places: Iterable[str], seen: Iterable[str]) -> dict[str,
             kept.pop(kind, None)
     # Zarr asks for all that is in a group to stand together, after the group.
     in_order = sorted(kept, key=lambda path: (path.count("/"), path.rpartition("/")[0], path.casefold()))
-    return root | {"consolidated_metadata": _INLINE | {"metadata": {path: kept[path] for path in in_order}}}
+    root |= {"consolidated_metadata": _INLINE | {"metadata": {path: kept[path] for path in in_order}}}
+    write_metadata(store / LISTING, root, new)
 
 
 def _entry(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -119,18 +126,14 @@ def _entry(metadata: dict[str, Any]) -> dict[str, Any]:
     return metadata | {"consolidated_metadata": _INLINE | {"metadata": {}}}
 
 
-def dump(metadata: dict[str, Any]) -> str:
-    """Metadata as zarr writes them."""
-    return json.dumps(metadata, indent=2)
-
-
-def group_with(metadata: dict[str, Any] | None, kind: str, name: str, *, there: bool) -> dict[str, Any]:
-    """Metadata of the group of a kind, of which an element is there or not; OME-NGFF asks for a list of the labels."""
+def group_with(metadata: dict[str, Any] | None, kind: str, there: Mapping[str, bool]) -> dict[str, Any]:
+    """Metadata of the group of a kind, in which elements are or are not; OME-NGFF asks for a list of the labels."""
     metadata = metadata or {"attributes": {}, "zarr_format": 3, "node_type": "group"}
     attributes = metadata.get("attributes", {})
     ome = attributes.get("ome", {})
-    names = ome.get("labels", [])
-    if kind != "labels" or (name in names) == there:
+    known = ome.get("labels", [])
+    names = [name for name in known if there.get(name, True)]
+    names += [name for name, is_there in there.items() if is_there and name not in known]
+    if kind != "labels" or names == known:
         return metadata
-    names = [*names, name] if there else [other for other in names if other != name]
     return metadata | {"attributes": attributes | {"ome": ome | {"labels": names}}}

@@ -11,7 +11,7 @@ import numpy as np
 
 from sslcst._logging import logger
 from sslcst._sdata.elements import choose_coordinate_system, choose_key
-from sslcst._sdata.raster import followed, full_scale, matrix_of
+from sslcst._sdata.raster import followed, full_scale, matrix_of, systems_of
 from sslcst._section import check
 from sslcst.errors import ParameterError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NAME = "micron"  # of a system that is added
 _NAMED = re.compile(r"(?i)(?:.*[^\W\d_][\W_]+)?(?:[u\u00b5\u03bc]m|microns?|micromet(?:er|re)s?)(?:[\W_].*)?")
-_AS_ONE = 0.01  # by which two sizes of a pixel may differ
+AS_ONE = 0.01  # by which two sizes of a pixel may differ
 _IN_MICRONS = ("xenium", "merscope")  # whose reader leaves points in microns, with a transformation to pixels
 _SPOT = 0.5  # microns from one spot of Stereo-seq to the next
 _COSMX = 0.120280945  # microns a pixel, of the instruments that are sold
@@ -78,7 +78,8 @@ def find_microns(
         found = Microns(base, base, np.eye(3), f"{' and '.join(map(repr, keys))} lie in it")
     else:
         base = choose_coordinate_system(sdata, keys, None if wanted else coordinate_system)
-        found = _through(sdata, named, base, wanted)
+        lying = [(key, name) for key, names in named.items() for name in names if wanted in (None, name)]
+        found = through(sdata, lying[0][0], base, lying[0][1]) if lying else None
     side = 1.0 if raster_key is None else pixel_side(sdata, raster_key, base)
     pixel = "a unit" if raster_key is None else f"a pixel of {raster_key!r}"
     if found is None and pixel_size is not None:
@@ -90,7 +91,7 @@ def find_microns(
             "pixel_size=, as 0.2125 with Xenium, 0.108 with MERSCOPE, 0.12028 with CosMx or 0.5 with Stereo-seq."
         )
     measured = side * found.scale
-    if pixel_size is not None and not np.isclose(measured, pixel_size, rtol=_AS_ONE):
+    if pixel_size is not None and not np.isclose(measured, pixel_size, rtol=AS_ONE):
         raise ParameterError(
             f"pixel_size={pixel_size!r}: {pixel} measures {measured:.4g} microns in {found.name!r} ({found.why}). "
             "Leave pixel_size out, or remove that coordinate system if it is wrong."
@@ -141,13 +142,6 @@ def is_in_microns(system: str) -> bool:
     return _NAMED.fullmatch(system) is not None
 
 
-def systems_of(element: Any) -> set[str]:
-    """The coordinate systems that an element lies in."""
-    from spatialdata.transformations import get_transformation
-
-    return set(get_transformation(element, get_all=True))
-
-
 def _matrix(sdata: SpatialData, key: str, system: str) -> np.ndarray:
     element = sdata[key] if key in sdata.points or key in sdata.shapes else full_scale(sdata[key])
     return matrix_of(element, key, system)
@@ -165,15 +159,6 @@ def _side(matrix: np.ndarray) -> float:
 
 def _scale(factor: float) -> np.ndarray:
     return np.diag([factor, factor, 1.0])
-
-
-def _through(sdata: SpatialData, named: dict[str, list[str]], base: str, wanted: str | None) -> Microns | None:
-    """The system in microns that one of the elements lies in, as it lies to the base."""
-    for key, names in named.items():
-        for name in names:
-            if wanted in (None, name):
-                return through(sdata, key, base, name)
-    return None
 
 
 def through(sdata: SpatialData, key: str, base: str, name: str) -> Microns:

@@ -16,8 +16,8 @@ from scipy.sparse.csgraph import connected_components
 
 from sslcst._logging import logger
 from sslcst._sdata.labels import NucleusSource, read_part
-from sslcst._sdata.raster import Raster, apply_affine
-from sslcst._sdata.source_ids import by_number
+from sslcst._sdata.raster import PHASE, Raster, apply_affine
+from sslcst._sdata.source_ids import by_number, of_cells
 from sslcst._sdata.transcripts import ROWS_OF_A_SOURCE, Transcripts, TranscriptSource
 from sslcst.core.covered import Covered
 from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_channels
@@ -26,7 +26,6 @@ from sslcst.errors import DataError
 
 _OFF = 2.0  # pixels by which a field may lie off the pixels of its neighbour, in its corners
 _SAME = 0.01  # by which the sizes of their pixels may differ
-_PHASE = 60  # pixels: bins of 1 to 6 pixels begin in each field where they do in the field alone
 _BAND = 1024  # rows that are read at once
 _REACH = 2  # pixels that may lie between two fields that adjoin
 _LOOK = 2**22  # pixels of all fields of a sample, from which intensities are told
@@ -108,7 +107,7 @@ def _pairs(group: np.ndarray, low: np.ndarray, high: np.ndarray, gap: float) -> 
 
 def _shelves(sizes: np.ndarray, gap: float) -> np.ndarray:
     """Corners (n, 2) of rectangles that are laid out in rows, the highest first, a gap apart."""
-    steps = -(-(sizes + int(np.ceil(gap))) // _PHASE) * _PHASE
+    steps = -(-(sizes + int(np.ceil(gap))) // PHASE) * PHASE
     width = max(steps[:, 1].max(), int(np.sqrt(steps.prod(axis=1).sum())))
     corners, row, column, height = np.zeros_like(steps), 0, 0, 0
     for i in np.argsort(-steps[:, 0], kind="stable"):
@@ -182,7 +181,7 @@ class MosaicNuclei:
             found = np.unique(np.concatenate([pd.unique(source.read(band, slice(0, width)).ravel()) for band in bands]))
             ids.append(found[found > 0])
             known = pd.Series(ids[-1], ids[-1]) if source.source_ids is None else source.source_ids
-            originals.append(known.reindex(ids[-1]))
+            originals.append(of_cells(known, ids[-1]))
         ends = np.cumsum([len(each) for each in ids])
         numbers = np.split(np.arange(1, ends[-1] + 1, dtype=np.uint32), ends[:-1])
         source_ids = by_number(np.concatenate([known.to_numpy() for known in originals]), np.concatenate(numbers))
@@ -287,10 +286,5 @@ class MosaicTranscripts:
                 off = ~((yx >= low) & (yx < high)).all(axis=1)
                 for first, last in before:
                     off |= ((yx >= first) & (yx < last)).all(axis=1)
-                yield replace(
-                    part,
-                    yx=np.where(off[:, None], -1.0, yx),
-                    gene=genes[part.gene],
-                    genes=self.genes,
-                    row=part.row + i * ROWS_OF_A_SOURCE,
-                )
+                yx, row = np.where(off[:, None], -1.0, yx), part.row + i * ROWS_OF_A_SOURCE
+                yield replace(part, yx=yx, gene=genes[part.gene], genes=self.genes, row=row)

@@ -21,8 +21,8 @@ from sslcst._sdata.elements import (
     regions_of,
 )
 from sslcst._sdata.fields import by_number
-from sslcst._sdata.microns import in_system, systems_of, through
-from sslcst._sdata.raster import plane
+from sslcst._sdata.microns import in_system, through
+from sslcst._sdata.raster import plane, systems_of
 from sslcst._sdata.transcripts import columns_of
 from sslcst.errors import KeyMissingError
 from sslcst.params import TranscriptParams
@@ -220,13 +220,8 @@ class Used:
         try:
             return choose_channel(self.sdata, image_key, None)
         except KeyMissingError:
-            listed = ", ".join(map(repr, names))
-            logger.info(
-                "The channel of image %r is %r, unless channel= says otherwise; there are: %s.",
-                image_key,
-                names[0],
-                listed,
-            )
+            said = "The channel of image %r is %r, unless channel= says otherwise; there are: %s."
+            logger.info(said, image_key, names[0], ", ".join(map(repr, names)))
             return names[0]
 
     def _there(self, name: str, candidates: Iterable[str]) -> str | None:

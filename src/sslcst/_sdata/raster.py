@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from xarray import DataArray
 
 YX = ("y", "x")
+PHASE = 60  # pixels: bins of 1 to 6 pixels begin in a part, or a field, where they do in the whole, or the field alone
 _SCALES, _FLATTENED = (1e-9, 1e9), 1e4  # of a transformation: bounds, and the most that its axes may differ
 # A grid without an image may have so many squares of pixels; more where this share of them holds points; never more.
 _SQUARE, _SQUARES, _HELD, _MOST_SQUARES = 256, 1000, 0.01, 8_000_000
@@ -60,7 +61,7 @@ class Raster:
         """A part of it; a translation comes before each transformation, as spatialdata's own queries have it."""
         from spatialdata.transformations import Identity, Sequence, Translation
 
-        if self.whole is not None and self.window is not None:
+        if self.whole is not None:
             shifted = [
                 slice(own.start + part.start, own.start + part.stop)
                 for own, part in zip(self.window, (rows, columns), strict=True)
@@ -74,15 +75,9 @@ class Raster:
 
         shape = (rows.stop - rows.start, columns.stop - columns.start)
         n_scales = int((np.cumprod(self.scale_factors) <= min(shape)).sum())  # of which a pixel is left
-        return Raster(
-            shape,
-            self.to_system @ to_whole,
-            self.coordinate_system,
-            {name: moved(step) for name, step in self.transformations.items()},
-            self.scale_factors[:n_scales],
-            self,
-            (rows, columns),
-        )
+        transformations = {name: moved(step) for name, step in self.transformations.items()}
+        own = (shape, self.to_system @ to_whole, self.coordinate_system, transformations)
+        return Raster(*own, self.scale_factors[:n_scales], whole=self, window=(rows, columns))
 
     def pair(self, key: str, points_key: str) -> str:
         """What must lie on one another, in words: an image or nuclei on this raster, and points."""
@@ -133,6 +128,13 @@ def followed(first: Any, step: np.ndarray) -> Any:
     only_scales = np.array_equal(step, np.diag(np.diag(step)))
     second = Scale(np.diag(step)[:2], axes=YX) if only_scales else Affine(step, YX, YX)
     return second if isinstance(first, Identity) else Sequence([first, second])
+
+
+def systems_of(element: Any) -> set[str]:
+    """The coordinate systems that an element lies in."""
+    from spatialdata.transformations import get_transformation
+
+    return set(get_transformation(element, get_all=True))
 
 
 def full_scale(element: Any) -> DataArray:
@@ -209,12 +211,8 @@ def as_labels(labels: Any, raster: Raster) -> Any:
     from spatialdata.models import Labels2DModel
 
     # A copy, since parsing keeps the dict it is given.
-    return Labels2DModel.parse(
-        labels,
-        dims=YX,
-        transformations=dict(raster.transformations),
-        scale_factors=list(raster.scale_factors) or None,
-    )
+    transformations, scale_factors = dict(raster.transformations), list(raster.scale_factors) or None
+    return Labels2DModel.parse(labels, dims=YX, transformations=transformations, scale_factors=scale_factors)
 
 
 def labels_on(labels: np.ndarray, own: Raster, other: Raster) -> np.ndarray:

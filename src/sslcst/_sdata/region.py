@@ -9,7 +9,7 @@ import numpy as np
 
 from sslcst._arguments import Region
 from sslcst._sdata.elements import choose_key
-from sslcst._sdata.raster import Raster, apply_affine
+from sslcst._sdata.raster import PHASE, Raster, apply_affine, systems_of
 from sslcst._sdata.shapes import Outlines
 from sslcst.errors import DataError, KeyMissingError, ParameterError
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 _NAMED = 5  # rows that a message names at the most
-_PHASE = 60  # pixels: the whole's bins of 1 to 6 pixels begin where those of a part do
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Area:
         from shapely.affinity import translate
 
         rows, columns = self.window(raster.shape, around)
-        rows, columns = (slice(part.start // _PHASE * _PHASE, part.stop) for part in (rows, columns))
+        rows, columns = (slice(part.start // PHASE * PHASE, part.stop) for part in (rows, columns))
         return raster.cropped(rows, columns), Area(translate(self.polygon, -columns.start, -rows.start), self.name)
 
 
@@ -81,11 +80,10 @@ def choose_area(sdata: SpatialData, region: str | Region, raster: Raster) -> Are
 def _of_shapes(sdata: SpatialData, key: str, raster: Raster) -> tuple[Any, np.ndarray]:
     """The polygons of shapes as one, and the affine matrix (3, 3) to pixels of a raster."""
     import shapely
-    from spatialdata.transformations import get_transformation
 
     choose_key(sdata.shapes, key, kind="shapes element", argument="region")
     shapes = sdata.shapes[key]
-    systems, system = get_transformation(shapes, get_all=True), raster.coordinate_system
+    systems, system = systems_of(shapes), raster.coordinate_system
     if system not in systems:
         raise KeyMissingError(
             f"region={key!r} lies in {', '.join(map(repr, sorted(systems)))}, and not in coordinate system {system!r}: "

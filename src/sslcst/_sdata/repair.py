@@ -10,22 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sslcst._sdata import durable
+from sslcst._sdata import listing
 from sslcst._sdata.journal import Journal
-from sslcst._sdata.listing import (
-    LISTING,
-    check_metadata,
-    dump,
-    entries,
-    group_with,
-    listed,
-    on_disk,
-    read_metadata,
-    relist,
-)
+from sslcst._sdata.listing import LISTING
 from sslcst._sdata.lock import locked
 from sslcst._sdata.scratch import Scratch, is_ours
-from sslcst._sdata.store import UNREADABLE, finish, left_behind, written
+from sslcst._sdata.store import UNREADABLE, finish, left_behind, unharmed, written
 from sslcst.errors import StoreError
 
 
@@ -40,15 +30,10 @@ def repair(store: Path, *, dry_run: bool = False) -> list[str]:
     """
     if not (store / LISTING).is_file():
         raise StoreError(f"{store} is no SpatialData store of zarr format 3: it has no {LISTING}.")
-    check_metadata(store)
-    try:
-        with locked(store):
-            done, pending = _settle(store, dry_run)
-            return done + _relist(store, pending, dry_run)
-    except StoreError:
-        raise
-    except OSError as error:
-        raise StoreError(f"{store} could not be repaired: {error}.") from error
+    listing.check_metadata(store)
+    with unharmed(store), locked(store):
+        done, pending = _settle(store, dry_run)
+        return done + _relist(store, pending, dry_run)
 
 
 def _settle(store: Path, dry_run: bool) -> tuple[list[str], set[str]]:
@@ -57,7 +42,7 @@ def _settle(store: Path, dry_run: bool) -> tuple[list[str], set[str]]:
     unfinished, left = left_behind(store)
     for folder in unfinished:
         journal = Journal.of(folder)
-        pending |= {*journal.new, *journal.former}
+        pending |= journal.places
         done.append(f"results that a killed run had made whole, in {folder.name}, are put in their places")
         if reason := journal.hindrance(store) or journal.damage(store):
             done[-1] = f"what a killed run had made, in {folder.name}, is not put into the store: {reason}"
@@ -76,7 +61,7 @@ def _settle(store: Path, dry_run: bool) -> tuple[list[str], set[str]]:
 
 def _relist(store: Path, pending: set[str], dry_run: bool) -> list[str]:
     """Take from the list what keeps the store from being read."""
-    seen = listed(store) - pending
+    seen = listing.listed(store) - pending
     gone = {place for place in seen if not (store / place).is_dir()}
     broken = {place: reason for place in sorted(seen - gone) if (reason := _fault(store, place))}
     doubles, said = _doubles(store, seen - gone - broken.keys())
@@ -94,7 +79,7 @@ def _relist(store: Path, pending: set[str], dry_run: bool) -> list[str]:
     done += said
     done += [
         f"{place} is not listed, and cannot be read ({reason}): it is left as it is; write it anew, or delete it"
-        for place in sorted(on_disk(store) - seen - pending)
+        for place in sorted(listing.on_disk(store) - seen - pending)
         if (store / place / LISTING).is_file() and _holds_data(store / place) and (reason := _fault(store, place))
     ]
     unlisted = [*sorted(gone), *broken, *sorted(doubles)]
@@ -106,21 +91,19 @@ def _relist(store: Path, pending: set[str], dry_run: bool) -> list[str]:
 def _unlist(store: Path, places: list[str], kept: Iterable[str], note: Path) -> None:
     """Take elements from the list; what it told of some, which may be all that is left of their metadata, is noted."""
     new = store / f".{LISTING}.sslcst"
-    told = entries(read_metadata(store / LISTING)) or {}
+    told = listing.entries(listing.read_metadata(store / LISTING)) or {}
     if told := {path: told[path] for path in told if f"{path}/".startswith(tuple(f"{place}/" for place in kept))}:
         if note.exists():
             told = json.loads(note.read_text(encoding="utf-8")) | told
-        durable.write_text(note, json.dumps(told, indent=2), new)
-    root = relist(store, places, [])
-    durable.write_text(store / LISTING, dump(root), new)
+        listing.write_metadata(note, told, new)
     labels = store / "labels" / LISTING
     if labels.exists():
-        group = metadata = read_metadata(labels)
-        for kind, name in (place.split("/") for place in places):
-            group = group_with(group, "labels", name, there=False) if kind == "labels" else group
+        metadata = listing.read_metadata(labels)
+        gone = [place.removeprefix("labels/") for place in places if place.startswith("labels/")]
+        group = listing.group_with(metadata, "labels", dict.fromkeys(gone, False))
         if group != metadata:
-            durable.write_text(labels, dump(group), new)
-            durable.write_text(store / LISTING, dump(relist(store, places, [])), new)
+            listing.write_metadata(labels, group, new)
+    listing.relist(store, places, [], new)
 
 
 def _fault(store: Path, place: str) -> str:
@@ -131,10 +114,11 @@ def _fault(store: Path, place: str) -> str:
     with TemporaryDirectory(prefix="sslcst-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         alone = Path(folder)
-        root = {key: value for key, value in read_metadata(store / LISTING).items() if key != "consolidated_metadata"}
-        (alone / LISTING).write_text(dump(root), encoding="utf-8")
+        root, group = listing.read_metadata(store / LISTING), listing.group_with(None, kind, {name: True})
+        root.pop("consolidated_metadata", None)
+        (alone / LISTING).write_text(json.dumps(root), encoding="utf-8")
         (alone / kind).mkdir()
-        (alone / kind / LISTING).write_text(dump(group_with(None, kind, name, there=True)), encoding="utf-8")
+        (alone / kind / LISTING).write_text(json.dumps(group), encoding="utf-8")
         (alone / kind / name).symlink_to(os.path.realpath(store / place), target_is_directory=True)
         try:
             element = read_zarr(alone)[name]
@@ -150,13 +134,9 @@ def _doubles(store: Path, places: set[str]) -> tuple[set[str], list[str]]:
     alike = defaultdict(set)
     for place in places:
         alike[place.split("/")[1].lower()].add(place)
-    runs = {
-        place: run
-        for table in places
-        if table.startswith("tables/")
-        for run in [_run_of(store, table)]
-        for place in run
-    }
+    runs = {}
+    for run in (_run_of(store, place) for place in places if place.startswith("tables/")):
+        runs |= dict.fromkeys(run, run)
     go, said = set(), []
     for group in map(sorted, (group for group in alike.values() if len(group) > 1)):
         ours = sorted((runs[place] for place in group if place in runs), key=lambda run: _time(store, run))

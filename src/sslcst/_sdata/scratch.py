@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import stat
 import struct
-import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 from scipy import sparse
@@ -28,16 +27,7 @@ from sslcst.errors import StoreError
 _MANIFEST, _NEW_MANIFEST = "run.json", ".run.json.new"
 _TRASH = "~"  # ends the name of a folder that is being removed; no name of a run holds it
 # What reading a damaged file raises.
-DAMAGED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    KeyError,
-    NotImplementedError,
-    OverflowError,
-    ValueError,
-)
+DAMAGED = (BadZipFile, zlib.error, struct.error, EOFError, KeyError, NotImplementedError, OverflowError, ValueError)
 T = TypeVar("T")
 _PIECE = 2**20  # bytes of a file that are read at once
 
@@ -127,7 +117,7 @@ class Scratch:
     def discard(self, name: str, error: Exception) -> StoreError:
         """Remove a damaged file or folder; the error to raise."""
         path = self.folder / name
-        shutil.rmtree(path) if _is_kind(path, stat.S_ISDIR) else path.unlink(missing_ok=True)
+        shutil.rmtree(path) if _is_folder(path) else path.unlink(missing_ok=True)
         return StoreError(
             f"{path}, which an earlier part of this run wrote, is damaged ({error}) and was removed: "
             "call again with the same arguments, and what it held is made anew."
@@ -149,9 +139,9 @@ class Scratch:
 
 def is_ours(folder: Path) -> bool:
     """Whether this is a folder that a run made: no link, and it says what it is of, or holds nothing yet."""
-    if not _is_kind(folder, stat.S_ISDIR):
+    if not _is_folder(folder):
         return False
-    return _is_kind(folder / _MANIFEST, stat.S_ISREG) or {path.name for path in folder.iterdir()} <= {_NEW_MANIFEST}
+    return _is_file(folder / _MANIFEST) or {path.name for path in folder.iterdir()} <= {_NEW_MANIFEST}
 
 
 def is_trash(folder: Path) -> bool:
@@ -175,9 +165,9 @@ def read_json(file: Path, kind: type[T] = dict) -> T | None:
 
 def checksum(path: Path) -> list[int] | None:
     """Bytes and CRC-32 of a file, or of all files in a folder with their names; None where there is a link, or none."""
-    if _is_kind(path, stat.S_ISREG):
+    if _is_file(path):
         return list(_add(path, 0, 0))
-    if not _is_kind(path, stat.S_ISDIR) or has_links(path):
+    if not _is_folder(path) or has_links(path):
         return None
     size, crc = 0, 0
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
@@ -192,8 +182,12 @@ def _add(file: Path, size: int, crc: int) -> tuple[int, int]:
     return size, crc
 
 
-def _is_kind(path: Path, kind: Callable[[int], bool]) -> bool:
-    return os.path.lexists(path) and kind(path.lstat().st_mode)
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def has_links(folder: Path) -> bool:

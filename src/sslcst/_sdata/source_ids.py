@@ -60,7 +60,7 @@ def add_table(sdata: SpatialData, labels_key: str, source_ids: pd.Series | None)
     name = table_name(labels_key)
     if _is_of(sdata.tables.get(name), labels_key):
         del sdata.tables[name]
-    if source_ids is None:
+    if source_ids is None or source_ids.empty:
         return
     obs = pd.DataFrame(
         {"cell_id": source_ids.index.to_numpy(), "region": pd.Categorical([labels_key] * len(source_ids))}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sslcst._logging import logger
-from sslcst._sdata import durable
+from sslcst._sdata import durable, listing
 from sslcst._sdata.journal import (
     BEFORE,
     NEW,
@@ -31,18 +31,7 @@ from sslcst._sdata.journal import (
     write_listing,
 )
 from sslcst._sdata.journal import move as _move
-from sslcst._sdata.listing import (
-    LISTING,
-    check_case,
-    check_metadata,
-    dump,
-    entries,
-    group_with,
-    listed,
-    on_disk,
-    present,
-    read_metadata,
-)
+from sslcst._sdata.listing import LISTING
 from sslcst._sdata.places import real_store
 from sslcst._sdata.scratch import Scratch, fingerprint_in, has_links, is_ours, is_trash, remove_trash
 from sslcst.errors import KeyMissingError, StoreError
@@ -68,11 +57,11 @@ def check_free(
     family = dict(family or {}) | dict(names)
     by_case = {name.lower(): name for name in family}
     former = {}
-    for kind, name in sorted(present(sdata)):
+    for kind, name in sorted(listing.present(sdata)):
         ours = by_case.get(name.lower())
         if ours is None:
             continue
-        check_case(kind, name, ours)
+        listing.check_case(kind, name, ours)
         if kind != family[name]:
             raise KeyMissingError(f"{name!r} exists among the {kind} and is none of ours: choose another key_added.")
         if not overwrite:
@@ -90,18 +79,19 @@ def check_writable(path: Path) -> None:
             raise StoreError(
                 f"{folder} cannot be written to, and the results belong there: copy the store, or set its rights."
             )
-    check_metadata(path)
+    listing.check_metadata(path)
 
 
 def _check_ours(sdata: SpatialData, former: Mapping[str, str], names: Mapping[str, str]) -> None:
     """See that what gives way was written by the run that the table tells of."""
-    if sdata.path is not None and not is_half_published(sdata):
-        store = Path(sdata.path)
-        if unlisted := sorted(_places(former) & (on_disk(store) - listed(store))):
-            raise KeyMissingError(
-                f"{', '.join(unlisted)} lies in {store} and is not listed, as what was never written to its end: it is "
-                "left alone. Move it away, or choose another key_added."
-            )
+    store, unlisted = real_store(sdata), []
+    if store is not None and not _marks(store):  # else a killed run's results are not all in their places yet
+        unlisted = sorted(_places(former) & (listing.on_disk(store) - listing.listed(store)))
+    if unlisted:
+        raise KeyMissingError(
+            f"{', '.join(unlisted)} lies in {store} and is not listed, as what was never written to its end: it is "
+            "left alone. Move it away, or choose another key_added."
+        )
     record = {}
     for name in (name for name, kind in former.items() if kind == "tables"):
         record |= made_by(sdata, name)
@@ -121,7 +111,7 @@ def made_by(sdata: SpatialData, table: str) -> dict[str, str]:
     own = about.get("results") if isinstance(about, Mapping) else None
     own = own if isinstance(own, Mapping) else {}
     # What lies in the object alone was made after the run, and is told of by the table there.
-    there = on_disk(real_store(sdata)) if told else set()
+    there = listing.on_disk(real_store(sdata)) if told else set()
     return told | {other: kind for other, kind in own.items() if f"{kind}/{other}" not in there}
 
 
@@ -151,17 +141,13 @@ def _prefix(store: Path) -> str:
     return f".{store.name}.sslcst-"
 
 
-def is_half_published(sdata: SpatialData) -> bool:
-    """Whether a killed run left results that are whole but not yet all in their places (`finish`)."""
-    return sdata.path is not None and bool(_marks(real_store(sdata)))
-
-
 def _folders(store: Path) -> list[Path]:
     """Folders of runs on a store, and those that were being removed; nothing that only bears such a name."""
     return [folder for folder in sorted(store.parent.glob(f"{escape(_prefix(store))}*")) if is_ours(folder)]
 
 
 def _marks(store: Path) -> list[Path]:
+    """What tells, in folders of killed runs, that their results are whole, if not all in their places (`finish`)."""
     return [folder / WHOLE for folder in _folders(store) if not is_trash(folder) and (folder / WHOLE).exists()]
 
 
@@ -234,7 +220,7 @@ def commit(
     """
     if sdata.path is not None:
         finish(real_store(sdata))
-    there = present(sdata)
+    there = listing.present(sdata)
     if former is None:
         former = {name: kind for kind, name in there if kinds.get(name) == kind}
     if others := taken({f"{kind}/{name}" for kind, name in there} - _places(former), _places(kinds)):
@@ -323,7 +309,7 @@ def _swap(store: Path, folder: Path) -> dict[str, Any]:
 
 def _unlist(store: Path, journal: Journal) -> None:
     """Take elements from the list of what is visible, so that nobody meets them half replaced."""
-    found = entries(read_metadata(store / LISTING))
+    found = listing.entries(listing.read_metadata(store / LISTING))
     if found is None or any(place in found for place in journal.changing(store)):
         write_listing(store, journal, [])
 
@@ -332,11 +318,11 @@ def _add_to_group(store: Path, journal: Journal, place: str) -> None:
     """Make sure of the kind's group and, for labels, of what OME-NGFF's list of their names tells."""
     kind, name = place.split("/", 1)
     file = store / kind / LISTING
-    old = read_metadata(file) if file.exists() else None
-    new = group_with(old, kind, name, there=place in journal.new)
+    old = listing.read_metadata(file) if file.exists() else None
+    new = listing.group_with(old, kind, {name: place in journal.new})
     if new != old:
         file.parent.mkdir(exist_ok=True)
-        durable.write_text(file, dump(new), journal.folder / "group.json")
+        listing.write_metadata(file, new, journal.folder / "group.json")
 
 
 def consolidate(store: Path, journal: Journal) -> None:
@@ -356,8 +342,8 @@ def read_back(store: Path, kinds: Mapping[str, str]) -> dict[str, Any]:
         # Tables that were there may annotate elements of a kind that is not read here.
         warnings.filterwarnings("ignore", "The table is annotating", UserWarning)
         try:
-            on_disk = read_zarr(store, selection=tuple(sorted(set(kinds.values()))))
-            return {name: on_disk[name] for name in kinds}
+            found = read_zarr(store, selection=tuple(sorted(set(kinds.values()))))
+            return {name: found[name] for name in kinds}
         except UNREADABLE as error:
             raise StoreError(
                 f"{store} cannot be read ({type(error).__name__}: {error}), so that the results are not added to it."

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from sslcst._logging import logger
 from sslcst._sdata.columns import as_counts, as_numbers, gene_codes
-from sslcst._sdata.elements import choose_key, regions_of
+from sslcst._sdata.elements import choose_column, choose_key, regions_of
 from sslcst._sdata.raster import YX, Raster, apply_affine
 from sslcst.core.spots import inside_raster
 from sslcst.errors import DataError, KeyMissingError
@@ -81,13 +81,8 @@ class TranscriptSource:
         yx = apply_affine(self.to_pixel, block[list(YX)].to_numpy())
         if self.within is not None:
             kept &= inside_raster(yx, self.within)
-        return Transcripts(
-            yx[kept],
-            gene[kept].astype(np.int64),
-            None if count is None else count.to_numpy()[kept],
-            self.genes,
-            block["row"].to_numpy()[kept],
-        )
+        count = None if count is None else count.to_numpy()[kept]
+        return Transcripts(yx[kept], gene[kept].astype(np.int64), count, self.genes, block["row"].to_numpy()[kept])
 
     def partitions(self) -> Iterator[Transcripts]:
         """The partitions that hold any, in turn."""
@@ -145,10 +140,15 @@ def columns_of(
     sdata: SpatialData, points_key: str, gene_key: str | None, count_key: str | None
 ) -> dict[str, str | None]:
     """The columns of genes and of counts, if any, as arguments; none where a table has both."""
-    columns = list(sdata.points[points_key].columns)
-    if gene_key is None and annotating_table(sdata, points_key) and not set(GENE_COLUMNS) & set(columns):
-        return {}
-    gene_key = gene_column(sdata.points[points_key], points_key, gene_key)
+    points = sdata.points[points_key]
+    columns = list(points.columns)
+    if gene_key is None:
+        named = points.attrs.get("spatialdata_attrs", {}).get("feature_key")
+        if not {named, *GENE_COLUMNS} & set(columns) and annotating_table(sdata, points_key):
+            return {}
+        gene_key = named
+    what = {"kind": "gene column", "argument": "gene_key", "usual": GENE_COLUMNS, "holds": "genes"}
+    gene_key = choose_column(points, points_key, gene_key, **what)
     if count_key is None:
         count_key = next((name for name in COUNT_COLUMNS if name in columns), None)
     elif count_key not in columns:
@@ -158,26 +158,8 @@ def columns_of(
 
 def annotating_table(sdata: SpatialData, points_key: str) -> str | None:
     """The one table that annotates these points, if there is."""
-    keys = []
-    for key, table in sdata.tables.items():
-        if points_key in regions_of(table):
-            keys.append(key)
+    keys = [key for key, table in sdata.tables.items() if points_key in regions_of(table)]
     return choose_key(keys, None, kind=f"table of points {points_key!r}", argument="gene_key") if keys else None
-
-
-def gene_column(points: DataFrame, points_key: str, gene_key: str | None) -> str:
-    """The column that holds the genes: as asked, as the element says, or of a usual name."""
-    columns = [name for name in points.columns if name not in ("x", "y", "z")]
-    if gene_key is None:
-        gene_key = points.attrs.get("spatialdata_attrs", {}).get("feature_key")
-    if gene_key is None and not set(columns) & set(GENE_COLUMNS):
-        listed = ", ".join(map(repr, columns)) or "none"
-        raise KeyMissingError(
-            f"No column of points {points_key!r} is known to hold genes: choose with gene_key=; columns: {listed}."
-        )
-    return choose_key(
-        columns, gene_key, kind="gene column", of=f"of points {points_key!r}", argument="gene_key", usual=GENE_COLUMNS
-    )
 
 
 @dataclass(frozen=True)
@@ -230,15 +212,8 @@ class _Places:
         entries = self.counts[start : self.ends[i]].tocoo()
         row = self.place[start : self.ends[i]][entries.row]
         codes, names = self.genes
-        return pd.DataFrame(
-            {
-                "y": self.yx[row, 0],
-                "x": self.yx[row, 1],
-                "gene": pd.Categorical.from_codes(codes[entries.col], names),
-                "count": as_counts(entries.data, self.what),
-                "row": row,
-            }
-        )
+        (y, x), gene = self.yx[row].T, pd.Categorical.from_codes(codes[entries.col], names)
+        return pd.DataFrame({"y": y, "x": x, "gene": gene, "count": as_counts(entries.data, self.what), "row": row})
 
 
 def _open_molecules(points, points_key, *, gene_key, count_key, params, literal: bool) -> _Molecules:
@@ -247,14 +222,10 @@ def _open_molecules(points, points_key, *, gene_key, count_key, params, literal:
         columns["count"] = count_key
     if params.min_quality and QUALITY_COLUMN in points.columns:
         columns["quality"] = QUALITY_COLUMN
-    logger.info(
-        "Points %r: genes in column %r, %s%s.",
-        points_key,
-        columns["gene"],
-        "one molecule a row" if count_key is None else f"counts in column {count_key!r}",
-        ", z is left aside" if "z" in points.columns else "",
-    )
-    return _Molecules(points[list(columns.values())], columns, points_key, literal)
+    rows = "one molecule a row" if count_key is None else f"counts in column {count_key!r}"
+    aside = ", z is left aside" if "z" in points.columns else ""
+    logger.info("Points %r: genes in column %r, %s%s.", points_key, gene_key, rows, aside)
+    return _Molecules(points[list(dict.fromkeys(columns.values()))], columns, points_key, literal)
 
 
 def _open_places(sdata, points_key, table_key) -> _Places:

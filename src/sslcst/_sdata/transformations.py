@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sslcst._sdata import durable
-from sslcst._sdata.listing import LISTING, dump, listed, relist
+from sslcst._sdata.listing import LISTING, listed, relist
 from sslcst._sdata.lock import locked
 from sslcst._sdata.places import real_store
 from sslcst._sdata.store import check_writable, finish, unharmed
@@ -50,5 +50,5 @@ def _rewrite(sdata: SpatialData, store: Path, places: list[str]) -> None:
             on_error.callback(durable.write_text, file, file.read_text(encoding="utf-8"), new)
             sdata.write_transformations(place.split("/", 1)[1])
             durable.flush(file)
-        durable.write_text(store / LISTING, dump(relist(store, places, places)), new)
+        relist(store, places, places, new)
         on_error.pop_all()

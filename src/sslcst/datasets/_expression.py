@@ -47,11 +47,8 @@ def draw_profiles(params: TissueParams, rng: np.random.Generator) -> Profiles:
     n_markers = -(-params.n_genes // 10)
     for row in share:
         row[rng.choice(params.n_genes, n_markers, replace=False)] *= rng.uniform(5, 20, n_markers)
-    return Profiles(
-        share / share.sum(axis=1, keepdims=True),
-        [f"type_{i}" for i in range(params.n_types)],
-        [f"gene_{i}" for i in range(params.n_genes)],
-    )
+    types, genes = ([f"{what}_{i}" for i in range(n)] for what, n in (("type", len(share)), ("gene", params.n_genes)))
+    return Profiles(share / share.sum(axis=1, keepdims=True), types, genes)
 
 
 def reference_profiles(reference: AnnData, key: str | None, params: TissueParams) -> Profiles:

@@ -3,57 +3,42 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from numbers import Integral, Real
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-from sslcst.errors import ParameterError
+from sslcst._section import check
 
-_BOUNDS: dict[str, tuple[type, float, float]] = {
-    "n_cells": (Integral, 1, 10**7),
-    "pixel_size": (Real, 1e-3, 1e3),
-    "cell_diameter": (Real, 1e-2, 1e4),
-    "coverage": (Real, 0.05, 0.95),
-    "nuclear_shift": (Real, 0, 0.5),
-    "n_genes": (Integral, 1, 10**6),
-    "n_types": (Integral, 1, 10**4),
-    "mixing": (Real, 0, 1),
-    "counts_per_cell": (Real, 1, 1e6),
-    "diffusion": (Real, 0, 1e3),
-    "ambient": (Real, 0, 0.9),
-    "seed": (Integral, 0, 2**63 - 1),
-}
 _MIN_PIXELS_ACROSS = 8
+
+
+def _within(low: float, high: float, default: float) -> Any:
+    """A field that lies between bounds."""
+    return field(default=default, metadata={"low": low, "high": high})
 
 
 @dataclass(frozen=True, kw_only=True)
 class TissueParams:
     """What :func:`sslcst.datasets.simulate` is asked for, each value checked against its bounds."""
 
-    n_cells: int = 400
-    pixel_size: float = 0.5
-    cell_diameter: float = 12.0
-    coverage: float = 0.75
-    nuclear_shift: float = 0.25
-    n_genes: int = 200
-    n_types: int = 5
-    mixing: float = 0.15
-    counts_per_cell: float = 300.0
-    diffusion: float = 0.5
-    ambient: float = 0.05
-    seed: int = 0
+    n_cells: int = _within(1, 10**7, 400)
+    pixel_size: float = _within(1e-3, 1e3, 0.5)
+    cell_diameter: float = _within(1e-2, 1e4, 12.0)
+    coverage: float = _within(0.05, 0.95, 0.75)
+    nuclear_shift: float = _within(0, 0.5, 0.25)
+    n_genes: int = _within(1, 10**6, 200)
+    n_types: int = _within(1, 10**4, 5)
+    mixing: float = _within(0, 1, 0.15)
+    counts_per_cell: float = _within(1, 1e6, 300.0)
+    diffusion: float = _within(0, 1e3, 0.5)
+    ambient: float = _within(0, 0.9, 0.05)
+    seed: int = _within(0, 2**63 - 1, 0)
 
     def __post_init__(self) -> None:
-        for name in (field.name for field in fields(self)):
-            kind, low, high = _BOUNDS[name]
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-                number = "a whole number" if kind is Integral else "a number"
-                raise ParameterError(f"{name}={value!r}: must be {number} from {low:g} to {high:g}.")
-        if self.cell_diameter < _MIN_PIXELS_ACROSS * self.pixel_size:
-            raise ParameterError(
-                f"cell_diameter={self.cell_diameter!r} is below {_MIN_PIXELS_ACROSS} pixels of {self.pixel_size!r}, "
-                "too small to hold a nucleus: take a larger cell_diameter or a smaller pixel_size."
-            )
+        for each in fields(self):
+            value, low, high = getattr(self, each.name), each.metadata["low"], each.metadata["high"]
+            check(low <= value <= high, each.name, value, f"must lie between {low:g} and {high:g}")
+        rule = f"must be at least {_MIN_PIXELS_ACROSS} pixels of pixel_size={self.pixel_size!r}, to hold a nucleus"
+        check(self.cell_diameter >= _MIN_PIXELS_ACROSS * self.pixel_size, "cell_diameter", self.cell_diameter, rule)
 
     @property
     def pixels_across(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,19 +50,17 @@ def simulate(
 ) -> SpatialData:
     """Simulate a tissue whose cells, nuclei and transcripts are known.
 
-    Cells are packed into a square field with crowded, sparse and empty regions. They differ in size, elongation and
-    outline, those of one type lie together, and each has an off-centre nucleus wholly inside it. Lengths are in
-    microns.
+    Cells are packed into a square field with crowded, sparse and empty regions, those of one type together, each with a
+    nucleus wholly inside it. Lengths are in microns.
 
     Parameters
     ----------
     n_cells
         Number of cells; the field is as large as they need.
     pixel_size
-        Side of a pixel of the stain and labels, in microns.
+        Side of a pixel of the stain and labels.
     cell_diameter
-        Mean diameter of the circles of the cells' areas, in microns, at least 8 pixels. A nucleus has about 0.6 of its
-        cell's diameter.
+        Mean diameter of the circles of the cells' areas, at least 8 pixels. A nucleus has about 0.6 of its cell's.
     coverage
         Share of the field that lies in cells, from 0.05 (far apart) to 0.95 (nearly all touching).
     nuclear_shift
@@ -75,18 +74,16 @@ def simulate(
     counts_per_cell
         Mean number of transcripts that a cell makes. A gene's counts are overdispersed and grow with a cell's area.
     diffusion
-        Standard deviation, in microns along each axis, of a transcript's way from where it was made to where it is
-        found. The field's edges reflect.
+        Standard deviation, along each axis, of a transcript's way from where it was made; the field's edges reflect.
     ambient
         Share of all transcripts that belong to no cell and lie anywhere in the field; 0 to 0.9.
     reference
-        Single-cell counts to take the expression profiles from. By default they are drawn: a base that all types share,
-        and marker genes for each type.
+        Single-cell counts to take the expression profiles from; by default a base that all types share, and markers of
+        each, are drawn.
     reference_key
         Column of `reference.obs` with the cell types.
     seed
-        The same seed and parameters give the same tissue, bit for bit. What concerns genes and transcripts
-        alone changes neither cells nor stain.
+        The same seed and parameters give the same tissue, bit for bit.
 
     Returns
     -------
@@ -112,22 +109,14 @@ def simulate(
     DataError
         The reference holds something else than counts, or repeated gene names.
     """
-    params = TissueParams(
-        n_cells=n_cells,
-        pixel_size=pixel_size,
-        cell_diameter=cell_diameter,
-        coverage=coverage,
-        nuclear_shift=nuclear_shift,
-        n_genes=n_genes,
-        n_types=n_types,
-        mixing=mixing,
-        counts_per_cell=counts_per_cell,
-        diffusion=diffusion,
-        ambient=ambient,
-        seed=seed,
-    )
+    given = locals()
+    params = TissueParams(**{each.name: given[each.name] for each in fields(TissueParams)})
     if reference is None and reference_key is not None:
         raise ParameterError(f"reference_key={reference_key!r} was given without a reference: give both or neither.")
+    from spatialdata import SpatialData
+    from spatialdata.models import Image2DModel, Labels2DModel
+    from spatialdata.transformations import Scale
+
     tissue_rng, stain_rng, expression_rng = np.random.default_rng(seed).spawn(3)
     if reference is None:
         profiles = draw_profiles(params, expression_rng)
@@ -137,20 +126,6 @@ def simulate(
     stain = simulate_stain(tissue, params.pixel_size, stain_rng)
     counts = draw_counts(profiles, tissue, params, expression_rng)
     transcripts = scatter(counts, tissue, params, expression_rng)
-    return _to_spatialdata(params, tissue, stain, profiles, counts, transcripts)
-
-
-def _to_spatialdata(
-    params: TissueParams,
-    tissue: Tissue,
-    stain: np.ndarray,
-    profiles: Profiles,
-    counts: Counts,
-    transcripts: Transcripts,
-) -> SpatialData:
-    from spatialdata import SpatialData
-    from spatialdata.models import Image2DModel, Labels2DModel
-    from spatialdata.transformations import Scale
 
     def to_microns() -> dict[str, Scale]:  # a fresh dict for each element: the models keep the one they are given
         return {"global": Scale([params.pixel_size, params.pixel_size], axes=("x", "y"))}
@@ -174,21 +149,9 @@ def _points(transcripts: Transcripts, profiles: Profiles) -> DataFrame:
     from spatialdata.models import PointsModel
     from spatialdata.transformations import Identity
 
-    frame = pd.DataFrame(
-        {
-            "x": transcripts.x,
-            "y": transcripts.y,
-            "gene": pd.Categorical.from_codes(transcripts.gene, categories=profiles.genes),
-            "cell_id": transcripts.owner,
-        }
-    )
-    return PointsModel.parse(
-        frame,
-        coordinates={"x": "x", "y": "y"},
-        feature_key="gene",
-        instance_key="cell_id",
-        transformations={"global": Identity()},
-    )
+    gene = pd.Categorical.from_codes(transcripts.gene, categories=profiles.genes)
+    frame = pd.DataFrame({"x": transcripts.x, "y": transcripts.y, "gene": gene, "cell_id": transcripts.owner})
+    return PointsModel.parse(frame, feature_key="gene", instance_key="cell_id", transformations={"global": Identity()})
 
 
 def _truth_table(params: TissueParams, tissue: Tissue, profiles: Profiles, counts: Counts) -> AnnData:

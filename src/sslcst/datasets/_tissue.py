@@ -60,8 +60,8 @@ def simulate_tissue(params: TissueParams, rng: np.random.Generator) -> Tissue:
     plane = _bent_plane(rng, shape, diameter)
     grid, density = _seeding_grid(rng, shape, diameter)
     seeds = rng.choice(grid, params.n_cells, replace=False, p=density / density.sum())
-    cell_type = _draw_types(rng, shape, seeds, params)
-    ellipses = _draw_ellipses(rng, shape, plane, seeds, cell_type, params)
+    cell_type = _draw_types(rng, seeds, params)
+    ellipses = _draw_ellipses(rng, plane, seeds, cell_type, params)
     for _ in range(3):
         seeds = _relax(ellipses, plane, grid, density)
         ellipses = ellipses._replace(centre=plane[seeds])
@@ -89,25 +89,19 @@ def _seeding_grid(rng: np.random.Generator, shape: tuple[int, int], diameter: fl
     return grid, np.where(lumen, 1e-6, density)
 
 
-def _draw_types(
-    rng: np.random.Generator, shape: tuple[int, int], seeds: np.ndarray, params: TissueParams
-) -> np.ndarray:
+def _draw_types(rng: np.random.Generator, seeds: np.ndarray, params: TissueParams) -> np.ndarray:
     """Type (n,) of each cell: the strongest of one random field a type, or any type for the share `mixing` of cells."""
+    shape = params.field_shape
     affinity = [smooth_noise(rng, shape, 3.5 * params.pixels_across).ravel()[seeds] for _ in range(params.n_types)]
     anyone = rng.integers(params.n_types, size=len(seeds))
     return np.where(rng.random(len(seeds)) < params.mixing, anyone, np.argmax(affinity, axis=0))
 
 
 def _draw_ellipses(
-    rng: np.random.Generator,
-    shape: tuple[int, int],
-    plane: np.ndarray,
-    seeds: np.ndarray,
-    cell_type: np.ndarray,
-    params: TissueParams,
+    rng: np.random.Generator, plane: np.ndarray, seeds: np.ndarray, cell_type: np.ndarray, params: TissueParams
 ) -> _Ellipses:
     """Outlines before packing: size and elongation by type, turned along a smooth field of fibre directions."""
-    n, n_types, diameter = len(seeds), params.n_types, params.pixels_across
+    n, n_types, diameter, shape = len(seeds), params.n_types, params.pixels_across, params.field_shape
     size = rng.lognormal(0, 0.1, n_types)[cell_type] * rng.lognormal(0, 0.15, n)
     elongation = 1 + rng.uniform(0.1, 1.8, n_types)[cell_type] * rng.gamma(4, 1 / 4, n)
     stretch = np.sqrt(np.minimum(elongation, 3))

@@ -42,14 +42,14 @@ def write_xenium_explorer(
     """Write image, transcripts, cells, nuclei, counts and clusters as a folder that the Xenium Explorer opens.
 
     `sopa.io.explorer.write` does it (``pip install "sslcst[explorer]"``), for data of any platform. A cell has its
-    ``cell_id`` there in Xenium's letters: `sopa.io.explorer.int_cell_id` gives the number again. Columns of categories
-    in the table's ``obs`` become groups of cells. Polygons have at most 25 corners.
+    ``cell_id`` there in Xenium's letters (`sopa.io.explorer.int_cell_id`), categories of the table's ``obs`` become
+    groups of cells, and polygons have at most 25 corners.
 
     Parameters
     ----------
     sdata
-        Holds labels ``{key}_cells``, their nuclei and the table ``{key}_table``. Cells that the table lacks are left
-        out; a cell without a nucleus shows its own boundary in place of that.
+        Holds labels ``{key}_cells``, their nuclei and the table ``{key}_table``, whose cells are written; one without a
+        nucleus shows its own boundary in place of that.
     path
         The folder to write, whose file ``experiment.xenium`` is to be opened. Files of an earlier call are replaced.
     key
@@ -138,8 +138,9 @@ def _shapes(
     sdata: SpatialData, ids: np.ndarray, cells_key: str, nuclei_key: str, boundaries_key: str
 ) -> tuple[GeoDataFrame, GeoDataFrame]:
     """Cells and their nuclei, in the order of their ids."""
-    known = sdata.shapes.get(boundaries_key)
-    cells = boundaries_of(sdata, cells_key, ids) if known is None else known
+    cells = sdata.shapes.get(boundaries_key)
+    if cells is None or not np.isin(ids, cells.index).all():
+        cells = boundaries_of(sdata, cells_key, ids)
     cells = cells.loc[ids]
     nuclei = plane(sdata, nuclei_key).to_numpy()
     with_nucleus = ids[np.isin(ids, nuclei)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -38,14 +39,9 @@ def read_gef(
 ) -> SpatialData:
     """Read the bin1 counts of a GEF file of Stereo-seq, of any size.
 
-    The format, as SAW and geftools write it: ``geneExp/bin1/expression`` has a row (x, y, count) for each gene of each
-    spot, in the order of the genes, and the attributes minX and minY, the place on the chip from which x and y count,
-    and resolution, the distance of spots in nanometres; ``geneExp/bin1/gene`` has a row for each gene, with its name
-    (``gene``; since version 4 of the format ``geneID`` and ``geneName``) and the offset and number of its rows. Larger
-    bins and exon counts, a part of the counts, are left alone.
-
-    Coordinate systems, spots and the image are those of `sslcst.io.read_gem`, and so is what is read: a GEF and a GEM
-    of one chip, sorted by gene, give the same points.
+    It is read as SAW and geftools write it: ``geneExp/bin1``, with minX and minY as the place on the chip from which x
+    and y count. Larger bins and exon counts, a part of the counts, are left alone. Coordinate systems, spots and image
+    are those of `sslcst.io.read_gem`: a GEF and a GEM of one chip, sorted by gene, give the same points.
 
     Parameters
     ----------
@@ -63,7 +59,7 @@ def read_gef(
     Returns
     -------
     Points ``"transcripts"`` and image ``"stain"`` as of `sslcst.io.read_gem`; the attributes of file and counts in
-    ``attrs["gef_header"]``. What is held in memory depends on the number of genes and the size of a partition.
+    ``attrs["gef_header"]``.
 
     Raises
     ------
@@ -76,7 +72,7 @@ def read_gef(
         its genes do not fit its rows, a gene has no name, or it does not say its resolution. The image is no TIFF of
         one channel.
     """
-    path = Path(path)
+    path = Path(path).absolute()  # read later, wherever one works then
     try:
         with h5py.File(path) as file:
             counts = _table(path, file, "expression", ("x", "y", "count"))
@@ -84,9 +80,9 @@ def read_gef(
             header = {name: _plain(value) for name, value in [*file.attrs.items(), *counts.attrs.items()]}
             n_rows = len(counts)
             usual = all(counts.dtype[name].str[1:] in types for name, types in _USUAL.items())
+    except FileNotFoundError:
+        raise
     except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            raise
         raise DataError(f"{path} is no HDF5 file, or damaged: {error}.") from error
     ends = _ends(path, genes, n_rows)
     names, codes = _names(path, genes, gene_column)
@@ -98,7 +94,7 @@ def read_gef(
     systems = chip_systems(spot_size, chip_offset(path, header, ("minX", "minY")))
     size = _partitions.ROWS_PER_PARTITION
     sizes = [min(size, n_rows - start) for start in range(0, n_rows, size)]
-    rows = _Rows(path, size, ends, codes, names)
+    rows = partial(_read_rows, path=path, size=size, ends=ends, codes=codes, genes=names)
     if not usual:
         for number, start in enumerate(range(0, n_rows, size)):
             rows(number, start)  # checks them
@@ -122,16 +118,14 @@ def _table(path: Path, file: h5py.File, name: str, fields: tuple[str, ...]) -> h
 
 
 def _plain(value: Any) -> Any:
-    """An attribute as a number, text or list of numbers."""
-    value = np.asarray(value)
-    value = value.item() if value.size == 1 else value.tolist()
-    return _text(value) if isinstance(value, bytes) else value
+    """An attribute as a number or text, or a list of them."""
+    values = [] if isinstance(value, h5py.Empty) else list(map(_text, np.ravel(value).tolist()))
+    return values[0] if len(values) == 1 else values
 
 
-def _text(name: bytes | str) -> str:
-    if isinstance(name, bytes):
-        name = name.split(b"\0")[0].decode(errors="backslashreplace")  # what follows a zero byte may be anything
-    return name
+def _text(value: Any) -> Any:
+    """Bytes as text: what follows a zero byte may be anything."""
+    return value.split(b"\0")[0].decode(errors="backslashreplace") if isinstance(value, bytes) else value
 
 
 def _ends(path: Path, genes: np.ndarray, n_rows: int) -> np.ndarray:
@@ -165,17 +159,14 @@ def _names(path: Path, genes: np.ndarray, gene_column: str | None) -> tuple[pd.I
     return index, codes
 
 
-class _Rows:
-    """Reads partitions of `size` rows; `ends` and `codes` are of the genes of the file, which may share a code."""
-
-    def __init__(self, path: Path, size: int, ends: np.ndarray, codes: np.ndarray, genes: pd.Index) -> None:
-        self.path, self.size, self.ends, self.codes, self.genes = path, size, ends, codes, genes
-
-    def __call__(self, number: int, start: int) -> pd.DataFrame:
-        with h5py.File(self.path) as file:
-            rows = file[f"{_BIN1}/expression"][start : start + self.size]
-        within = np.diff(np.clip(self.ends, start, start + len(rows)), prepend=start)
-        what = f"of {_BIN1}/expression in {self.path}"
-        x, y = (as_whole(rows[name], f"Field {name!r} {what} must hold spots", -(2**31), 2**31 - 1) for name in "xy")
-        count = as_counts(rows["count"], f"Field 'count' {what}")
-        return make_frame(x, y, np.repeat(self.codes, within), self.genes, count, start)
+def _read_rows(
+    number: int, start: int, *, path: Path, size: int, ends: np.ndarray, codes: np.ndarray, genes: pd.Index
+) -> pd.DataFrame:
+    """A partition of `size` rows; `ends` and `codes` are of the genes of the file, which may share a code."""
+    with h5py.File(path) as file:
+        rows = file[f"{_BIN1}/expression"][start : start + size]
+    within = np.diff(np.clip(ends, start, start + len(rows)), prepend=start)
+    what = f"of {_BIN1}/expression in {path}"
+    x, y = (as_whole(rows[name], f"Field {name!r} {what} must hold spots", -(2**31), 2**31 - 1) for name in "xy")
+    count = as_counts(rows["count"], f"Field 'count' {what}")
+    return make_frame(x, y, np.repeat(codes, within), genes, count, start)

@@ -66,9 +66,8 @@ def read_gem(
         Column that names the genes, ``"geneID"`` or ``"geneName"`` (which newer files have as well). Genes that share
         a name become one gene.
     cache
-        Folder for the rows of a file that does not fit one partition, some 7 bytes a row, as ``NAME.parquet``; it must
-        stay as long as the points are used. By default a temporary folder (``TMPDIR`` says where), which goes with the
-        points: ``sdata.write`` keeps them.
+        Folder for the rows of a file that does not fit one partition, as ``NAME.parquet`` (some 7 bytes a row); it must
+        stay as long as the points are used. By default a temporary one (``TMPDIR`` says where), which goes with them.
 
     Returns
     -------

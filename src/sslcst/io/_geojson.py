@@ -80,13 +80,8 @@ def write_geojson(
     with progress("write GeoJSON", len(obs), unit="cell") as bar:
         cells, nuclei = (full_scale(sdata.labels[name]).to_numpy() for name in (cells_key, nuclei_key))
         with_nucleus = obs.index[np.isin(obs.index, nuclei)]
-        features = _features(
-            obs,
-            outlines=_move(polygons(cells, obs.index), matrix),
-            nuclei=_move(polygons(nuclei, with_nucleus), matrix),
-            classes=classes,
-            namespace=cells_key,
-        )
+        outlines, inner = _move(polygons(cells, obs.index), matrix), _move(polygons(nuclei, with_nucleus), matrix)
+        features = _features(obs, outlines, inner, classes, cells_key)
         try:
             with path.open("w", encoding="utf-8") as file:
                 file.write('{"type": "FeatureCollection", "features": [\n')
@@ -140,15 +135,11 @@ def _classes(table: AnnData, class_key: str) -> dict[int, dict[str, Any]]:
 
 
 def _features(
-    obs: pd.DataFrame,
-    *,
-    outlines: dict[int, list],
-    nuclei: dict[int, list],
-    classes: dict[int, dict[str, Any]],
-    namespace: str,
+    obs: pd.DataFrame, outlines: dict[int, list], nuclei: dict[int, list], classes: dict[int, dict], namespace: str
 ) -> Iterator[dict[str, Any]]:
     """The cells as QuPath's own export has them; QuPath wants ids to be UUIDs, and measurements to be numbers."""
-    measured = obs.drop(columns="source_id", errors="ignore").select_dtypes(["number", "bool"]).astype(float)
+    numeric = [name for name in obs if obs[name].dtype.kind in "biuf" and name != "source_id"]
+    measured = obs[numeric].astype(float)
     for cell, values in zip(obs.index.tolist(), measured.to_numpy(), strict=True):
         numbers = {name: value for name, value in zip(measured, values.tolist(), strict=True) if np.isfinite(value)}
         properties = {"objectType": "cell", "name": str(cell), "measurements": numbers}

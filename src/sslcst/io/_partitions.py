@@ -30,31 +30,19 @@ def make_frame(
     x: np.ndarray, y: np.ndarray, codes: np.ndarray, genes: pd.Index, count: np.ndarray, start: int
 ) -> pd.DataFrame:
     """Rows numbered from `start`: the centres of spots, the genes by their place in `genes`, the counts."""
-    return pd.DataFrame(
-        {
-            "x": x + 0.5,  # float64: exact wherever 32 bits can count
-            "y": y + 0.5,
-            "gene": pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(genes)),
-            "count": count.astype(np.uint32),
-        },
-        index=pd.RangeIndex(start, start + len(x)),
-    )
+    gene, index = pd.Categorical.from_codes(codes, genes), pd.RangeIndex(start, start + len(x))
+    # As float64, places are exact wherever 32 bits can count.
+    return pd.DataFrame({"x": x + 0.5, "y": y + 0.5, "gene": gene, "count": count.astype(np.uint32)}, index=index)
 
 
 def lazy_points(
     read: Callable[[int, int], pd.DataFrame], n_rows: list[int], genes: pd.Index, transformations: dict[str, Any]
 ) -> dd.DataFrame:
     """Points whose partition i, of ``n_rows[i]`` rows, is ``read(i, number of its first row)``."""
-    starts = np.cumsum([0, *n_rows]).tolist()
+    *starts, end = np.cumsum([0, *n_rows]).tolist()
     none = np.empty(0, int)
-    frame = dd.from_map(
-        read,
-        range(len(n_rows)),
-        starts[:-1],
-        meta=make_frame(none, none, none, genes, none, 0),
-        divisions=(*starts[:-1], starts[-1] - 1),
-        enforce_metadata=False,
-    )
+    what = {"meta": make_frame(none, none, none, genes, none, 0), "divisions": (*starts, end - 1)}
+    frame = dd.from_map(read, range(len(n_rows)), starts, **what, enforce_metadata=False)
     # sort=True: else the model reads all rows to see whether they are sorted; a copy, since it keeps the dict.
     return PointsModel.parse(frame, feature_key="gene", sort=True, transformations=dict(transformations))
 
@@ -106,34 +94,30 @@ class _RowGroups:
     """A file of partitions; without `keep` its folder goes with this object, but not with copies in other processes."""
 
     def __init__(self, folder: Path, name: str, *, keep: bool) -> None:
-        self.path = folder / name
+        self.path = (folder / name).absolute()  # read later, wherever one works then
         self.genes = pd.Index([])
         if not keep:
-            weakref.finalize(self, shutil.rmtree, folder)
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
 
     def write(self, tables: Iterable[pa.Table]) -> tuple[list[int], pd.Index]:
         """Write each table as a row group; the numbers of their rows, and the genes in alphabetical order."""
         if self.path.exists():
             raise StoreError(f"{self.path} exists: choose another cache, or delete it.")
+        n_rows, genes = [], set()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            n_rows, genes = self._write(tables)
+            with ExitStack() as undo:  # what is written in part is deleted
+                undo.callback(self.path.unlink, missing_ok=True)
+                with parquet.ParquetWriter(self.path, SCHEMA, use_dictionary=["gene"], compression="lz4") as file:
+                    for table in tables:
+                        file.write_table(table, row_group_size=len(table))
+                        n_rows.append(len(table))
+                        genes |= _genes_of(table)
+                undo.pop_all()
         except OSError as error:
             raise StoreError(f"{self.path} cannot be written: {error}.") from error
         self.genes = pd.Index(sorted(genes))
         return n_rows, self.genes
-
-    def _write(self, tables: Iterable[pa.Table]) -> tuple[list[int], set[str]]:
-        n_rows, genes = [], set()
-        with ExitStack() as undo:  # what is written in part is deleted
-            undo.callback(self.path.unlink, missing_ok=True)
-            with parquet.ParquetWriter(self.path, SCHEMA, use_dictionary=["gene"], compression="lz4") as file:
-                for table in tables:
-                    file.write_table(table, row_group_size=len(table))
-                    n_rows.append(len(table))
-                    genes |= _genes_of(table)
-            undo.pop_all()
-        return n_rows, genes
 
     def __call__(self, number: int, start: int) -> pd.DataFrame:
         with parquet.ParquetFile(self.path) as file:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ import zarr
 from spatialdata.models import Image2DModel
 from spatialdata.transformations import BaseTransformation, Sequence, Translation
 
-from sslcst.errors import DataError, ParameterError
+from sslcst.errors import DataError
 
 if TYPE_CHECKING:
     from xarray import DataArray
@@ -28,7 +27,7 @@ def read_stain(path: Path, offset: tuple[float, float], transformations: dict[st
     It is a TIFF of one channel, whose name tells the channel's: "ssDNA" or "DAPI", else "stain". Transformations are
     those from spots.
     """
-    place = _place(offset)
+    path, place = path.absolute(), Translation(list(map(float, offset)), axes=("x", "y"))
     try:
         with tifffile.TiffFile(path) as file:
             page, n_pages = file.pages[0], len(file.series[0].levels[0].pages)
@@ -36,9 +35,9 @@ def read_stain(path: Path, offset: tuple[float, float], transformations: dict[st
         if page.axes != "YX" or n_pages != 1:
             raise DataError(f"{path} has shape {shape} ({page.axes}) and {n_pages} pages: the stain has one channel.")
         _read_rows(path, shape[0] - 1, shape[0])
+    except DataError:
+        raise
     except (tifffile.TiffFileError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"{path} cannot be read as TIFF: {error}.") from error
     bands = tuple(min(_CHUNK, shape[0] - start) for start in range(0, shape[0], _CHUNK))
     image = da.map_blocks(_read_band, path=path, chunks=(bands, shape[1:]), dtype=dtype, meta=np.empty((0, 0), dtype))
@@ -49,16 +48,6 @@ def read_stain(path: Path, offset: tuple[float, float], transformations: dict[st
         chunks=(1, _CHUNK, _CHUNK),
         transformations={name: Sequence([place, step]) for name, step in transformations.items()},
     )
-
-
-def _place(offset: tuple[float, float]) -> Translation:
-    try:
-        x, y = map(float, offset)
-    except (TypeError, ValueError):
-        x = y = math.nan
-    if not (math.isfinite(x) and math.isfinite(y)):
-        raise ParameterError(f"image_offset={offset!r}: must be two finite numbers, x and y.")
-    return Translation([x, y], axes=("x", "y"))
 
 
 def _read_band(path: Path, block_info: dict) -> np.ndarray:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from spatialdata.transformations import BaseTransformation, Identity, Scale, Translation
 
-from sslcst.errors import DataError, ParameterError
+from sslcst._section import check
+from sslcst.errors import DataError
 
 
 def chip_systems(spot_size: float, chip_offset: tuple[int, int] | None) -> dict[str, BaseTransformation]:
     """From spots to "global" (spots), "micron" and, where the offset is known, "chip" (spots of the whole chip)."""
-    if not (isinstance(spot_size, Real) and 0 < spot_size < math.inf):
-        raise ParameterError(f"spot_size={spot_size!r}: must be a positive number of microns.")
+    check(0 < spot_size < math.inf, "spot_size", spot_size, "must be a positive number of microns")
     systems: dict[str, BaseTransformation] = {"global": Identity(), "micron": Scale([spot_size] * 2, axes=("x", "y"))}
     if chip_offset is not None:
         systems["chip"] = Translation(list(chip_offset), axes=("x", "y"))

@@ -13,8 +13,8 @@ from skimage.filters import threshold_otsu
 from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst._sdata.elements import channel_of, choose_coordinate_system, choose_image, choose_key, choose_points
-from sslcst._sdata.raster import YX, Raster, affine_matrix, full_scale, raster_of
-from sslcst._sdata.transcripts import open_transcripts
+from sslcst._sdata.raster import YX, Raster, affine_matrix, full_scale, raster_of, systems_of
+from sslcst._sdata.transcripts import TranscriptSource, open_transcripts
 from sslcst._section import check
 from sslcst.core.alignment import Alignment, coarse_counts, coarse_mean, coarse_step, coarse_sum, find_alignment
 from sslcst.core.geometry import Regions
@@ -37,6 +37,7 @@ def check_alignment(
     channel: str | int | None = None,
     nuclei_key: str | None = None,
     points_key: str | None = None,
+    gene_key: str | None = None,
     count_key: str | None = None,
     coordinate_system: str | None = None,
     diameter: float | None = None,
@@ -51,12 +52,13 @@ def check_alignment(
     sdata
         Holds transcripts, and nuclei or a stain.
     image_key, channel
-        The stain, where there are no nuclei yet: what is brighter than Otsu's threshold counts as nucleus. May be left
-        out if there is only one.
+        The stain, where there are no nuclei yet: nuclei are what is brighter than Otsu's threshold. May be left out if
+        there is only one.
     nuclei_key
         Labels of nuclei, which are used instead.
-    points_key, count_key
-        The transcripts and their column of counts; may be left out if there is only one, or one of a usual name.
+    points_key, gene_key, count_key
+        The transcripts and their columns of genes and counts; may be left out if there is only one, or one of a usual
+        name.
     coordinate_system
         Where both meet, and whose units count; by default "global" or the only one.
     diameter
@@ -66,14 +68,12 @@ def check_alignment(
     max_angle
         How far to turn, in degrees, from 0 to 45.
     whole
-        Whether to refine over the whole of a large image; without, the part that holds most tells, and it takes a
-        second once image and points are read.
+        Whether to refine over the whole of a large image; by default the part that holds most transcripts tells.
 
     Returns
     -------
     Share of the transcripts in nuclei as placed and at best, the shift (along the image's y and x, in units) and angle
-    that lead there, and whether the elements are misaligned beyond doubt. Image and points are read band by band and
-    partition by partition.
+    that lead there, and whether the elements are misaligned beyond doubt.
 
     Raises
     ------
@@ -90,23 +90,18 @@ def check_alignment(
     _, key, points_key, raster = _choose(sdata, image_key, nuclei_key, points_key, coordinate_system)
     pixels = full_scale(sdata[key]) if key == nuclei_key else channel_of(sdata, key, channel)
     finest = coarse_step(raster.shape)
-    counts = _count_map(sdata, points_key, count_key, raster, finest)
+    transcripts = open_transcripts(sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster)
+    counts = _count_map(transcripts, raster.shape, finest)
     sample = _sample(pixels, key, counts, finest)
-    threshold, across = _labels_size(sample) if key == nuclei_key else _stain_size(sample)
+    threshold, across = (0, Regions.of(sample).diameter) if key == nuclei_key else _stain_size(sample)
     if diameter is not None:
         across = diameter / raster.pixel_size
     elif across is None:
         raise DataError(f"The size of the nuclei cannot be told from {key!r}: give diameter, in units.")
     step = coarse_step(raster.shape, across)
-    placement = find_alignment(
-        _nuclear_map(pixels, threshold, step),
-        coarse_sum(counts, step // finest),
-        diameter=across * raster.pixel_size,
-        bin_size=step * raster.pixel_size,
-        max_shift=max_shift,
-        max_angle=max_angle,
-        whole=whole,
-    )
+    nuclear, counts = _nuclear_map(pixels, threshold, step), coarse_sum(counts, step // finest)
+    lengths = {"diameter": across * raster.pixel_size, "bin_size": step * raster.pixel_size, "max_shift": max_shift}
+    placement = find_alignment(nuclear, counts, **lengths, max_angle=max_angle, whole=whole)
     logger.info("%s", placement)
     return placement
 
@@ -120,6 +115,7 @@ def align(
     nuclei_key: str | None = None,
     labels_keys: Sequence[str] = (),
     points_key: str | None = None,
+    gene_key: str | None = None,
     count_key: str | None = None,
     coordinate_system: str | None = None,
     diameter: float | None = None,
@@ -134,7 +130,7 @@ def align(
 
     Parameters
     ----------
-    sdata, channel, points_key, count_key, coordinate_system, diameter, max_shift
+    sdata, channel, points_key, gene_key, count_key, coordinate_system, diameter, max_shift
         See `check_alignment`, which is asked with ``whole=True``.
     image_key
         The stain to move. It may be left out if it is the only one, or to move nuclei alone.
@@ -161,28 +157,19 @@ def align(
     for key in labels_keys:
         choose_key(sdata.labels, key, kind="labels element", argument="labels_keys")
     image_key, key, points_key, raster = _choose(sdata, image_key, nuclei_key, points_key, coordinate_system)
-    placement = check_alignment(
-        sdata,
-        image_key=image_key,
-        channel=channel,
-        nuclei_key=nuclei_key,
-        points_key=points_key,
-        count_key=count_key,
-        coordinate_system=raster.coordinate_system,
-        diameter=diameter,
-        max_shift=max_shift,
-        max_angle=max_angle,
-        whole=True,
-    )
+    what = {"image_key": image_key, "channel": channel, "nuclei_key": nuclei_key, "points_key": points_key}
+    what |= {"gene_key": gene_key, "count_key": count_key, "coordinate_system": raster.coordinate_system}
+    bounds = {"diameter": diameter, "max_shift": max_shift, "max_angle": max_angle}
+    placement = check_alignment(sdata, **what, **bounds, whole=True)
     if not placement.found:
         raise DataError(f"{placement} Nothing was moved.")
     scale = np.diag([raster.pixel_size, raster.pixel_size, 1])
     on_pixels = np.linalg.inv(scale) @ placement.matrix @ scale
     steps = {}
-    for system in set(get_transformation(sdata.points[points_key], get_all=True)) & set(raster.transformations):
+    for system in systems_of(sdata.points[points_key]) & set(raster.transformations):
         to_system = affine_matrix(full_scale(sdata[key]), system)
         steps[system] = Affine(to_system @ on_pixels @ np.linalg.inv(to_system), YX, YX)
-    moving = [each for each in (image_key, nuclei_key, *labels_keys) if each is not None]
+    moving = [each for each in dict.fromkeys([image_key, nuclei_key, *labels_keys]) if each is not None]
     for each in moving:
         old = get_transformation(sdata[each], get_all=True)
         new = {system: Sequence([step, steps[system]]) if system in steps else step for system, step in old.items()}
@@ -192,11 +179,7 @@ def align(
 
 
 def _choose(
-    sdata: SpatialData,
-    image_key: str | None,
-    nuclei_key: str | None,
-    points_key: str | None,
-    coordinate_system: str | None,
+    sdata: SpatialData, image_key: str | None, nuclei_key: str | None, points_key: str | None, system: str | None
 ) -> tuple[str | None, str, str, Raster]:
     """The image if there is one to move, the element that shows the nuclei, the points, and that element's raster."""
     if nuclei_key is not None:
@@ -205,8 +188,8 @@ def _choose(
         image_key = choose_image(sdata, image_key)
     key = nuclei_key or image_key
     points_key = choose_points(sdata, points_key)
-    coordinate_system = choose_coordinate_system(sdata, [key, points_key], coordinate_system)
-    return image_key, key, points_key, raster_of(sdata, key, coordinate_system)
+    system = choose_coordinate_system(sdata, [key, points_key], system)
+    return image_key, key, points_key, raster_of(sdata, key, system)
 
 
 def _nuclear_map(pixels: DataArray, threshold: float, step: int) -> np.ndarray:
@@ -229,21 +212,15 @@ def _sample(pixels: DataArray, key: str, counts: np.ndarray, step: int) -> np.nd
     return sample
 
 
-def _labels_size(sample: np.ndarray) -> tuple[float, float]:
-    """Above what a pixel is nucleus, and the diameter of nuclei in pixels."""
-    return 0, Regions.of(sample).diameter
-
-
 def _stain_size(sample: np.ndarray) -> tuple[float, float | None]:
-    """As `_labels_size`, of a stain."""
+    """Above what a pixel of a stain is nucleus, and the diameter of nuclei in pixels, where that can be told."""
     sample = check_image(sample)
     return threshold_otsu(sample), estimate_diameter(scale_intensity(sample, *intensity_range(sample, (1, 99.8))))
 
 
-def _count_map(sdata: SpatialData, points_key: str, count_key: str | None, raster: Raster, step: int) -> np.ndarray:
-    """Molecules in each bin of `step` pixels of a raster."""
-    source = open_transcripts(sdata, points_key, gene_key=None, count_key=count_key, raster=raster)
-    total = np.zeros([-(-size // step) for size in raster.shape])
-    for part in source.partitions():
-        total += coarse_counts(part.yx, part.count, raster.shape, step)
+def _count_map(transcripts: TranscriptSource, shape: tuple[int, int], step: int) -> np.ndarray:
+    """Molecules in each bin of `step` pixels of a raster (height, width)."""
+    total = np.zeros([-(-size // step) for size in shape])
+    for part in transcripts.partitions():
+        total += coarse_counts(part.yx, part.count, shape, step)
     return total

@@ -46,22 +46,19 @@ def import_cells(
     cells_key
         Labels or shapes, which become labels as in `sslcst.pp.import_nuclei`. Or points with a cell id for each
         transcript: a pixel then belongs to the cell of the nearest transcript to its centre, and to none where that is
-        in no cell or farther than `reach`. Cells are as ragged as their transcripts lie; where only transcripts are
-        scored, `sslcst.pp.read_owners` needs no such drawing.
+        in no cell or farther than `reach`. Where only transcripts are scored, `sslcst.pp.read_owners` needs no drawing.
     cell_key, unassigned
         Of points, the column of the cell ids and what means "in no cell" there, as in `sslcst.pp.read_owners`.
     reach
-        Of points, how far a transcript speaks for the pixels around it, in units of the coordinate system. By default
-        four times the median distance of a place with transcripts to the next one, which leaves no holes in evenly
-        covered cells.
+        Of points, how far a transcript speaks for the pixels around it, in units of the coordinate system; by default
+        four times the median distance of a place with transcripts to the next one.
     image_key, points_key
-        What gives the grid of shapes and points: an image; without one, shapes take the points. May be left out if
-        there is only one. Points without an image take pixels of half `reach`.
+        What gives the grid: an image; without one, the points of shapes, or pixels of half `reach`. May be left out if
+        there is only one.
     coordinate_system
         Where cells, image and points meet; by default "global" or the only one.
     key_added
-        Name of the labels, uint32. They are added to the object; a store on disk is not touched. Where ids are
-        numbered, a table ``{key_added}_ids`` keeps the originals, as in `sslcst.pp.import_nuclei`.
+        Name of the labels, uint32, and of the table ``{key_added}_ids``, as in `sslcst.pp.import_nuclei`.
 
     Raises
     ------
@@ -101,15 +98,16 @@ def import_cells(
         raster = raster_of(sdata, image_key, coordinate_system)
     labels = _label_pixels(raster, yx, owner, reach)
     seen = names.index.isin(pd.unique(labels.ravel()))
+    if not seen.any():
+        raise DataError(
+            f"None of the {len(seen)} cells in {cells_key!r} has a pixel: they lie off the image, or no pixel's centre "
+            f"is nearest to them and within reach={reach:g}."
+        )
     unseen, names = names[~seen].tolist(), names[seen]
     if unseen:
-        logger.warning(
-            "%d of %d cells in %r have no pixel (%s): off the image, or among the transcripts of others.",
-            len(unseen),
-            len(seen),
-            cells_key,
-            ", ".join(map(repr, unseen[:5])) + (", ..." if len(unseen) > 5 else ""),
-        )
+        named = ", ".join(map(repr, unseen[:5])) + (", ..." if len(unseen) > 5 else "")
+        said = "%d of %d cells in %r have no pixel (%s): off the image, or among the transcripts of others."
+        logger.warning(said, len(unseen), len(seen), cells_key, named)
     same = pd.api.types.is_numeric_dtype(names) and (names == names.index).all()
     add_labels(sdata, key_added, labels, raster, None if same else by_number(names.array, names.index))
     note(sdata, key_added, record)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst._sdata.elements import (
@@ -14,10 +16,10 @@ from sslcst._sdata.elements import (
     choose_image,
     choose_key,
     read_channel,
-    read_nuclei,
+    read_with_ids,
 )
 from sslcst._sdata.provenance import Used, as_record, note
-from sslcst._sdata.raster import raster_of
+from sslcst._sdata.raster import raster_of, systems_of
 from sslcst._section import check_seed
 from sslcst.methods import choose_method
 from sslcst.methods.ssl_cst.erosion import ErosionReport, erode_and_report
@@ -47,8 +49,7 @@ def erode_nuclei(
     nuclei_key
         Labels of the nuclei.
     image_key
-        The stain, on the pixels of the labels: nuclei that stand out less from it keep less. Without it, all count as
-        standing out.
+        The stain, on the pixels of the labels: nuclei that stand out less keep less. Without it, all stand out.
     channel
         Its channel that shows nuclei; may be left out if there is only one, or one is named DAPI or ssDNA.
     params
@@ -56,8 +57,8 @@ def erode_nuclei(
     seed
         Of the structuring element's angles.
     key_added
-        Name of the labels of the cores, with the ids of their nuclei. They are added to the object; a store on disk is
-        not touched.
+        Name of the labels of the cores, with the ids of their nuclei, and of their table ``{key_added}_ids``, as in
+        `sslcst.pp.import_nuclei`; a store on disk is not touched.
 
     Returns
     -------
@@ -70,14 +71,11 @@ def erode_nuclei(
     DataError
         The image and the labels have different shapes.
     """
-    from spatialdata.transformations import get_transformation
-
     check_addable(sdata, "labels", key_added)
     check_seed(seed)
     choose_key(sdata.labels, nuclei_key, kind="labels element", argument="nuclei_key")
-    any_system = next(iter(get_transformation(sdata.labels[nuclei_key], get_all=True)))  # erosion counts in pixels
-    raster = raster_of(sdata, nuclei_key, any_system)
-    nuclei = read_nuclei(sdata, nuclei_key, raster)
+    raster = raster_of(sdata, nuclei_key, min(systems_of(sdata.labels[nuclei_key])))  # any: erosion counts in pixels
+    nuclei, source_ids = read_with_ids(sdata, nuclei_key, raster)
     image = None
     if image_key is not None:
         image_key = choose_image(sdata, image_key)
@@ -86,6 +84,8 @@ def erode_nuclei(
     erosion = choose_method("ssl-cst", params)[1].params.erosion
     cores, report = erode_and_report(nuclei, image=image, params=erosion, seed=seed)
     logger.info("%s", report)
-    add_labels(sdata, key_added, cores, raster)
+    if source_ids is not None:
+        source_ids = source_ids[source_ids.index.isin(pd.unique(cores.ravel()))]
+    add_labels(sdata, key_added, cores, raster, source_ids)
     note(sdata, key_added, as_record(Used.by(sdata, nuclei_key).record, image_key=image_key, channel=channel))
     return report

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst._sdata.elements import STAINS, choose_key
-from sslcst._sdata.microns import NAME, add_system, check_unit, find_microns, is_in_microns, pixel_side, systems_of
+from sslcst._sdata.microns import AS_ONE, NAME, add_system, check_unit, find_microns, is_in_microns, pixel_side
+from sslcst._sdata.raster import systems_of
 from sslcst._sdata.transformations import write_transformations
+from sslcst.errors import KeyMissingError
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -25,14 +27,13 @@ def add_microns(
     """Have the elements lie in a coordinate system in microns too.
 
     No pixel, point or polygon changes: each element of `coordinate_system` gets one more transformation, exact, to
-    ``"micron"`` (or to the system named so in which some of them lie already). Where the object is backed by a store,
-    the transformations of these elements are written there as they are in the object, and nothing else; one that was
-    stopped leaves a store that opens, and the same call goes on.
+    ``"micron"`` (or to the system named so in which some of them lie already). In an object's store the transformations
+    of these elements are written, and nothing else; a call that was stopped is made again.
 
     Parameters
     ----------
     sdata
-        The object.
+        The object, and its store if it has one.
     pixel_size
         Microns along the side of a pixel. May be left out where an element lies in microns already, or where the reader
         of spatialdata-io tells: points of Xenium, MERSCOPE and seqFISH are in microns, spots of Stereo-seq are 0.5
@@ -63,21 +64,19 @@ def add_microns(
     """
     check_unit(NAME, pixel_size)
     systems = {key: systems_of(element) for kind, key, element in sdata.gen_elements() if kind != "tables"}
+    if not systems:
+        raise KeyMissingError("There is nothing that could lie in microns: no image, labels, points or shapes.")
     others = sorted({system for has in systems.values() for system in has if not is_in_microns(system)})
     if others:
         asked = {"kind": "coordinate system", "argument": "coordinate_system", "usual": ("global",)}
         base = choose_key(others, coordinate_system, **asked)
         systems = {key: has for key, has in systems.items() if base in has}
     rasters = [key for key in systems if key in sdata.images or key in sdata.labels]
-    if image_key is not None or (pixel_size is not None and len({pixel_side(sdata, key, base) for key in rasters}) > 1):
+    sides = [pixel_side(sdata, key, base) for key in rasters] if others and pixel_size is not None else []
+    if image_key is not None or max(sides, default=1) > (1 + AS_ONE) * min(sides, default=1):
         image_key = choose_key(rasters, image_key, kind="image", argument="image_key", usual=STAINS)
-    found = find_microns(
-        sdata,
-        list(systems),
-        raster_key=image_key or next(iter(rasters), None),
-        pixel_size=pixel_size,
-        coordinate_system=coordinate_system,
-    )
+    told = {"pixel_size": pixel_size, "coordinate_system": coordinate_system}
+    found = find_microns(sdata, list(systems), raster_key=image_key or next(iter(rasters), None), **told)
     added = add_system(sdata, found)
     write_transformations(sdata, added, found.name)
     logger.info("Added coordinate system %r to %s.", found.name, ", ".join(map(repr, added)) or "none: all lie in it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,11 +63,10 @@ def segment_nuclei(
     image_key
         The image (c, y, x), multiscale or not; may be left out if there is only one.
     channel
-        Its channel that shows nuclei; may be left out if there is only one, or one is named DAPI or ssDNA. Of several,
-        each is scaled by its own percentiles, and the brightest taken at each pixel.
+        Its channel that shows nuclei; may be left out if there is only one, or one is named DAPI or ssDNA. Several are
+        scaled, each by its own percentiles, and the brightest taken at each pixel.
     scale
-        Of a multiscale image, the scale to segment ("scale0", "scale1", ...); by default the finest. The labels lie on
-        its grid.
+        Of a multiscale image, the scale to segment ("scale0", ...), on whose grid labels lie; by default the finest.
     method
         How; by default what the parameters name, see `sslcst.params.NucleiParams`.
     coordinate_system
@@ -76,8 +76,7 @@ def segment_nuclei(
     device
         ``"cpu"``, ``"cuda"``, ...; by default a GPU where there is one.
     key_added
-        Name of the labels, uint32 on the image's grid and with its transformations. They are added to the object; a
-        store on disk is not touched.
+        Name of the labels, uint32, on the image's grid; a store on disk is not touched.
 
     Raises
     ------
@@ -99,7 +98,7 @@ def segment_nuclei(
     source = sdata if scale is None else _at_scale(sdata, image_key, scale)
     coordinate_system = choose_coordinate_system(source, [image_key], coordinate_system)
     raster, name = raster_of(source, image_key, coordinate_system), channel_in_words(image_key, channel)
-    if isinstance(channel, Sequence) and not isinstance(channel, str):
+    if not isinstance(channel, str | Integral | None):  # of several, in a list or an array
         channel = [choose_channel(source, image_key, name) for name in channel]
         image = merge_channels([read_channel(source, image_key, name) for name in channel], params.percentiles)
     else:
@@ -132,7 +131,7 @@ def _at_scale(sdata: SpatialData, image_key: str, scale: str) -> SpatialData:
 
     levels = getattr(sdata.images[image_key], "children", {})
     choose_key(levels, scale, kind="scale", of=f"of image {image_key!r}", argument="scale")
-    return SpatialData(images={image_key: next(iter(levels[scale].data_vars.values()))})
+    return SpatialData(images={image_key: next(iter(levels[scale].data_vars.values()))}, attrs=sdata.attrs)
 
 
 @checked
@@ -152,9 +151,8 @@ def import_nuclei(
     sdata
         Holds the nuclei.
     nuclei_key
-        Labels, which keep their grid; or shapes, which are drawn on the grid of an image or, without one, on a grid
-        over the points. Points are circles of their ``radius``, polygons are taken as they are. What cannot be
-        drawn or is not seen (empty, without an area, off the grid, smaller than a pixel, hidden under others) is left
+        Labels, which keep their grid; or shapes, drawn on the grid of an image or, without one, on a grid over the
+        points: points as circles of their ``radius``, polygons as they are. What cannot be drawn or is not seen is left
         out, and logged. Ids, the index of shapes, stay what they are where all are distinct whole numbers from 1 to
         2^32 - 1. Others (text, larger or negative numbers, ...) are numbered.
     image_key, points_key
@@ -162,9 +160,9 @@ def import_nuclei(
     coordinate_system
         Where shapes, image and points meet; by default "global" or the only one.
     key_added
-        Name of the labels, uint32. They are added to the object; a store on disk is not touched. Where ids are
-        numbered, a table ``{key_added}_ids`` that annotates them tells the original of each ``cell_id`` in its column
-        ``source_id``, which `sslcst.tl.segment` and `sslcst.tl.aggregate` pass on.
+        Name of the labels, uint32; a store on disk is not touched. Where ids are numbered, a table ``{key_added}_ids``
+        that annotates them tells the original of each ``cell_id`` in its column ``source_id``, which
+        `sslcst.tl.segment` and `sslcst.tl.aggregate` pass on.
 
     Raises
     ------
@@ -194,12 +192,9 @@ def raster_of_nuclei(
 ) -> Raster:
     """The grid of nuclei, or cells, that are there already: those of labels, or as `import_nuclei` draws shapes."""
     choose_key([*sdata.labels, *sdata.shapes], nuclei_key, kind="labels or shapes element", argument="nuclei_key")
-    if nuclei_key in sdata.labels:
-        coordinate_system = choose_coordinate_system(sdata, [nuclei_key], coordinate_system)
-        return raster_of(sdata, nuclei_key, coordinate_system)
-    if (image_key := grid_of_nuclei(sdata, nuclei_key, image_key)) is not None:
-        coordinate_system = choose_coordinate_system(sdata, [nuclei_key, image_key], coordinate_system)
-        return raster_of(sdata, image_key, coordinate_system)
+    if (grid_key := grid_of_nuclei(sdata, nuclei_key, image_key)) is not None:
+        coordinate_system = choose_coordinate_system(sdata, [nuclei_key, grid_key], coordinate_system)
+        return raster_of(sdata, grid_key, coordinate_system)
     points_key = choose_points(sdata, points_key)
     coordinate_system = choose_coordinate_system(sdata, [nuclei_key, points_key], coordinate_system)
     shapes = sdata.shapes[nuclei_key]

@@ -11,9 +11,9 @@ import pandas as pd
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
-from sslcst._sdata.elements import choose_key, choose_points
+from sslcst._sdata.elements import choose_column, choose_points
 from sslcst._sdata.source_ids import LARGEST
-from sslcst.errors import DataError, KeyMissingError
+from sslcst.errors import DataError
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -83,15 +83,8 @@ def read_owners(
     """
     points_key = choose_points(sdata, points_key)
     points = sdata.points[points_key]
-    columns = [name for name in points.columns if name not in ("x", "y", "z")]
-    if cell_key is None and not set(columns) & set(CELL_COLUMNS):
-        raise KeyMissingError(
-            f"No column of points {points_key!r} is known to hold cell ids: choose with cell_key=; "
-            f"columns: {', '.join(map(repr, columns)) or 'none'}."
-        )
-    cell_key = choose_key(
-        columns, cell_key, kind="cell column", of=f"of points {points_key!r}", argument="cell_key", usual=CELL_COLUMNS
-    )
+    of = {"kind": "cell column", "argument": "cell_key", "usual": CELL_COLUMNS, "holds": "cell ids"}
+    cell_key = choose_column(points, points_key, cell_key, **of)
     what = f"Column {cell_key!r} of points {points_key!r}"
     code, names = pd.factorize(points[cell_key].compute(), sort=True)
     names = pd.Series(np.asarray(names)).infer_objects()
@@ -100,11 +93,8 @@ def read_owners(
         raise DataError(f"{what} puts no transcript into a cell.")
     cells = names[is_cell]
     if cells.dtype.kind == "f" and cells.max() > _EXACT:
-        logger.warning(
-            "%s holds ids above 2^53 as %s, which rounds them: cells may have become one. Read it as int64 or text.",
-            what,
-            cells.dtype,
-        )
+        said = "%s holds ids above 2^53 as %s, which rounds them: cells may have become one. Read it as int64 or text."
+        logger.warning(said, what, cells.dtype)
     ids = np.zeros(len(names) + 1, np.uint32)  # the last is that of missing values, whose code is -1
     ids[:-1][is_cell] = _ids(cells, what)
     cells = cells.set_axis(pd.Index(ids[:-1][is_cell], name="cell_id")).sort_index()

@@ -37,7 +37,7 @@ def bin_spots(
     params: Mapping[str, Any] | None = None,
     key_added: str = "sslcst_spots",
 ) -> None:
-    """Sum transcripts into spots, the occupied bins of a grid that is laid over the nuclei's pixels .
+    """Sum transcripts into spots, the occupied bins of a grid that is laid over the nuclei's pixels.
 
     Parameters
     ----------
@@ -55,9 +55,8 @@ def bin_spots(
     params
         Sections ``transcripts``, ``spots`` and ``cells``; those of a method are not read.
     key_added
-        Name of the table of n spots x genes. ``X`` holds counts (csr); ``obs`` row and column on the grid, and the
-        label of the nucleus (0 outside); ``obsm["spatial"]`` the position (x, y) in the coordinate system. It is added
-        to the object; a store on disk is not touched.
+        Name of the table of n spots x genes; a store on disk is not touched. ``X`` holds counts (csr); ``obs`` row and
+        column on the grid, and the label of the nucleus (0 outside); ``obsm["spatial"]`` the position (x, y).
 
     Raises
     ------
@@ -91,11 +90,7 @@ def bin_spots(
         transcripts.yx, transcripts.gene, transcripts.count, n_genes=len(transcripts.genes), grid=grid
     )
     obs = pd.DataFrame(
-        {
-            "row": spots.index[:, 0],
-            "column": spots.index[:, 1],
-            "nucleus": grid.from_raster(nuclei)[spots.place],
-        },
+        {"row": spots.index[:, 0], "column": spots.index[:, 1], "nucleus": grid.from_raster(nuclei)[spots.place]},
         index=pd.RangeIndex(len(spots)).astype(str),
     )
     table = anndata.AnnData(spots.counts, obs=obs, var=pd.DataFrame(index=transcripts.genes))
@@ -106,14 +101,9 @@ def bin_spots(
         "bin_size": grid.bin_size,
         "radius": layout.radius,
     } | as_record(used.record, **molecules, nuclei_key=nuclei_key, coordinate_system=coordinate_system)
-    logger.info(
-        "%d spots of %.3g, expected cell radius %.3g, in coordinate system %r, where a pixel is %.4g wide.",
-        len(spots),
-        grid.bin_size,
-        layout.radius * grid.bin_size,
-        coordinate_system,
-        raster.pixel_size,
-    )
+    said = "%d spots of %.3g, expected cell radius %.3g, in coordinate system %r, where a pixel is %.4g wide."
+    radius = layout.radius * grid.bin_size
+    logger.info(said, len(spots), grid.bin_size, radius, coordinate_system, raster.pixel_size)
     add_element(sdata, "tables", key_added, table)
 
 

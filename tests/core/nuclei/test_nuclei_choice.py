@@ -37,9 +37,10 @@ def tissue() -> SpatialData:
     )
 
 
-def test_nuclei_of_several_channels(tissue: SpatialData) -> None:
+@pytest.mark.parametrize("channel", [["a", "b"], np.array(["a", "b"]), np.array([0, 1])])
+def test_nuclei_of_several_channels(tissue: SpatialData, channel) -> None:
     params = {"nuclei": {"method": "watershed"}}
-    sslcst.pp.segment_nuclei(tissue, image_key="flat", channel=["a", "b"], params=params)
+    sslcst.pp.segment_nuclei(tissue, image_key="flat", channel=channel, params=params)
     assert best_iou(DISCS, tissue["sslcst_nuclei"].to_numpy()).min() > 0.8
 
 
