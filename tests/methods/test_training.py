@@ -18,12 +18,11 @@ from skimage.draw import disk
 from sslcst.core.geometry import Regions
 from sslcst.core.spots import Grid, Spots, take_genes
 from sslcst.errors import DataError, TrainingError
-from sslcst.methods.base import places_of
 from sslcst.methods.ssl_cst.encoder import Encoder, Tokens, make_encoder
 from sslcst.methods.ssl_cst.features import Features
 from sslcst.methods.ssl_cst.inference import predict_spots
 from sslcst.methods.ssl_cst.inputs import Inputs, SpotInputs, make_inputs
-from sslcst.methods.ssl_cst.model import Epoch, Model
+from sslcst.methods.ssl_cst.model import Epoch, Model, places_of
 from sslcst.methods.ssl_cst.params import EncoderParams, SamplingParams, TrainingParams
 from sslcst.methods.ssl_cst.sampling import Samples, choose_samples, relate, set_apart, survey
 from sslcst.methods.ssl_cst.training import forward, losses, train_encoder

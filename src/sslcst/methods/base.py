@@ -7,7 +7,6 @@ window is arrays, wherever they come from: the runner cuts a chip into tiles, an
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -24,8 +23,6 @@ from sslcst.core.geometry import Regions
 from sslcst.core.spots import Grid, Ranges, Spots, within
 from sslcst.errors import DataError
 from sslcst.params import NucleiParams, Sections
-
-logger = logging.getLogger("sslcst")
 
 Fit = Any  # what a method learns of the whole tissue; its own matter
 
@@ -184,23 +181,6 @@ class Pass:
     fit: Callable[[Sequence[Mapping[str, Any]], Tissue, Fit], Fit] = _same
     #: Names of the window's arrays that `map` uses, read ahead while another window is computed
     reads: tuple[str, ...] = ()
-
-
-def gene_places(wanted: Sequence[str], genes: Sequence[str]) -> np.ndarray:
-    """Where each of a model's genes is among those of a tissue, int64; -1 for one that is not there."""
-    place = {gene: i for i, gene in enumerate(genes)}
-    return np.array([place.get(gene, -1) for gene in wanted], np.int64)
-
-
-def places_of(wanted: Sequence[str], genes: Sequence[str]) -> np.ndarray:
-    """As `gene_places`; says how many are not there, and raises a `DataError` where most are not."""
-    found = gene_places(wanted, genes)
-    n_found = int((found >= 0).sum())
-    if 2 * n_found < len(wanted):
-        raise DataError(f"Only {n_found} of the {len(wanted)} genes of the model are in these data: train one on them.")
-    if n_found < len(wanted):
-        logger.warning("%d of the model's %d genes are not in these data.", len(found) - n_found, len(found))
-    return found
 
 
 def check_scale(bin_size: float, grid: Grid) -> None:

@@ -14,13 +14,13 @@ import numpy as np
 
 from sslcst.core.geometry import nearest_centroid
 from sslcst.core.spots import GeneMoments, Spots, take_genes
-from sslcst.methods.base import Method, Part, Pass, Tissue, Window, check_scale, places_of
+from sslcst.methods.base import Method, Part, Pass, Tissue, Window, check_scale
 from sslcst.methods.model_file import read_model, write_model
 from sslcst.methods.ssl_cst.cores import MARGIN, cores_of
 from sslcst.methods.ssl_cst.features import Features, Gathering, gather, join
 from sslcst.methods.ssl_cst.inference import predict_spots
 from sslcst.methods.ssl_cst.inputs import make_inputs
-from sslcst.methods.ssl_cst.model import Model, model_of, weights_of
+from sslcst.methods.ssl_cst.model import Model, model_of, places_of, weights_of
 from sslcst.methods.ssl_cst.params import FlowParams, SslCstParams
 from sslcst.methods.ssl_cst.prior import direction_posterior, direction_prior
 from sslcst.methods.ssl_cst.sampling import Samples, Survey, choose_samples, draw, relate, survey

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from sslcst._section import Section, check, check_most, check_positive
@@ -16,6 +18,8 @@ from sslcst.errors import DataError
 from sslcst.methods.model_file import check_names
 from sslcst.methods.ssl_cst.encoder import Encoder, make_encoder
 from sslcst.methods.ssl_cst.params import EncoderParams
+
+logger = logging.getLogger("sslcst")
 
 _MOST_HEADER = 1 << 20  # bytes
 
@@ -90,6 +94,21 @@ def model_of(card: Mapping[str, Any], weights: bytes | None) -> Model:
     if weights is None:
         raise DataError("its weights are missing, which belong beside the card, in a file that ends in .safetensors.")
     return Model(encoder=_read_encoder(weights, about["genes"], about["encoder_params"]), **about)
+
+
+def places_of(wanted: Sequence[str], genes: Sequence[str]) -> np.ndarray:
+    """Where each of a model's genes is among those of a tissue, int64; -1 for one that is not there.
+
+    Says how many are not there, and raises a `DataError` where most are not.
+    """
+    place = {gene: i for i, gene in enumerate(genes)}
+    found = np.array([place.get(gene, -1) for gene in wanted], np.int64)
+    n_found = int((found >= 0).sum())
+    if 2 * n_found < len(wanted):
+        raise DataError(f"Only {n_found} of the {len(wanted)} genes of the model are in these data: train one on them.")
+    if n_found < len(wanted):
+        logger.warning("%d of the model's %d genes are not in these data.", len(found) - n_found, len(found))
+    return found
 
 
 def _read_history(epochs: object) -> tuple[Epoch, ...]:
