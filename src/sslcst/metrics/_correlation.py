@@ -21,9 +21,9 @@ class Correlation(NamedTuple):
     """What :func:`correlation` finds."""
 
     a: float  #: Mean over the pairs in which all three parts hold enough counts; NaN where there is no such pair
-    b: float  #: Likewise
+    b: float  #: That of the second segmentation, over the same pairs
     n_pairs: int  #: Number of these pairs
-    #: One row for each pair of cells: ids ``a`` and ``b``; counts ``shared``, ``only_a`` and ``only_b``; correlations
+    #: A row for each pair of cells, with ids ``a`` and ``b``, counts ``shared``, ``only_a`` and ``only_b``, and
     #: ``correlation_a`` and ``correlation_b``, NaN where that part or the shared one holds too few counts
     pairs: pd.DataFrame
 
