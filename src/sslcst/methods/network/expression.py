@@ -33,7 +33,7 @@ class Expression:
 
     spots: Spots  #: Those in view
     gene_total: np.ndarray  #: Counts of each gene in the whole tissue (n_genes,)
-    weight: float = 1.0  #: Of what profiles tell, against what the network says: see `weight_of`
+    weight: float = 1.0  #: Of what profiles tell against what the network says, from `weight_of`
 
     @property
     def places(self) -> np.ndarray:
