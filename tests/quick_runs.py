@@ -65,7 +65,7 @@ def without_work(patch: pytest.MonkeyPatch, *, meanwhile=lambda: None) -> None:
         results = about["results"]
         cells = next(name for name in results if name.endswith("_cells"))
         made = {name: result(kind, about["seed"], cells) for name, kind in results.items()}
-        made[cells.replace("_cells", "_table")].uns["sslcst"] |= about
+        made[cells.replace("_cells", "_table")].uns["sslcst"] |= _segment._storable(about)
         return made
 
     patch.setattr(_segment, "_run", run)
