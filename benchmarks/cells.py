@@ -216,7 +216,7 @@ def by_network(
     if genes:
         expression = Expression(bins.spots, np.asarray(bins.spots.counts.sum(axis=0)).ravel())
         own = bins.spots.grid.ranges
-        blocks = draw_blocks(own, bins.nuclei.shape, seed=0)
+        blocks = draw_blocks(own, bins.nuclei.shape, Regions.of(bins.nuclei).centers, seed=0)
         ratios = tally_ratios(expression, *seen, blocks, radius=bins.radius, corner=(0, 0), own=own)
         expression = replace(expression, weight=genes * weight_of(ratios))
     probability, owner = predict_cells(network, *seen, radius=bins.radius, trust=trust, expression=expression)

@@ -7,9 +7,11 @@ import pytest
 
 from sslcst import tl
 from sslcst.core.density import Levels, local_density, measure_levels
+from sslcst.core.geometry import Regions
 from sslcst.core.spots import Grid, Ranges, Spots, sum_spots
 from sslcst.datasets import simulate
 from sslcst.methods.network import expression as module
+from sslcst.methods.network.blocks import BLOCK
 from sslcst.methods.network.expression import Expression, draw_blocks, tally_ratios, weight_of
 from sslcst.methods.network.inputs import REACH
 from sslcst.methods.network.load import load_network
@@ -62,7 +64,9 @@ def whole(nuclei: np.ndarray) -> dict:
 
 def tally(nuclei: np.ndarray, spots: Spots, **place: Ranges) -> np.ndarray:
     place = whole(nuclei) | place
-    return tally_ratios(*seen(nuclei, spots), draw_blocks(place["own"], nuclei.shape, seed=1), **place)
+    return tally_ratios(
+        *seen(nuclei, spots), draw_blocks(place["own"], nuclei.shape, Regions.of(nuclei).centers, seed=1), **place
+    )
 
 
 def owners(nuclei: np.ndarray, spots: Spots, *, weight: float) -> np.ndarray:
@@ -128,7 +132,7 @@ def test_the_weight_is_the_maximum_of_the_likelihood() -> None:
     of = lambda weight: np.logaddexp(0, -weight * 0.25 * ratio).sum()  # noqa: E731
     found = weight_of(np.bincount(ratio + 256, minlength=513))
     assert of(found) <= min(of(found + 0.02), of(found - 0.02))
-    assert weight_of(np.zeros(2 * module._LEVELS + 1, np.int64)) == 0
+    assert weight_of(module.NO_RATIOS) == 0
 
 
 @pytest.mark.parametrize("n_blocks", [1, 64])
@@ -141,6 +145,18 @@ def test_histograms_of_parts_add_up(n_blocks: int, monkeypatch: pytest.MonkeyPat
     parts = [tally(nuclei, spots, own=((0, 20), columns)) for columns in ((0, 301), (301, side))]
     assert every.sum() > 0
     assert np.array_equal(sum(parts), every)
+
+
+def test_blocks_are_drawn_where_nuclei_are() -> None:
+    """A large chip with little tissue: what holds none is not drawn, and windows share what is."""
+    n = 40
+    whole, centers = (n * BLOCK, n * BLOCK), (np.array([[7, 9], [7, 10], [30, 2]]) + 0.5) * BLOCK
+    every = draw_blocks(((0, n * BLOCK), (0, n * BLOCK)), whole, centers, seed=0)
+    assert every == [tuple((i * BLOCK, (i + 1) * BLOCK) for i in at) for at in ((7, 9), (7, 10), (30, 2))]
+    assert draw_blocks(((7 * BLOCK, 8 * BLOCK), (0, 10 * BLOCK)), whole, centers, seed=0) == every[:1]
+    assert draw_blocks(((0, BLOCK), (0, BLOCK)), whole, centers, seed=0) == []
+    many = np.random.default_rng(0).uniform(0, n * BLOCK, (5000, 2))
+    assert len(draw_blocks(((0, n * BLOCK), (0, n * BLOCK)), whole, many, seed=0)) == module._N_BLOCKS
 
 
 def test_simulated_cells_are_closer_by_genes_too() -> None:

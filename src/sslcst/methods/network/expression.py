@@ -15,7 +15,7 @@ import numpy as np
 from sslcst.core.density import Levels, cell_share, local_density
 from sslcst.core.spots import Ranges, Spots, overlap, within
 from sslcst.core.threads import parallel
-from sslcst.methods.network.blocks import INNER, MARGIN, blocks_of, cut_block
+from sslcst.methods.network.blocks import BLOCK, INNER, MARGIN, blocks_of, cut_block
 from sslcst.methods.network.inputs import REACH
 
 _PRIOR_COUNTS = 200.0  # of the tissue's expression profile, added to those of each cell
@@ -24,6 +24,7 @@ _HALF_WINDOW = 0.2  # half the side of the square whose transcripts are compared
 _CLEAR = (0.1, 0.25, 0.15)
 _LEVELS, _STEP = 256, 0.25  # of the histogram of log-likelihood ratios
 _WEIGHTS = np.linspace(0, 1.5, 151)
+NO_RATIOS = np.zeros(2 * _LEVELS + 1, np.int64)  # the histogram, empty
 _N_BLOCKS = 32  # in which is learnt, of a tissue that has more
 
 
@@ -136,11 +137,17 @@ def _compare(candidates, asked, places, owner, counts, profile, total, mix, half
     return out
 
 
-def draw_blocks(own: Ranges, whole: tuple[int, int], *, seed: int) -> list[Ranges]:
-    """Those of the blocks which reach into a window that are among the ones drawn of a tissue, to learn in them."""
-    every = list(blocks_of(tuple((0, side) for side in whole), whole))
-    drawn = {every[i] for i in np.random.default_rng(seed).permutation(len(every))[:_N_BLOCKS]}
-    return [block for block in blocks_of(own, whole) if block in drawn]
+def draw_blocks(own: Ranges, whole: tuple[int, int], centers: np.ndarray, *, seed: int) -> list[Ranges]:
+    """Those of the blocks which reach into a window that are among the ones drawn of a tissue, to learn in them.
+
+    Drawn are some that hold the centroid of a nucleus, of which `centers` (n, 2), in bins, are all of the tissue's.
+    """
+    n_columns = -(-whole[1] // BLOCK)
+    occupied = np.flatnonzero(np.bincount((centers // BLOCK).astype(np.int64) @ (n_columns, 1)))
+    drawn = set(np.random.default_rng(seed).permutation(occupied)[:_N_BLOCKS].tolist())
+    return [
+        block for block in blocks_of(own, whole) if block[0][0] // BLOCK * n_columns + block[1][0] // BLOCK in drawn
+    ]
 
 
 def tally_ratios(
@@ -159,13 +166,13 @@ def tally_ratios(
     Clear are bins in a cell, by the density method, that have a second nucleus within reach, but much farther away.
     Those of a window count that lie in the `blocks`. The other parameters are those of `predict_cells`.
     """
-    histogram = np.zeros(2 * _LEVELS + 1, np.int64)
+    histogram = NO_RATIOS.copy()
     places = expression.places
     for block in blocks:
         seen = [cut_block(values, block, corner) for values in (places, counts, nuclei)]
         found = _ratios(expression, *seen, levels, radius=radius)
         inside = within(overlap(own, block), block)
-        histogram += np.bincount(found[inside][found[inside] >= 0], minlength=2 * _LEVELS + 1)
+        histogram += np.bincount(found[inside][found[inside] >= 0], minlength=len(histogram))
     return histogram
 
 

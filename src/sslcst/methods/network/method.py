@@ -13,7 +13,7 @@ from sslcst.methods.base import Part, Pass, Tissue, Window
 from sslcst.methods.levels import LevelsFit, LevelsMethod
 from sslcst.methods.network.blocks import halo_of
 from sslcst.methods.network.cells import decide, halo
-from sslcst.methods.network.expression import Expression, draw_blocks, tally_ratios, weight_of
+from sslcst.methods.network.expression import NO_RATIOS, Expression, draw_blocks, tally_ratios, weight_of
 from sslcst.methods.network.inputs import REACH
 from sslcst.methods.network.load import load_network, read_card
 from sslcst.methods.network.params import NetworkParams
@@ -75,9 +75,9 @@ class Network(LevelsMethod):
 
     def _tally_ratios(self, window: Window, fit: NetworkFit) -> Part:
         place, tissue = _place(window), window.tissue
-        blocks = draw_blocks(window.own, place.pop("whole"), seed=self.seed)
+        blocks = draw_blocks(window.own, place.pop("whole"), tissue.centers, seed=self.seed)
         if not blocks:  # nor is anything read then
-            return Part()
+            return Part({"ratios": NO_RATIOS})
         seen = Expression(window.spots, tissue.gene_total), window.local_density.counts, window.nuclei
         return Part({"ratios": tally_ratios(*seen, fit.levels, blocks, **place)})
 
@@ -109,4 +109,4 @@ def _halo(tissue: Tissue, fit: NetworkFit) -> int:
 
 
 def _with_profiles(parts: Sequence[dict], tissue: Tissue, fit: NetworkFit) -> NetworkFit:
-    return replace(fit, profiles=weight_of(sum(part["ratios"] for part in parts if part)))
+    return replace(fit, profiles=weight_of(sum(part["ratios"] for part in parts)))
