@@ -76,11 +76,12 @@ def _asked(
 ) -> dict[str, Any]:
     """What `segment` and `plan` are both asked, as the functions take it."""
     asked = dict(locals())
+    settings = asked.pop("set_")
     return asked | {
         "channels": None if channels is None else _several(channels),
         "region": _read_region(region),
         "fields": fields if fields in (None, "all") else _several(fields),
-        "params": _read_params(params, asked.pop("set_")),
+        "params": _read_params(params, settings),
     }
 
 
