@@ -6,6 +6,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -179,3 +182,23 @@ def test_the_folder_of_a_killed_run_in_memory_goes_with_the_next_and_that_of_a_l
             assert {path.name for path in tmp_path.iterdir()} == {there.name, own.name, "sslcst-run-mine"}
         alive.communicate(b"\n")
     assert [path.name for path in tmp_path.iterdir()] == ["sslcst-run-mine"]
+
+
+def test_files_are_parsed_one_after_the_other(scratch, monkeypatch):
+    """Of tiles that are read at once: Python before 3.11.8 fails where two threads parse headers."""
+    inside, most, load = [], [], np.load
+
+    @contextmanager
+    def slow(path):
+        inside.append(path)
+        most.append(len(inside))
+        time.sleep(0.01)
+        with load(path) as file:
+            yield file
+        inside.remove(path)
+
+    monkeypatch.setattr(np, "load", slow)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(scratch.load, ["spots/a.npz"] * 8):
+            assert np.array_equal(found["x"], np.arange(9))
+    assert most == [1] * 8

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import struct
+import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from scipy import sparse
 from sslcst.errors import StoreError
 
 _MANIFEST, _NEW_MANIFEST = "run.json", ".run.json.new"
+# numpy parses a header by ast, which in Python before 3.11.8 fails where two threads do so at once (gh-106905).
+_parsing = threading.Lock()
 _TRASH = "~"  # ends the name of a folder that is being removed; no name of a run holds it
 # What reading a damaged file raises.
 DAMAGED = (BadZipFile, zlib.error, struct.error, EOFError, KeyError, NotImplementedError, OverflowError, ValueError)
@@ -102,7 +105,7 @@ class Scratch:
         """Read what `save` wrote, all or some of the arrays; a damaged file is removed, so that it is made anew."""
         path = self.folder / name
         try:
-            with np.load(path) as file:
+            with _parsing, np.load(path) as file:
                 wanted = [key for key in file.files if not only or key.split(".")[0] in only]
                 flat = {key: file[key] for key in wanted}
         except DAMAGED as error:
