@@ -217,7 +217,8 @@ def by_network(
         expression = Expression(bins.spots, np.asarray(bins.spots.counts.sum(axis=0)).ravel())
         own = bins.spots.grid.ranges
         blocks = draw_blocks(own, bins.nuclei.shape, Regions.of(bins.nuclei).centers, seed=0)
-        ratios = tally_ratios(expression, *seen, blocks, radius=bins.radius, corner=(0, 0), own=own)
+        place = {"radius": bins.radius, "corner": (0, 0), "own": own}
+        ratios = sum(tally_ratios(expression, *seen, block, **place) for block in blocks)
         expression = replace(expression, weight=genes * weight_of(ratios))
     probability, owner = predict_cells(network, *seen, radius=bins.radius, trust=trust, expression=expression)
     cells = decide(probability, owner, bins.nuclei, threshold=threshold)

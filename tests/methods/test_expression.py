@@ -64,9 +64,8 @@ def whole(nuclei: np.ndarray) -> dict:
 
 def tally(nuclei: np.ndarray, spots: Spots, **place: Ranges) -> np.ndarray:
     place = whole(nuclei) | place
-    return tally_ratios(
-        *seen(nuclei, spots), draw_blocks(place["own"], nuclei.shape, Regions.of(nuclei).centers, seed=1), **place
-    )
+    told, blocks = seen(nuclei, spots), draw_blocks(place["own"], nuclei.shape, Regions.of(nuclei).centers, seed=1)
+    return sum(tally_ratios(*told, block, **place) for block in blocks)
 
 
 def owners(nuclei: np.ndarray, spots: Spots, *, weight: float) -> np.ndarray:

@@ -21,7 +21,7 @@ from sslcst._sdata.source_ids import by_number, of_cells
 from sslcst._sdata.transcripts import ROWS_OF_A_SOURCE, Transcripts, TranscriptSource
 from sslcst.core.covered import Covered
 from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_channels
-from sslcst.core.spots import Ranges, within
+from sslcst.core.spots import Ranges, in_ranges, within
 from sslcst.errors import DataError
 
 _OFF = 2.0  # pixels by which a field may lie off the pixels of its neighbour, in its corners
@@ -278,13 +278,12 @@ class MosaicTranscripts:
         """The partitions in turn; what lies off its field, or on one before it, lies off the raster."""
         for i, source in enumerate(self.sources):
             own = self.covered.rectangles[i]
-            low, high = np.array(own).T
-            before = [np.array(seen).T for j, seen in self.covered.in_view(own) if j < i]
+            before = [seen for j, seen in self.covered.in_view(own) if j < i]
             genes = self.genes.get_indexer(source.genes)
             for part in source.partitions():
-                yx = part.yx + low
-                off = ~((yx >= low) & (yx < high)).all(axis=1)
-                for first, last in before:
-                    off |= ((yx >= first) & (yx < last)).all(axis=1)
+                yx = part.yx + [start for start, _ in own]
+                off = ~in_ranges(yx, own)
+                for seen in before:
+                    off |= in_ranges(yx, seen)
                 yx, row = np.where(off[:, None], -1.0, yx), part.row + i * ROWS_OF_A_SOURCE
                 yield replace(part, yx=yx, gene=genes[part.gene], genes=self.genes, row=row)

@@ -86,8 +86,9 @@ class Raster:
 
 
 def apply_affine(matrix: np.ndarray, yx: np.ndarray) -> np.ndarray:
-    """Positions (n, 2) under an affine matrix (3, 3)."""
-    return yx @ matrix[:2, :2].T + matrix[:2, 2]
+    """Positions (n, 2) under an affine matrix (3, 3); each the same to the last bit, however many they are."""
+    y, x = yx.T
+    return np.stack([of_y * y + of_x * x + shift for of_y, of_x, shift in matrix[:2]], axis=1)
 
 
 def is_identity(matrix: np.ndarray) -> bool:

@@ -18,6 +18,7 @@ from sslcst._sdata.columns import as_counts, as_numbers, gene_codes
 from sslcst._sdata.elements import choose_column, choose_key, regions_of
 from sslcst._sdata.raster import YX, Raster, apply_affine
 from sslcst.core.spots import inside_raster
+from sslcst.core.threads import ahead
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.params import TranscriptParams
 
@@ -86,7 +87,7 @@ class TranscriptSource:
 
     def partitions(self) -> Iterator[Transcripts]:
         """The partitions that hold any, in turn."""
-        return map(self.partition, self._holding)
+        return (part for _, part in ahead(self.partition, self._holding))
 
     @property
     def _holding(self) -> list[int]:
@@ -188,9 +189,12 @@ class _Molecules:
 
     def _genes(self, column: pd.Series) -> pd.Categorical:
         """The genes of rows, missing where they have none."""
-        found = column.astype("category").cat.remove_unused_categories().cat
-        codes, genes = gene_codes(found.categories, literal=self.literal)
-        return pd.Categorical.from_codes(np.append(codes, -1)[found.codes], genes)
+        found = column.astype("category").cat
+        n = len(found.categories)
+        used = np.bincount(found.codes[found.codes >= 0], minlength=n) > 0
+        codes = np.full(n + 1, -1)  # the last is that of rows without a gene
+        codes[:n][used], genes = gene_codes(found.categories[used], literal=self.literal)
+        return pd.Categorical.from_codes(codes[found.codes], genes)
 
 
 @dataclass(frozen=True)
@@ -254,7 +258,7 @@ def _survey(
     """The genes that occur, each block's rows and bounds, and a hash of all; one pass, which also checks the values."""
     sizes, bounds, no_gene, not_finite, n_good, digest = [], [], 0, 0, Counter(), hashlib.sha256()
     reasons = Counter()
-    for block in map(blocks.__getitem__, range(len(blocks))):
+    for _, block in ahead(blocks.__getitem__, range(len(blocks))):
         digest.update(pd.util.hash_pandas_object(block.drop(columns="row"), index=False).to_numpy().tobytes())
         sizes.append(len(block))
         yx = block[list(YX)].to_numpy()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sslcst.core.spots import Grid, Ranges, overlap, within
+from sslcst.core.spots import Grid, Ranges, in_ranges, overlap, within
 
 
 def _meet(one: Ranges, other: Ranges) -> bool:
@@ -55,7 +55,7 @@ class Covered:
         for i, own in enumerate(self.rectangles):
             low, high = np.array(own).T
             off = np.maximum(np.maximum(low - yx, yx - high), 0).max(axis=1, initial=0)
-            off[((yx >= low) & (yx < high)).all(axis=1)] = -1
+            off[in_ranges(yx, own)] = -1
             nearer = off < best
             best[nearer], owner[nearer] = off[nearer], i
         return owner

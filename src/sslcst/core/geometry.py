@@ -185,11 +185,16 @@ def _stamp(nuclei, ids, start, rows, columns, reach, n_nearest):  # pragma: no c
     far = int(reach)
     for i in range(len(ids)):
         edge_rows, edge_columns = rows[start[i] : start[i + 1]], columns[start[i] : start[i + 1]]
-        for y in range(max(0, edge_rows.min() - far), min(height, edge_rows.max() + far + 1)):
-            for x in range(max(0, edge_columns.min() - far), min(width, edge_columns.max() + far + 1)):
+        top, bottom, left, right = edge_rows.min(), edge_rows.max(), edge_columns.min(), edge_columns.max()
+        for y in range(max(0, top - far), min(height, bottom + far + 1)):
+            for x in range(max(0, left - far), min(width, right + far + 1)):
                 if nuclei[y, x] > 0:
                     if nuclei[y, x] == ids[i]:
                         labels[0, y, x], squared[0, y, x] = ids[i], 0
+                    continue
+                # No bin of it is nearer than its bounding box.
+                least = max(top - y, 0, y - bottom) ** 2 + max(left - x, 0, x - right) ** 2
+                if least > reach**2 or least >= squared[n_nearest - 1, y, x]:
                     continue
                 least = np.iinfo(np.int64).max
                 for k in range(len(edge_rows)):

@@ -26,6 +26,12 @@ def overlap(one: Ranges, other: Ranges) -> Ranges:
     return rows, columns
 
 
+def in_ranges(yx: np.ndarray, ranges: Ranges) -> np.ndarray:
+    """Which positions (n, 2) lie in rows and columns (start, stop): bool (n,)."""
+    (y, x), ((top, bottom), (left, right)) = yx.T, ranges
+    return (y >= top) & (y < bottom) & (x >= left) & (x < right)
+
+
 @dataclass(frozen=True)
 class Grid:
     """A grid of bins laid over a raster, both with their origin at the raster's corner; or a window of it."""
@@ -166,13 +172,12 @@ class Spots:
 
     def within(self, ranges: Ranges) -> np.ndarray:
         """Which spots lie in these rows and columns (start, stop): bool (n,)."""
-        low, high = np.array(ranges).T
-        return ((self.index >= low) & (self.index < high)).all(axis=1)
+        return in_ranges(self.index, ranges)
 
 
 def inside_raster(yx: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Which positions (n, 2), in pixels, lie on a raster of this shape."""
-    return ((yx >= 0) & (yx < shape)).all(axis=1)
+    return in_ranges(yx, tuple((0, size) for size in shape))
 
 
 def bin_transcripts(

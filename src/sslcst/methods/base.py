@@ -109,6 +109,20 @@ class Window:
         return self.tissue.grid.view(self.ranges)
 
     @property
+    def corner(self) -> tuple[int, int]:
+        """First row and column in view."""
+        (row, _), (column, _) = self.ranges
+        return row, column
+
+    def part(self, ranges: Ranges, halo: int) -> Window:
+        """The window of some rows and columns, with a halo around as far as this one goes."""
+        (top, bottom), (left, right) = (
+            (max(start - halo, low), min(stop + halo, high))
+            for (start, stop), (low, high) in zip(ranges, self.ranges, strict=True)
+        )
+        return Window(self.tissue, ranges, ((top, bottom), (left, right)), self.source)
+
+    @property
     def own_bins(self) -> tuple[slice, slice]:
         """Where its own bins lie among those in view."""
         return within(self.own, self.ranges)

@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from sslcst.core.spots import Grid, Ranges
+from sslcst.core.spots import Grid, Ranges, in_ranges
 from sslcst.params import TileParams
 
 # Rounded from what benchmarks/chip.py gave.
@@ -30,8 +30,7 @@ class Tile:
 
     def holds(self, bins: np.ndarray) -> np.ndarray:
         """Which bins, or points in units of bins, (n, 2) lie in it."""
-        low, high = np.array(self.ranges).T
-        return ((bins >= low) & (bins < high)).all(axis=1)
+        return in_ranges(bins, self.ranges)
 
 
 def cut(grid: Grid, params: TileParams) -> list[Tile]:

@@ -6,7 +6,6 @@ tell neighbours apart differs between tissues, and is learnt at bins that clearl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numba
@@ -155,7 +154,7 @@ def tally_ratios(
     counts: np.ndarray,
     nuclei: np.ndarray,
     levels: Levels,
-    blocks: Sequence[Ranges],
+    block: Ranges,
     *,
     radius: float,
     corner: tuple[int, int],
@@ -164,16 +163,12 @@ def tally_ratios(
     """Histogram of the log-likelihood ratios between the nucleus of clear bins and their second; of parts it adds up.
 
     Clear are bins in a cell, by the density method, that have a second nucleus within reach, but much farther away.
-    Those of a window count that lie in the `blocks`. The other parameters are those of `predict_cells`.
+    Those of a window count that lie in the block, which is in view with its margin as far as the tissue goes. The other
+    parameters are those of `predict_cells`.
     """
-    histogram = NO_RATIOS.copy()
-    places = expression.places
-    for block in blocks:
-        seen = [cut_block(values, block, corner) for values in (places, counts, nuclei)]
-        found = _ratios(expression, *seen, levels, radius=radius)
-        inside = within(overlap(own, block), block)
-        histogram += np.bincount(found[inside][found[inside] >= 0], minlength=len(histogram))
-    return histogram
+    seen = [cut_block(values, block, corner) for values in (expression.places, counts, nuclei)]
+    found = _ratios(expression, *seen, levels, radius=radius)[within(overlap(own, block), block)]
+    return np.bincount(found[found >= 0], minlength=len(NO_RATIOS))
 
 
 def _ratios(

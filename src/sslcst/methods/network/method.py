@@ -11,7 +11,7 @@ import numpy as np
 
 from sslcst.methods.base import Part, Pass, Tissue, Window
 from sslcst.methods.levels import LevelsFit, LevelsMethod
-from sslcst.methods.network.blocks import halo_of
+from sslcst.methods.network.blocks import MARGIN, halo_of
 from sslcst.methods.network.cells import decide, halo
 from sslcst.methods.network.expression import NO_RATIOS, Expression, draw_blocks, tally_ratios, weight_of
 from sslcst.methods.network.inputs import REACH
@@ -74,12 +74,13 @@ class Network(LevelsMethod):
         return None if model is None else Path(model)
 
     def _tally_ratios(self, window: Window, fit: NetworkFit) -> Part:
-        place, tissue = _place(window), window.tissue
-        blocks = draw_blocks(window.own, place.pop("whole"), tissue.centers, seed=self.seed)
-        if not blocks:  # nor is anything read then
-            return Part({"ratios": NO_RATIOS})
-        seen = Expression(window.spots, tissue.gene_total), window.local_density.counts, window.nuclei
-        return Part({"ratios": tally_ratios(*seen, fit.levels, blocks, **place)})
+        tissue, ratios = window.tissue, NO_RATIOS
+        for block in draw_blocks(window.own, tissue.grid.whole_shape, tissue.centers, seed=self.seed):
+            part = window.part(block, MARGIN)
+            seen = Expression(part.spots, tissue.gene_total), part.local_density.counts, part.nuclei
+            place = {"radius": tissue.radius, "corner": part.corner, "own": window.own}
+            ratios = ratios + tally_ratios(*seen, fit.levels, block, **place)
+        return Part({"ratios": ratios})
 
     def _predict(self, window: Window, fit: NetworkFit) -> Part:
         around, expression = window.local_density, None
@@ -92,16 +93,13 @@ class Network(LevelsMethod):
             fit.levels,
             trust=self.params.network.trust,
             expression=expression,
-            **_place(window),
+            radius=window.tissue.radius,
+            corner=window.corner,
+            own=window.own,
+            whole=window.tissue.grid.whole_shape,
         )
         near = around.distance[0][window.own_bins] <= window.tissue.max_distance
         return Part(of_bins={"probability": np.where(near, probability, np.float32(0)), "owner": owner})
-
-
-def _place(window: Window) -> dict[str, Any]:
-    """Where a window lies in its tissue, and how large is what it shows."""
-    corner, whole = tuple(start for start, _ in window.ranges), window.tissue.grid.whole_shape
-    return {"radius": window.tissue.radius, "corner": corner, "own": window.own, "whole": whole}
 
 
 def _halo(tissue: Tissue, fit: NetworkFit) -> int:

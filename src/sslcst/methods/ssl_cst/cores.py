@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sslcst.core.spots import in_ranges
 from sslcst.methods.base import Window
 from sslcst.methods.ssl_cst.erosion import erode_and_report
 from sslcst.methods.ssl_cst.params import ErosionParams
@@ -31,7 +32,6 @@ def cores_of(window: Window, params: ErosionParams, seed: int) -> tuple[np.ndarr
         slice(part.start - whole.start, part.stop - whole.start)
         for part, whole in zip(grid.pixels(), wide, strict=True)
     )
-    low, high = np.array(window.own).T
-    own = tissue.regions.ids[((tissue.centers >= low) & (tissue.centers < high)).all(axis=1)]
+    own = tissue.regions.ids[in_ranges(tissue.centers, window.own)]
     n_small, n_irregular = (int(np.isin(ids, own).sum()) for ids in (report.too_small, report.irregular))
     return grid.from_raster(cores[inner]), n_small, n_irregular

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sslcst.core.geometry import nearest_centroid
-from sslcst.core.spots import GeneMoments, Spots, take_genes
+from sslcst.core.spots import GeneMoments, Spots, in_ranges, take_genes
 from sslcst.methods.base import Method, Part, Pass, Tissue, Window, check_scale
 from sslcst.methods.model_file import read_model, write_model
 from sslcst.methods.ssl_cst.cores import MARGIN, cores_of
@@ -210,9 +210,8 @@ class SslCst(Method):
         inputs = make_inputs(model.encoder_params, features, radius=model.radius, device=self.device)
         encoder = model.encoder.to(self.device)
         direction, inside = predict_spots(encoder, inputs, block=tissue.block, wanted=window.owned)
-        low, high = np.array(window.own).T
         reach, centers = tissue.max_distance, tissue.centers
-        near = ((centers >= low - reach - 1) & (centers < high + reach + 1)).all(axis=1)
+        near = in_ranges(centers, tuple((start - reach - 1, stop + reach + 1) for start, stop in window.own))
         prior = direction_prior(spots.index[window.owned] + 0.5, centers[near], reach)
         return Part(of_spots={"direction": direction_posterior(direction, prior), "probability": inside})
 

@@ -20,7 +20,7 @@ from sslcst.core.nuclei import Segmenter, load_backend, segment_nuclei
 from sslcst.core.nuclei.diameter import estimate_diameter
 from sslcst.core.nuclei.intensity import channels_of, check_image, intensity_range, scale_channels
 from sslcst.core.nuclei.sslcst import DIAMETER, some_of, typical_diameter
-from sslcst.core.spots import Ranges
+from sslcst.core.spots import Ranges, in_ranges
 from sslcst.params import NucleiParams, Params
 from sslcst.run.execute import computing, run
 from sslcst.run.tiling import squares
@@ -200,8 +200,7 @@ def _segment_tile(stain: Stain, tile: tuple[str, Ranges]) -> None:
         labels = relabel_sequential(labels)[0].astype(np.uint32)
     corner = np.array(wide)[:, 0]
     regions = Regions.of(labels, tuple(corner.tolist()))
-    low, high = np.array(ranges).T
-    own = ((regions.centers >= low - _SEAM) & (regions.centers < high + _SEAM)).all(axis=1)
+    own = in_ranges(regions.centers, tuple((start - _SEAM, stop + _SEAM) for start, stop in ranges))
     kept = np.zeros(int(labels.max(initial=0)) + 1, np.uint32)
     kept[regions.ids[own]] = np.arange(1, own.sum() + 1)
     stain.scratch.save(name, {"labels": kept[labels], "corner": corner})

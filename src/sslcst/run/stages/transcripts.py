@@ -11,7 +11,7 @@ import numpy as np
 from sslcst._logging import progress
 from sslcst._sdata.scratch import Scratch
 from sslcst._sdata.transcripts import Transcripts, TranscriptSource
-from sslcst.core.spots import Grid, Ranges, inside_raster
+from sslcst.core.spots import Grid, Ranges, in_ranges, inside_raster
 from sslcst.errors import DataError
 from sslcst.params import TileParams
 from sslcst.run.tiling import blocks
@@ -92,13 +92,11 @@ def _append(part: Transcripts, grid: Grid, scratch: Scratch, side: int) -> int:
 def transcripts_in(ranges: Ranges, grid: Grid, scratch: Scratch, side: int) -> Bucketed:
     """The transcripts in these rows and columns of bins."""
     parts = [np.zeros(0, _RECORD)]
-    low, high = np.array(ranges).T
     for name, block in blocks(ranges, side, grid.whole_shape):
         if scratch.has(bucket(name)):
             part = np.fromfile(scratch.folder / bucket(name), _RECORD)
             if any(own != wider for own, wider in zip(block, ranges, strict=True)):
-                place = np.stack([part["row"], part["column"]], axis=1)
-                part = part[((place >= low) & (place < high)).all(axis=1)]
+                part = part[in_ranges(np.stack([part["row"], part["column"]], axis=1), ranges)]
             parts.append(part)
     records = np.concatenate(parts)
     return Bucketed(
