@@ -38,8 +38,11 @@ OFFSETS = slice(N_PLANES, N_PLANES + 2 * N_CANDIDATES)
 DISTANCES = slice(1, 1 + N_CANDIDATES)
 
 
-def example(tissue: Tissue) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs (27, rows, columns) as half precision, and targets (3, rows, columns): in a cell, whose, which exist."""
+def example(tissue: Tissue, judged: np.ndarray | bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs (27, rows, columns) as half precision, and targets (3, rows, columns): in a cell, whose, which exist.
+
+    Of the bins outside nuclei those count that are `judged` (rows, columns).
+    """
     radius = Regions.of(tissue.nuclei).diameter
     counts = tissue.counts
     around = local_density(counts, tissue.nuclei, radius=radius, reach=REACH * radius)
@@ -50,7 +53,7 @@ def example(tissue: Tissue) -> tuple[np.ndarray, np.ndarray]:
     inside = (cells > 0) & np.isin(cells, np.unique(nuclei))  # a cell without a nucleus is not found
     own = (inputs.labels == cells) & inside
     whose = np.where(own.any(axis=0), own.argmax(axis=0), UNKNOWN)
-    judged = np.pad(np.ones(tissue.cells.shape, bool), BORDER) & (nuclei == 0)
+    judged = np.pad(np.broadcast_to(judged, tissue.cells.shape), BORDER) & (nuclei == 0)
     targets = [np.where(judged, inside, UNKNOWN), np.where(judged, whose, UNKNOWN), (inputs.labels > 0).sum(axis=0)]
     values = np.concatenate([inputs.planes, inputs.offset.reshape(-1, *counts.shape)])
     return values.clip(-60, 60).astype(np.float16), np.stack(targets).astype(np.int8)
@@ -69,6 +72,23 @@ def turn(values: np.ndarray, way: int) -> np.ndarray:
         for one, other in pairs:
             values[[one, other]] = values[[other, one]]
     return values
+
+
+def patches(pool: list, n: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Patches of examples, turned and mirrored: values (n, 27, 128, 128) and targets (n, 3, 128, 128)."""
+    chosen = []
+    for _ in range(n):
+        values, targets = pool[rng.integers(len(pool))]
+        top, left = (rng.integers(0, side - PATCH + 1) for side in values.shape[1:])
+        cut, way = np.s_[:, top : top + PATCH, left : left + PATCH], int(rng.integers(8))
+        values = turn(values[cut], way)
+        targets = targets[cut]
+        for axis in (0, 1):
+            targets = np.flip(targets, axis + 1) if way >> axis & 1 else targets
+        targets = targets.transpose(0, 2, 1) if way >> 2 else targets
+        chosen.append((values, np.ascontiguousarray(targets)))
+    values, targets = (torch.from_numpy(np.stack(part)) for part in zip(*chosen, strict=True))
+    return values.float(), targets
 
 
 class Sampler:
@@ -92,20 +112,8 @@ class Sampler:
         self.next += 1
 
     def batch(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Patches: values (n, 27, 128, 128) and targets (n, 3, 128, 128)."""
-        chosen = []
-        for _ in range(n):
-            values, targets = self.pool[self.rng.integers(len(self.pool))]
-            top, left = (self.rng.integers(0, side - PATCH + 1) for side in values.shape[1:])
-            cut, way = np.s_[:, top : top + PATCH, left : left + PATCH], int(self.rng.integers(8))
-            values = turn(values[cut], way)
-            targets = targets[cut]
-            for axis in (0, 1):
-                targets = np.flip(targets, axis + 1) if way >> axis & 1 else targets
-            targets = targets.transpose(0, 2, 1) if way >> 2 else targets
-            chosen.append((values, np.ascontiguousarray(targets)))
-        values, targets = (torch.from_numpy(np.stack(part)) for part in zip(*chosen, strict=True))
-        return values.float(), targets
+        """Patches of tissues of the pool."""
+        return patches(self.pool, n, self.rng)
 
 
 def loss_of(network: torch.nn.Module, values: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
