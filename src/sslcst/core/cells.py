@@ -96,7 +96,7 @@ def _weights(place: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarr
     return bins, np.exp(-0.5 * ((np.arange(-1, 2) - offset[:, None]) / _SMOOTH) ** 2)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _smoothed(labels, cells, rows, columns, below, right):  # pragma: no cover (compiled)
     """`cells` are padded by one bin; of labels that weigh the same, the one of the pixel's own bin stays."""
     out = labels.copy()

@@ -24,7 +24,8 @@ from sslcst.errors import ClusterError
 
 T = TypeVar("T")
 
-# While one thread of a process computes, another reads the next tile: torch and numba use all cores themselves.
+# Held by a thread of a process while it computes with torch, or in loops for all cores, which need no second one. While
+# it does, another reads, or does what takes one core.
 computing = threading.Lock()
 _TRIES = 3
 _PATIENCE = 60.0  # seconds in which workers that stand still may find memory

@@ -88,26 +88,26 @@ def _of_tile(job: Job, tile: Tile) -> tuple[Part, None]:
     counted = mine if job.area is None else mine & job.area.holds(seen.pixels + 0.5)
     with computing:
         labels = job.method.label_pixels(window, job.fit, nuclei)
-        at_edge = labels[:0, 0]
-        if workspace.covered is not None:
-            ranges = tuple((part.start, part.stop) for part in pixels)
-            labels = np.where(workspace.covered.pixels(ranges), labels, 0)
-            at_edge = workspace.covered.at_edge(labels, ranges)
-        probability = window.probability
-        ids, outside = _own_ids(tissue, tile, labels, job.area)
-        cells = measure(
-            labels,
-            nuclei,
-            corner=corner,
-            raster_shape=grid.raster_shape,
-            pixel=seen.pixels,
-            gene=seen.gene,
-            count=seen.count,
-            n_genes=len(tissue.genes),
-            spot=grid.centers(window.places.index),
-            inside=probability,
-            wanted=ids,
-        )
+    at_edge = labels[:0, 0]
+    if workspace.covered is not None:
+        ranges = tuple((part.start, part.stop) for part in pixels)
+        labels = np.where(workspace.covered.pixels(ranges), labels, 0)
+        at_edge = workspace.covered.at_edge(labels, ranges)
+    probability = window.probability
+    ids, outside = _own_ids(tissue, tile, labels, job.area)
+    cells = measure(
+        labels,
+        nuclei,
+        corner=corner,
+        raster_shape=grid.raster_shape,
+        pixel=seen.pixels,
+        gene=seen.gene,
+        count=seen.count,
+        n_genes=len(tissue.genes),
+        spot=grid.centers(window.places.index),
+        inside=probability,
+        wanted=ids,
+    )
     cells = replace(cells, touches_border=cells.touches_border | np.isin(cells.id, at_edge))
     cells, small = cells.without_small(job.params, job.pixel_size)
     own = tuple(
@@ -118,7 +118,8 @@ def _of_tile(job: Job, tile: Tile) -> tuple[Part, None]:
     found["n_counts"] = np.zeros(job.n_sources, np.int64)
     np.add.at(found["n_counts"], seen.transcript[counted] // ROWS_OF_A_SOURCE, seen.count[counted])
     if job.boundaries:
-        found |= _boundaries(labels, cells.id, corner)
+        with computing:
+            found |= _boundaries(labels, cells.id, corner)
     if job.transcripts:
         found |= {
             "row": seen.transcript[mine],

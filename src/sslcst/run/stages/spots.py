@@ -14,7 +14,6 @@ from sslcst.core.density import local_density, margin
 from sslcst.core.geometry import Regions
 from sslcst.core.spots import Spots, sum_spots, within
 from sslcst.methods.base import Part, Tissue
-from sslcst.run.execute import computing
 from sslcst.run.stages.transcripts import transcripts_in
 from sslcst.run.tiling import Tile
 from sslcst.run.workspace import Workspace, map_tiles, statistics
@@ -68,13 +67,12 @@ def _of_tile(job: _Job, tile: Tile) -> tuple[Part, Spots]:
     nuclei = grid.from_raster(workspace.nuclei(grid.pixels()))
     own_view = workspace.grid.view(tile.ranges)
     own_bins = within(tile.ranges, ranges)
-    with computing:
-        own = tile.holds(seen.bins)
-        spots = sum_spots(seen.bins[own], seen.gene[own], seen.count[own], n_genes=workspace.n_genes, grid=own_view)
-        in_bin = np.zeros(grid.shape, np.int64)
-        np.add.at(in_bin, tuple((seen.bins - grid.corner).T), seen.count.astype(np.int64))
-        covered = None if workspace.covered is None else workspace.covered.bins(grid)
-        around = local_density(in_bin, nuclei, n_nearest=1, covered=covered, **scale).crop(own_bins)
+    own = tile.holds(seen.bins)
+    spots = sum_spots(seen.bins[own], seen.gene[own], seen.count[own], n_genes=workspace.n_genes, grid=own_view)
+    in_bin = np.zeros(grid.shape, np.int64)
+    np.add.at(in_bin, tuple((seen.bins - grid.corner).T), seen.count.astype(np.int64))
+    covered = None if workspace.covered is None else workspace.covered.bins(grid)
+    around = local_density(in_bin, nuclei, n_nearest=1, covered=covered, **scale).crop(own_bins)
     occupancy = Occupancy.of(nuclei[own_bins], around.in_nucleus[spots.place])
     totals = {
         "gene_total": np.asarray(spots.counts.sum(axis=0), np.int64).ravel(),
