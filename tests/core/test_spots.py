@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from sslcst.core.spots import GeneMoments, Grid, Spots, bin_transcripts, inside_raster
+from sslcst.core.spots import GeneMoments, Grid, Spots, bin_transcripts, in_ranges, inside_raster
 from sslcst.errors import DataError
 
 STEPS = [1.0, 1.3, 2.0, 2.5, 3.2, 0.4]
@@ -88,6 +88,13 @@ def test_positions_off_the_raster_are_left_out() -> None:
     spots = bin_transcripts(yx, np.arange(7), n_genes=7, grid=Grid((5, 5), (1.0, 1.0), 1.0))
     assert spots.index.tolist() == [[0, 0], [4, 4]]
     assert spots.counts.sum() == 2
+
+
+@pytest.mark.parametrize("kind", [np.int32, float])
+def test_positions_lie_from_the_start_up_to_the_stop(kind: type) -> None:
+    yx = np.array(list(product(range(-1, 6), repeat=2)), kind)
+    expected = [2 <= y < 5 and 0 <= x < 3 for y, x in yx]
+    assert in_ranges(yx, ((2, 5), (0, 3))).tolist() == expected
 
 
 def test_no_transcript_on_the_raster_is_an_error() -> None:

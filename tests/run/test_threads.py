@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import threading
+import time
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -163,6 +164,23 @@ def test_torchs_threads_are_those_of_a_new_thread(monkeypatch):
 
     asked, expected = on_a_new_thread(unsettled)
     assert asked == expected
+
+
+def test_what_takes_all_cores_is_called_by_one_thread_at_a_time():
+    """By any of several functions; one may call another."""
+    inside, most = [0], [0]
+
+    @threads.one_at_a_time
+    def inner() -> None:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.002)
+        inside[0] -= 1
+
+    outer = threads.one_at_a_time(inner)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: (inner, outer)[i % 2](), range(20)))
+    assert most == [1]
 
 
 def test_all_parallel_loops_ask_for_the_process():

@@ -18,7 +18,7 @@ from spatialdata.models import PointsModel, TableModel
 from spatialdata.transformations import Affine, Identity
 
 import sslcst._sdata.transcripts
-from sslcst._sdata.raster import Raster
+from sslcst._sdata.raster import Raster, apply_affine
 from sslcst._sdata.transcripts import Transcripts, columns_of, open_transcripts, read_transcripts
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.params import TranscriptParams
@@ -219,6 +219,28 @@ def test_a_transformation_is_applied_once() -> None:
     own = frame_of(20)[["y", "x"]].to_numpy()[read.row]
     expected = np.linalg.solve(RASTER.to_system, turn @ np.column_stack([own, np.ones(len(own))]).T)[:2].T
     np.testing.assert_allclose(read.yx, expected, atol=1e-9)
+
+
+def test_a_place_is_the_same_to_the_last_bit_whatever_is_read_with_it() -> None:
+    """Else the bin of a transcript on the edge of two would depend on how a store is cut into partitions."""
+    rng = np.random.default_rng(0)
+    matrix = np.eye(3)
+    matrix[:2] = rng.normal(0, 3, (2, 3))
+    yx = rng.uniform(0, 1e4, (257, 2))
+    alone = np.concatenate([apply_affine(matrix, place[None]) for place in yx])
+    assert np.array_equal(apply_affine(matrix, yx), alone)
+    np.testing.assert_allclose(alone, (matrix @ np.column_stack([yx, np.ones(len(yx))]).T)[:2].T)
+
+
+def test_categories_without_a_row_are_no_genes() -> None:
+    frame = frame_of(20)
+    wider = pd.CategoricalDtype(["", "nan", *sorted(set(frame["gene"].astype(str))), "zz"])
+    expected, read = (
+        read_transcripts(points_of([frame.assign(gene=frame["gene"].astype(dtype))]), "transcripts", **WHERE)
+        for dtype in ("category", wider)
+    )
+    assert read.genes.equals(expected.genes)
+    assert np.array_equal(read.gene, expected.gene)
 
 
 def test_no_count_column_is_one_molecule_a_row() -> None:

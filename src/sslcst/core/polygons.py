@@ -58,7 +58,7 @@ def _largest_pieces(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
     return known, first[order][largest], pieces
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _walk(pieces, y, x, corners):  # pragma: no cover (compiled)
     """Walk around a piece from its first pixel, write as many corners as there is room for, and count them.
 

@@ -7,6 +7,7 @@ torch and dask wait in it for ever. Whether this is one is asked before each use
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
@@ -17,6 +18,11 @@ import numba
 from sslcst.errors import ProcessError
 
 P, R, T = ParamSpec("P"), TypeVar("R"), TypeVar("T")
+
+# Held by a thread while a network, or a loop for all cores, computes: a second one at the same time would only take its
+# cores and double its memory, and not all of numba's kinds of threads bear it. Meanwhile others read, or do what takes
+# one core.
+all_cores = threading.RLock()
 
 _used = False  # whether threads have been started for a run of this process, or of one that it was forked from
 _severed = False  # whether this process was forked from one that had
@@ -58,15 +64,27 @@ def ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R
             yield former[0], former[1].result()
 
 
+def one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:
+    """Have a function called by one thread at a time, with all cores to itself."""
+
+    @wraps(function)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
+        _use()  # first: in a fork, the lock may be held by a thread that is not there
+        with all_cores:
+            return function(*args, **kwargs)
+
+    return alone
+
+
 def parallel(**options: object) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Compile a loop for all cores: ``numba.njit`` with these options."""
 
     def compile_loop(function: Callable[P, R]) -> Callable[P, R]:
         compiled = numba.njit(parallel=True, cache=True, **options)(function)
 
+        @one_at_a_time
         @wraps(function)
         def loop(*args: P.args, **kwargs: P.kwargs) -> R:
-            _use()
             return compiled(*args, **kwargs)
 
         return loop

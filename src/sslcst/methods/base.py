@@ -193,8 +193,6 @@ class Pass:
     halo: Callable[[Tissue, Fit], int] = lambda tissue, fit: 0
     #: From the statistics of all windows, the tissue and the fit so far to the fit
     fit: Callable[[Sequence[Mapping[str, Any]], Tissue, Fit], Fit] = _same
-    #: Names of the window's arrays that `map` uses, read ahead while another window is computed
-    reads: tuple[str, ...] = ()
 
 
 def check_scale(bin_size: float, grid: Grid) -> None:

@@ -70,8 +70,8 @@ class LevelsMethod(Method):
     def learning(self) -> list[Pass]:
         """How densely transcripts lie, and how much that varies."""
         return [
-            Pass("density of transcripts", _tally_rings, fit=self._of_rings, reads=("local_density",)),
-            Pass("spread of density", _tally_spread, density_halo, _with_spread, ("local_density",)),
+            Pass("density of transcripts", _tally_rings, fit=self._of_rings),
+            Pass("spread of density", _tally_spread, density_halo, _with_spread),
         ]
 
     def fit_of(self, model: LevelsFit, tissue: Tissue) -> LevelsFit:

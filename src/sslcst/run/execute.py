@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
@@ -24,9 +23,6 @@ from sslcst.errors import ClusterError
 
 T = TypeVar("T")
 
-# Held by a thread of a process while it computes with torch, or in loops for all cores, which need no second one. While
-# it does, another reads, or does what takes one core.
-computing = threading.Lock()
 _TRIES = 3
 _PATIENCE = 60.0  # seconds in which workers that stand still may find memory
 _PACKAGES_BYTES = 2**30  # of a worker: what it imports takes 0.7 GiB, and dask pauses it at 80 % of its limit

@@ -23,11 +23,13 @@ from skimage.segmentation import relabel_sequential
 
 from sslcst._logging import logger
 from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_intensity
+from sslcst.core.threads import one_at_a_time
 from sslcst.errors import BackendError, DataError, ParameterError
 from sslcst.params import NucleiParams
 
 BACKENDS = ("cellpose", "deepcell", "instanseg", "sslcst", "stardist", "watershed")
 CELL_BACKENDS = ("cellpose", "instanseg")  # those that find whole cells too
+_OWN = ("sslcst", "watershed")  # which threads may call at once
 MIN_DIAMETER = 3.0  # pixels; nuclei smaller than that have no shape, and images narrower than that no nuclei
 
 
@@ -98,7 +100,10 @@ def load_backend(params: NucleiParams, *, device: str = "cpu") -> Segmenter:
     if params.method not in BACKENDS:
         raise ParameterError(f"method={params.method!r}: must be one of {_listed(BACKENDS)}.")
     try:
-        return import_module(f"{__name__}.{params.method}").load(params, device=device)
+        load = import_module(f"{__name__}.{params.method}").load
+        if params.method in _OWN:
+            return load(params, device=device)
+        return one_at_a_time(one_at_a_time(load)(params, device=device))
     except ImportError as error:
         raise BackendError(
             f"method={params.method!r} needs a package that cannot be imported here ({error}). Install it with "

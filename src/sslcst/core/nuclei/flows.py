@@ -103,7 +103,7 @@ def _middles(heap: NDArray[np.integer], sinks: NDArray[np.int32]) -> NDArray[np.
     return (np.stack(sums, axis=-1) / total[:, None]).astype(np.float32)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _measure(labels, logit, flow, sinks):  # pragma: no cover (compiled)
     """Of each label the area, the mean logit, and the root mean square by which its flow misses its sink."""
     areas, logits, errors = np.zeros(len(sinks), np.int64), np.zeros(len(sinks)), np.zeros(len(sinks))

@@ -16,7 +16,7 @@ from sslcst.core.nuclei.diameter import estimate_diameter
 from sslcst.core.nuclei.flows import decode
 from sslcst.core.nuclei.network import MULTIPLE, OUTPUTS, NucleusNetwork, fold
 from sslcst.core.precision import inference_dtype
-from sslcst.core.threads import settle
+from sslcst.core.threads import all_cores, settle
 from sslcst.errors import BackendError
 from sslcst.params import NucleiParams
 
@@ -135,7 +135,8 @@ def predict(network: NucleusNetwork, image: NDArray[np.float32]) -> NDArray[np.f
         # Tiles begin at multiples of 16, so that the network halves them along the same lines as the whole.
         rows, columns = _around(top, whole.shape[2]), _around(left, whole.shape[3])
         tile = whole[:, :, rows, columns].to(weights, memory_format=torch.channels_last)
-        result = network(tile)[0].float().cpu().numpy()  # also where it computes in half precision
+        with all_cores:
+            result = network(tile)[0].float().cpu().numpy()  # also where it computes in half precision
         outputs[:, top : top + _TILE, left : left + _TILE] = result[:, top - rows.start :, left - columns.start :][
             :, :_TILE, :_TILE
         ]

@@ -37,7 +37,7 @@ class Density(LevelsMethod):
     @property
     def prediction(self) -> Pass:
         """The probability of each bin."""
-        return Pass("cell probability", _probability, density_halo, reads=("local_density",))
+        return Pass("cell probability", _probability, density_halo)
 
     def halo(self, tissue: Tissue, fit: DensityFit) -> int:
         """A cell spans its nucleus, and the largest distance on either side."""

@@ -94,7 +94,7 @@ class Expression:
         )
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _sum_profiles(places, owner, counts, n_cells, n_genes):  # pragma: no cover (compiled)
     start, gene, count = counts
     profile = np.zeros((n_cells, n_genes), np.int32)

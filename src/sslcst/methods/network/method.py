@@ -51,8 +51,7 @@ class Network(LevelsMethod):
     @property
     def prediction(self) -> Pass:
         """The probability of each bin, and whose it would be."""
-        reads = ("local_density", "spots") if self.params.network.expression else ("local_density",)
-        return Pass("cell probability", self._predict, _halo, reads=reads)
+        return Pass("cell probability", self._predict, _halo)
 
     def halo(self, tissue: Tissue, fit: NetworkFit) -> int:
         """A cell spans its nucleus, and the largest distance on either side."""

@@ -14,7 +14,7 @@ import torch
 
 from sslcst.core.density import Levels
 from sslcst.core.spots import Ranges, overlap, within
-from sslcst.core.threads import ahead, settle
+from sslcst.core.threads import ahead, all_cores, settle
 from sslcst.methods.network.blocks import INNER, blocks_of, cut_block
 from sslcst.methods.network.expression import Expression
 from sslcst.methods.network.inputs import Inputs, make_inputs
@@ -107,7 +107,8 @@ def predict_cells(
 def _run(network: CellNetwork, inputs: Inputs, trust: float) -> tuple[np.ndarray, np.ndarray]:
     """Of a block with its margin the probability of each bin outside nuclei, and the scores of its candidates."""
     device = network.mean.device
-    outputs = network(torch.from_numpy(inputs.planes)[None].to(device, memory_format=torch.channels_last)).float()
+    with all_cores:
+        outputs = network(torch.from_numpy(inputs.planes)[None].to(device, memory_format=torch.channels_last)).float()
     exists, distance, offset = (
         torch.from_numpy(values)[None].to(device) for values in (inputs.labels > 0, inputs.distance, inputs.offset)
     )

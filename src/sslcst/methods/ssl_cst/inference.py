@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import torch
 
+from sslcst.core.threads import one_at_a_time
 from sslcst.methods.ssl_cst.encoder import Encoder
 from sslcst.methods.ssl_cst.inputs import BLOCK, Inputs
 from sslcst.methods.ssl_cst.sampling import N_DIRECTIONS
@@ -14,6 +15,7 @@ from sslcst.methods.ssl_cst.sampling import N_DIRECTIONS
 logger = logging.getLogger("sslcst")
 
 
+@one_at_a_time
 @torch.inference_mode()
 def predict_spots(
     encoder: Encoder, inputs: Inputs, *, block: int = BLOCK, wanted: np.ndarray | None = None

@@ -57,9 +57,9 @@ class SslCst(Method):
         """Cores and a survey, the samples, and what is around them to learn from."""
         window = self.params.inputs.window
         return [
-            Pass("cores", self._survey, lambda *_: MARGIN, self._surveyed, ("spots", "local_density")),
-            Pass("samples", self._offer, lambda *_: MARGIN, self._draw, ("spots", "local_density")),
-            Pass("training batches", self._gather, lambda *_: window, self._train, ("spots",)),
+            Pass("cores", self._survey, lambda *_: MARGIN, self._surveyed),
+            Pass("samples", self._offer, lambda *_: MARGIN, self._draw),
+            Pass("training batches", self._gather, lambda *_: window, self._train),
         ]
 
     @property
@@ -70,7 +70,7 @@ class SslCst(Method):
     @property
     def prediction(self) -> Pass:
         """Directions and probabilities of the spots."""
-        return Pass("prediction", self._predict, self._seen_by_encoder, reads=("spots",))
+        return Pass("prediction", self._predict, self._seen_by_encoder)
 
     def halo(self, tissue: Tissue, fit: SslCstFit) -> int:
         """As far as the flow of a cell reaches."""

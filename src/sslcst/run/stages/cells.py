@@ -14,7 +14,6 @@ from sslcst.core.polygons import polygons
 from sslcst.errors import DataError
 from sslcst.methods.base import Fit, Method, Part, Tissue, Window
 from sslcst.params import CellParams
-from sslcst.run.execute import computing
 from sslcst.run.stages.transcripts import transcripts_in
 from sslcst.run.tiling import Tile
 from sslcst.run.workspace import Workspace, map_tiles, statistics
@@ -86,8 +85,7 @@ def _of_tile(job: Job, tile: Tile) -> tuple[Part, None]:
     corner = (pixels[0].start, pixels[1].start)
     mine = tile.holds(seen.bins)
     counted = mine if job.area is None else mine & job.area.holds(seen.pixels + 0.5)
-    with computing:
-        labels = job.method.label_pixels(window, job.fit, nuclei)
+    labels = job.method.label_pixels(window, job.fit, nuclei)
     at_edge = labels[:0, 0]
     if workspace.covered is not None:
         ranges = tuple((part.start, part.stop) for part in pixels)
@@ -118,8 +116,7 @@ def _of_tile(job: Job, tile: Tile) -> tuple[Part, None]:
     found["n_counts"] = np.zeros(job.n_sources, np.int64)
     np.add.at(found["n_counts"], seen.transcript[counted] // ROWS_OF_A_SOURCE, seen.count[counted])
     if job.boundaries:
-        with computing:
-            found |= _boundaries(labels, cells.id, corner)
+        found |= _boundaries(labels, cells.id, corner)
     if job.transcripts:
         found |= {
             "row": seen.transcript[mine],

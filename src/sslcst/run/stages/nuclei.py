@@ -22,7 +22,7 @@ from sslcst.core.nuclei.intensity import channels_of, check_image, intensity_ran
 from sslcst.core.nuclei.sslcst import DIAMETER, some_of, typical_diameter
 from sslcst.core.spots import Ranges, in_ranges
 from sslcst.params import NucleiParams, Params
-from sslcst.run.execute import computing, run
+from sslcst.run.execute import run
 from sslcst.run.tiling import squares
 from sslcst.run.warnings import warn
 from sslcst.run.workspace import NUCLEI
@@ -151,8 +151,7 @@ def nucleus_diameter(sample: StainSample, *, pixel_size: float, params: NucleiPa
     segment = load_backend(params, device=device)
     if len(params.diameters) == 1:
         return params.diameters[0] / pixel_size
-    with computing:
-        tried = {d: _try(segment, sample.windows, d) for d in [d / pixel_size for d in params.diameters] or [None]}
+    tried = {d: _try(segment, sample.windows, d) for d in [d / pixel_size for d in params.diameters] or [None]}
     diameter = max(tried, key=lambda d: sum(map(np.count_nonzero, tried[d])))
     return diameter or typical_diameter(*tried[None]) or DIAMETER
 
@@ -171,8 +170,7 @@ def doubt_of_size(
     if not any(is_off(estimate_diameter(window)) for window in sample.windows):
         return None
     segment = load_backend(params, device=device)
-    with computing:
-        measured = typical_diameter(*_try(segment, sample.windows, None))
+    measured = typical_diameter(*_try(segment, sample.windows, None))
     if not is_off(measured):
         return None
     return (
@@ -194,10 +192,9 @@ def _segment_tile(stain: Stain, tile: tuple[str, Ranges]) -> None:
     halo = int(_HALO * stain.diameter)
     wide = [(max(start - halo, 0), min(stop + halo, size)) for (start, stop), size in zip(ranges, shape, strict=True)]
     image = scale_channels(read_part(stain.image, *(slice(*r) for r in wide)), stain.scale)
-    with computing:
-        segment = load_backend(stain.params.nuclei, device=stain.device)
-        labels = _within(stain.covered, segment(image, stain.diameter), tuple(wide))
-        labels = relabel_sequential(labels)[0].astype(np.uint32)
+    segment = load_backend(stain.params.nuclei, device=stain.device)
+    labels = _within(stain.covered, segment(image, stain.diameter), tuple(wide))
+    labels = relabel_sequential(labels)[0].astype(np.uint32)
     corner = np.array(wide)[:, 0]
     regions = Regions.of(labels, tuple(corner.tolist()))
     own = in_ranges(regions.centers, tuple((start - _SEAM, stop + _SEAM) for start, stop in ranges))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sslcst.methods.base import Fit, Method, Part, Pass, Tissue, Window
-from sslcst.run.execute import computing
 from sslcst.run.tiling import Tile
 from sslcst.run.workspace import Workspace, map_tiles, statistics
 
@@ -53,8 +52,4 @@ def _map(workspace: Workspace, tiles, tissue: Tissue, method: Method, each: Pass
 def _of_tile(job: _Job, tile: Tile) -> tuple[Part, None]:
     each = next(each for each in (*job.method.learning, job.method.prediction) if each.name == job.name)
     ranges = tile.around(each.halo(job.tissue, job.fit), job.tissue.grid.whole_shape)
-    window = Window(job.tissue, tile.ranges, ranges, job.workspace)
-    for name in each.reads:  # while another tile is computed
-        getattr(window, name)
-    with computing:
-        return each.map(window, job.fit), None
+    return each.map(Window(job.tissue, tile.ranges, ranges, job.workspace), job.fit), None
