@@ -22,13 +22,12 @@ from real_cells import Tissue, depth_in
 from safetensors.torch import load_file
 from scipy import ndimage
 from train_cells import example, loss_of, patches
-from validate_cells import tissues
+from validate_cells import print_ious
 
 from sslcst.core.geometry import Regions
 from sslcst.core.precision import inference_dtype
 from sslcst.methods.network import load
 from sslcst.methods.network.network import CellNetwork
-from sslcst.metrics import mean_best_iou
 
 CORE = 0.15  # in r: by how much nuclei are cut, to about half their area
 FAR = 1.25  # in r: bins so far from every nucleus are in no cell
@@ -75,19 +74,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[50, 200])
     args = parser.parse_args()
     steps = [0, *args.steps]
-    print(f"| tissue | {' | '.join(f'{name}, {n} steps' for name in TRUST for n in steps)} |")
-    print(f"|---|{'---|' * len(TRUST) * len(steps)}")
-    rows = []
-    for name, group in tissues(args.data):
-        found = []
-        for tissue in group:
-            field = Field(name, tissue.nuclei, tissue.yx, 0.3, np.zeros(len(tissue.yx), np.int64), tissue.cells)
-            networks = adapted(tissue, steps)
-            cells = [by_network(field, n, trust=trust, genes=0)[0] for trust in TRUST.values() for n in networks]
-            found.append([mean_best_iou(field.cells, labels) for labels in cells])
-        rows.append(np.mean(found, axis=0))
-        print(f"| {name} | {' | '.join(f'{x:.3f}' for x in rows[-1])} |", flush=True)
-    print(f"| mean | {' | '.join(f'{x:.3f}' for x in np.mean(rows, axis=0))} |")
+
+    def ways(tissue: Tissue, field: Field) -> list[np.ndarray]:
+        networks = adapted(tissue, steps)
+        return [by_network(field, each, trust=trust, genes=0)[0] for trust in TRUST.values() for each in networks]
+
+    print_ious(args.data, [f"{name}, {n} steps" for name in TRUST for n in steps], ways)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,12 @@ def overlap(one: Ranges, other: Ranges) -> Ranges:
     return rows, columns
 
 
+def widened(ranges: Ranges, by: float) -> Ranges:
+    """The rows and columns with so many more on either side."""
+    rows, columns = ((start - by, stop + by) for start, stop in ranges)
+    return rows, columns
+
+
 def in_ranges(yx: np.ndarray, ranges: Ranges) -> np.ndarray:
     """Which positions (n, 2) lie in rows and columns (start, stop): bool (n,)."""
     (y, x), ((top, bottom), (left, right)) = yx.T, ranges

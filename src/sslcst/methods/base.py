@@ -20,7 +20,7 @@ import numpy as np
 from sslcst.core.cells import to_pixels
 from sslcst.core.density import LocalDensity
 from sslcst.core.geometry import Regions
-from sslcst.core.spots import Grid, Ranges, Spots, within
+from sslcst.core.spots import Grid, Ranges, Spots, overlap, widened, within
 from sslcst.errors import DataError
 from sslcst.params import NucleiParams, Sections
 
@@ -116,11 +116,7 @@ class Window:
 
     def part(self, ranges: Ranges, halo: int) -> Window:
         """The window of some rows and columns, with a halo around as far as this one goes."""
-        (top, bottom), (left, right) = (
-            (max(start - halo, low), min(stop + halo, high))
-            for (start, stop), (low, high) in zip(ranges, self.ranges, strict=True)
-        )
-        return Window(self.tissue, ranges, ((top, bottom), (left, right)), self.source)
+        return Window(self.tissue, ranges, overlap(widened(ranges, halo), self.ranges), self.source)
 
     @property
     def own_bins(self) -> tuple[slice, slice]:

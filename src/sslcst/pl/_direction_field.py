@@ -142,7 +142,7 @@ def _read_blocks(table: AnnData, pixel_to_axes: NDArray[np.float64], region: Reg
     box = bounds_of(np.linalg.inv(to_axes), region)[[1, 0, 3, 2]]  # row before column
     low = np.clip(np.floor(box[:2]).astype(int), 0, spots.grid.shape)
     high = np.clip(np.ceil(box[2:]).astype(int), 0, spots.grid.shape)
-    shown = ((spots.index >= low) & (spots.index < high)).all(axis=1)
+    shown = spots.within(tuple(zip(low, high, strict=True)))
     if not shown.any():
         raise DataError(f"There is no spot in the region {region}.")
     step = math.ceil((high - low).max() / MAX_ARROWS)

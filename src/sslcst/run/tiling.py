@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from sslcst.core.spots import Grid, Ranges, in_ranges
+from sslcst.core.spots import Grid, Ranges, in_ranges, overlap, widened
 from sslcst.params import TileParams
 
 # Rounded from what benchmarks/chip.py gave.
@@ -26,7 +26,7 @@ class Tile:
 
     def around(self, halo: int, shape: tuple[int, int]) -> Ranges:
         """Rows and columns (start, stop) of its bins and of those around it, as far as the grid goes."""
-        return tuple((max(start - halo, 0), min(stop + halo, size)) for (start, stop), size in _zip(self.ranges, shape))
+        return overlap(widened(self.ranges, halo), tuple((0, size) for size in shape))
 
     def holds(self, bins: np.ndarray) -> np.ndarray:
         """Which bins, or points in units of bins, (n, 2) lie in it."""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sslcst.core.geometry import nearest_centroid
-from sslcst.core.spots import GeneMoments, Spots, in_ranges, take_genes
+from sslcst.core.spots import GeneMoments, Spots, in_ranges, take_genes, widened
 from sslcst.methods.base import Method, Part, Pass, Tissue, Window, check_scale
 from sslcst.methods.model_file import read_model, write_model
 from sslcst.methods.ssl_cst.cores import MARGIN, cores_of
@@ -211,7 +211,7 @@ class SslCst(Method):
         encoder = model.encoder.to(self.device)
         direction, inside = predict_spots(encoder, inputs, block=tissue.block, wanted=window.owned)
         reach, centers = tissue.max_distance, tissue.centers
-        near = in_ranges(centers, tuple((start - reach - 1, stop + reach + 1) for start, stop in window.own))
+        near = in_ranges(centers, widened(window.own, reach + 1))
         prior = direction_prior(spots.index[window.owned] + 0.5, centers[near], reach)
         return Part(of_spots={"direction": direction_posterior(direction, prior), "probability": inside})
 

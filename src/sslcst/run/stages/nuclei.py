@@ -20,7 +20,7 @@ from sslcst.core.nuclei import Segmenter, load_backend, segment_nuclei
 from sslcst.core.nuclei.diameter import estimate_diameter
 from sslcst.core.nuclei.intensity import channels_of, check_image, intensity_range, scale_channels
 from sslcst.core.nuclei.sslcst import DIAMETER, some_of, typical_diameter
-from sslcst.core.spots import Ranges, in_ranges
+from sslcst.core.spots import Ranges, in_ranges, overlap, widened
 from sslcst.params import NucleiParams, Params
 from sslcst.run.execute import run
 from sslcst.run.tiling import squares
@@ -189,15 +189,14 @@ def _segment_tile(stain: Stain, tile: tuple[str, Ranges]) -> None:
     """Nuclei around a tile whose centroid lies in it or next to its border."""
     name, ranges = tile
     shape = stain.image.shape[-2:]
-    halo = int(_HALO * stain.diameter)
-    wide = [(max(start - halo, 0), min(stop + halo, size)) for (start, stop), size in zip(ranges, shape, strict=True)]
+    wide = overlap(widened(ranges, int(_HALO * stain.diameter)), tuple((0, size) for size in shape))
     image = scale_channels(read_part(stain.image, *(slice(*r) for r in wide)), stain.scale)
     segment = load_backend(stain.params.nuclei, device=stain.device)
-    labels = _within(stain.covered, segment(image, stain.diameter), tuple(wide))
+    labels = _within(stain.covered, segment(image, stain.diameter), wide)
     labels = relabel_sequential(labels)[0].astype(np.uint32)
     corner = np.array(wide)[:, 0]
     regions = Regions.of(labels, tuple(corner.tolist()))
-    own = in_ranges(regions.centers, tuple((start - _SEAM, stop + _SEAM) for start, stop in ranges))
+    own = in_ranges(regions.centers, widened(ranges, _SEAM))
     kept = np.zeros(int(labels.max(initial=0)) + 1, np.uint32)
     kept[regions.ids[own]] = np.arange(1, own.sum() + 1)
     stain.scratch.save(name, {"labels": kept[labels], "corner": corner})
