@@ -131,3 +131,17 @@ def test_a_killed_worker_is_made_up_for(by_threads, client):
     killer.join()
     assert set(client.run(os.getpid).values()) != pids
     assert_same_cells(sdata, by_threads)
+
+
+def test_a_run_within_a_task_waits_for_no_worker(by_threads, client):
+    """Samples may be mapped over a cluster: with one on each worker, none is left for the tiles of these."""
+
+    def cells(_: int):
+        sdata = chip(n_cells=40)
+        segment(sdata, PARAMS)
+        return sdata["sslcst_cells"].to_numpy()
+
+    samples = client.map(cells, range(2), pure=False)
+    distributed.wait(samples, timeout=100)
+    for found in client.gather(samples):
+        assert (found == by_threads["sslcst_cells"].to_numpy()).all()

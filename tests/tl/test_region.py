@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -264,3 +266,31 @@ def test_a_region_in_a_store_is_known_again(tissue: sd.SpatialData, tmp_path: Pa
     assert "nothing is left to do" in caplog.text
     with pytest.raises(KeyMissingError, match="exists"):
         sslcst.tl.segment(sd.read_zarr(tmp_path / "run.zarr"), **NUCLEI, region=(60, 70, 110, 101))
+
+
+ASKED_AT_ONCE = """
+import threading
+import numpy as np
+import shapely
+from sslcst._sdata.region import Area
+
+angle, rng = np.arange(20_000) * 2 * np.pi / 20_000, np.random.default_rng(0)
+ring = np.stack([np.cos(angle), np.sin(angle)], axis=1) * (100 + rng.random((20_000, 1)))
+for _ in range(20):
+    area, together = Area(shapely.polygons(ring), "region"), threading.Barrier(4)
+
+    def ask():
+        together.wait()
+        area.holds(rng.random((10_000, 2)))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+"""
+
+
+def test_tiles_may_ask_a_region_at_once():
+    """As threads of one worker do: GEOS ended the process where a polygon was first asked by two."""
+    assert subprocess.run([sys.executable, "-c", ASKED_AT_ONCE], timeout=100).returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 _NAMED = 5  # rows that a message names at the most
+_locating = threading.Lock()  # GEOS builds the index of a polygon as it is first asked, and dies where two threads ask
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,9 @@ class Area:
         """Which positions (n, 2) in pixels lie in it or on its edge, bool (n,)."""
         import shapely
 
-        shapely.prepare(self.polygon)
-        return shapely.intersects_xy(self.polygon, yx[:, 1], yx[:, 0])
+        with _locating:
+            shapely.prepare(self.polygon)
+            return shapely.intersects_xy(self.polygon, yx[:, 1], yx[:, 0])
 
     def window(self, shape: tuple[int, int], around: float) -> tuple[slice, slice]:
         """Rows and columns of a raster of that shape that hold it and so many pixels around."""

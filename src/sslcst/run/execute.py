@@ -29,14 +29,23 @@ _PACKAGES_BYTES = 2**30  # of a worker: what it imports takes 0.7 GiB, and dask 
 
 
 def active_client() -> Any | None:
-    """The `dask.distributed` client that is active, if there is one."""
+    """The `dask.distributed` client that is active, if there is one; none within a task, which holds its worker up."""
     distributed = sys.modules.get("distributed")  # nobody made a client who has not imported it
-    if distributed is None:
+    if distributed is None or _is_task(distributed):
         return None
     try:
         return distributed.get_client()
     except ValueError:  # what it raises for "there is none"
         return None
+
+
+def _is_task(distributed: Any) -> bool:
+    """Whether this is called by a task of a cluster: were it to wait for others there, these might never begin."""
+    try:
+        distributed.get_worker()
+    except ValueError:
+        return False
+    return True
 
 
 def with_real_paths(array: Any) -> Any:
