@@ -7,9 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sslcst import datasets, io, metrics, pl, pp, report, tl
+    from sslcst import datasets, errors, io, metrics, params, pl, pp, report, tl
 
-__all__ = ["datasets", "io", "metrics", "pl", "pp", "report", "tl"]
+__all__ = ["datasets", "errors", "io", "metrics", "params", "pl", "pp", "report", "tl"]
 
 try:
     __version__ = version("sslcst")

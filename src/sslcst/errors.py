@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+__all__ = ["BackendError", "ClusterError", "DataError", "KeyMissingError", "ParameterError", "ProcessError"]
+__all__ += ["SslcstError", "StoreError", "TrainingError"]
+
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:
     """Words for a message on a name that is not known: which of the known ones it is close to, if any."""

@@ -139,6 +139,12 @@ def test_subpackages_load_on_use() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["errors.SslcstError", "params.Params.of({})"])
+def test_what_the_pages_write_works_first_of_all(name: str) -> None:
+    """`import sslcst; sslcst.params.Params.of(params)`: nothing was called before that had loaded the module."""
+    run_python(f"import sslcst; sslcst.{name}")
+
+
 def test_unknown_attribute_is_an_attribute_error() -> None:
     import sslcst
 

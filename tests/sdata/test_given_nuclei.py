@@ -16,6 +16,7 @@ from spatialdata.transformations import Affine, Identity, set_transformation
 from square_nuclei import MERSCOPE, SIDE, SQUARES, broken, shapes, squares_as_labels, tissue
 
 import sslcst
+from sslcst._sdata.labels import GivenLabels
 from sslcst._sdata.raster import full_scale
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.pp import import_cells, import_nuclei
@@ -236,6 +237,8 @@ def test_small_labels_stay_whatever_their_type(dtype):
         (squares_as_labels([-1, 3, 9], np.int64), "'mine' hold -1: they must not be negative"),
         (squares_as_labels([1, 3, 9], np.float32), "'mine' are float32: they must be integers"),
         (squares_as_labels([1, 1, 1], bool), "'mine' are bool.*skimage.measure.label"),
+        (squares_as_labels([1, 1, 1], np.uint8), "'mine' hold one id for 3 pieces.*skimage.measure.label"),
+        (squares_as_labels([255, 255, 255], np.int64), "'mine' hold one id for 3 pieces.*skimage.measure.label"),
         (squares_as_labels([0, 0, 0], np.int64), "no nuclei in 'mine': every pixel is background"),
     ],
 )
@@ -243,6 +246,14 @@ def test_labels_that_are_none(labels, message):
     element = Labels2DModel.parse(squares_as_labels([1, 2, 3], np.uint8), dims=("y", "x"))
     with pytest.raises(DataError, match=message):
         drawn(element.copy(data=da.from_array(labels)))
+
+
+def test_one_nucleus_may_lie_across_bands_and_have_specks():
+    labels = squares_as_labels([0, 7, 0], np.uint8)
+    labels[0, 0] = labels[-1, -1] = 7
+    assert (drawn(Labels2DModel.parse(labels, dims=("y", "x"))) == labels).all()
+    tall = GivenLabels.of("tall", np.repeat(np.array([0, 1, 0], np.uint8), [1000, 48, 1000])[:, None], None)
+    tall.check(np.array([1]))
 
 
 # What is said where elements do not fit.

@@ -16,7 +16,7 @@ from stopped_runs import COMMIT, beside, exit_code
 from tiny_chips import chip
 
 import sslcst
-from sslcst.errors import KeyMissingError, ParameterError
+from sslcst.errors import DataError, KeyMissingError, ParameterError
 
 PIXEL = 0.5
 DENSITY = {"tiles": {"size": 64, "block": 32}}
@@ -277,6 +277,14 @@ def test_an_image_without_points_is_left_out(caplog):
         sslcst.tl.segment(sdata, fields="all", nuclei_key="nuclei")
     assert "left out: '2_stain'" in caplog.text
     assert set(sdata["sslcst_table"].obs["fov"]) == {"1"}
+
+
+def test_a_mask_of_nuclei_is_told_of_fields_too():
+    sdata = cut(chip(n_cells=60), [0, 96], [0, 48, 96])
+    for field in "12":
+        sdata[f"{field}_nuclei"].data = (sdata[f"{field}_nuclei"].data > 0).astype(np.uint8)
+    with pytest.raises(DataError, match=r"Labels '1_nuclei' hold one id for .* pieces"):
+        sslcst.tl.segment(sdata, fields="all", nuclei_key="nuclei")
 
 
 def test_one_image_has_no_fields():

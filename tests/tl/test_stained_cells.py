@@ -106,9 +106,10 @@ def test_nuclei_may_be_given_beside_a_stain(seen):
     assert sdata["sslcst_table"].obs["n_nuclei"].tolist() == [1, 2, 1]
 
 
-def test_a_stain_of_which_cells_are_not_known_lists_the_channels():
-    sdata = tissue(cells=None, nuclei=None, image=stain(DAPI, MEMBRANE, names=["DAPI", "CD20"]))
-    with pytest.raises(KeyMissingError, match="with channels=; there are: 'DAPI', 'CD20'"):
+@pytest.mark.parametrize("nuclei", ["DAPI", "405"])
+def test_a_stain_of_which_cells_are_not_known_lists_the_channels(nuclei):
+    sdata = tissue(cells=None, nuclei=None, image=stain(DAPI, MEMBRANE, names=[nuclei, "CD20"]))
+    with pytest.raises(KeyMissingError, match=f"with channels=; there are: '{nuclei}', 'CD20'"):
         sslcst.tl.segment(sdata, **HOW)
 
 

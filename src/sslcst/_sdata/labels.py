@@ -8,11 +8,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from sslcst._sdata.source_ids import LARGEST, by_number
 from sslcst.errors import DataError
 
 _BAND = 1024  # rows that are looked at at once
+_MASK = "A mask does not tell nuclei apart: skimage.measure.label does."
 
 
 def read_part(array: Any, rows: slice, columns: slice) -> np.ndarray:
@@ -48,7 +50,7 @@ class GivenLabels:
     def of(cls, key: str, data: Any, source_ids: pd.Series | None) -> GivenLabels:
         """Labels (y, x) of a name, whole numbers from 0, and the original ids that are known of them."""
         if not np.issubdtype(data.dtype, np.integer):
-            hint = " A mask does not tell nuclei apart: skimage.measure.label does." if data.dtype == bool else ""
+            hint = f" {_MASK}" if data.dtype == bool else ""
             raise DataError(f"Labels {key!r} are {data.dtype}: they must be integers, one for each nucleus.{hint}")
         ids = None
         if data.size and not np.can_cast(data.dtype, np.uint32):
@@ -69,9 +71,13 @@ class GivenLabels:
         return np.where(labels > 0, np.searchsorted(self.ids, labels) + 1, 0).astype(np.uint32)
 
     def check(self, found: np.ndarray, what: str = "nuclei") -> None:
-        """See that there is a label."""
+        """See that there is a label, and that a single one is not that of a mask of many."""
         if not len(found):
             raise DataError(f"There are no {what} in {self.key!r}: every pixel is background.")
+        if len(found) == 1:
+            areas = _over_rows(self.data, lambda part: np.bincount(ndimage.label(part)[0].ravel())[1:], np.asarray)
+            if areas.max() < areas.sum() / 2:  # a band may cut a piece in two
+                raise DataError(f"Labels {self.key!r} hold one id for {len(areas)} pieces that lie apart. {_MASK}")
 
 
 def _over_rows(data: Any, of_part: Callable, of_all: Callable) -> Any:

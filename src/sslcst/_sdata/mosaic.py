@@ -202,9 +202,10 @@ class MosaicNuclei:
         return out
 
     def check(self, found: np.ndarray, what: str = "nuclei") -> None:
-        """Raise a `DataError` where no field has any."""
-        if not len(found):
-            self.sources[0].check(found, what)
+        """Raise a `DataError` where no field has any, or one has a mask."""
+        for source, ids in zip(self.sources, self.ids, strict=True):
+            if not len(found) or len(ids) == 1:
+                source.check(ids, what)
 
     def _joined(self, n: int) -> np.ndarray:
         """The number that each of n numbers becomes: one for two pieces that touch each other most along a seam.

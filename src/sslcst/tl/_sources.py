@@ -207,11 +207,13 @@ def _open_stains(
     if chosen.image not in chosen.read:
         return None, None, None, channels
     cell_channel, channel = channels or (None, keys["channel"])
+    if method.cell_params is not None:  # first, since where neither is known, both are to be named
+        cell_channel = choose_cell_channel(sdata, chosen.image, cell_channel)
     channel = choose_channel(sdata, chosen.image, channel)
     image = with_real_paths(channel_of(sdata, chosen.image, channel).data)
     if method.cell_params is None:
         return image, None, channel, channels
-    channels = [choose_cell_channel(sdata, chosen.image, cell_channel), channel]
+    channels = [cell_channel, channel]
     return image, with_real_paths(channels_of(sdata, chosen.image, channels).data), channel, channels
 
 
