@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sslcst._arguments import checked
 from sslcst._section import check
-from sslcst.metrics._overlap import Overlap, ious, overlap, touching
+from sslcst.metrics._overlap import ious, overlap, touching
 
 
 class SplitsMerges(NamedTuple):
@@ -32,11 +32,6 @@ def best_iou(reference: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
     Returns
     -------
     (n,) in the order of rising reference ids; 0 for a cell that no segmented cell touches.
-
-    Raises
-    ------
-    DataError
-        As in :func:`overlap`.
     """
     table = overlap(reference, labels)
     row, _, iou = ious(table)
@@ -57,11 +52,6 @@ def mean_best_iou(reference: ArrayLike, labels: ArrayLike) -> float:
     Returns
     -------
     Between 0 and 1.
-
-    Raises
-    ------
-    DataError
-        As in :func:`overlap`.
     """
     return float(best_iou(reference, labels).mean())
 
@@ -88,13 +78,9 @@ def f1(reference: ArrayLike, labels: ArrayLike, *, threshold: float = 0.5) -> fl
     ------
     ParameterError
         `threshold` lies outside [0.5, 1).
-    DataError
-        As in :func:`overlap`.
     """
-    _check_unique("threshold", threshold)
-    table = overlap(reference, labels)
-    _, _, iou = ious(table)
-    return float(2 * (iou > threshold).sum() / _n_cells(table))
+    hits, n_cells = _hits(reference, labels, "threshold", [threshold])
+    return float(2 * hits[0] / n_cells)
 
 
 @checked
@@ -120,15 +106,9 @@ def average_precision(
     ------
     ParameterError
         A threshold lies outside [0.5, 1).
-    DataError
-        As in :func:`overlap`.
     """
-    for threshold in thresholds:
-        _check_unique("thresholds", threshold)
-    table = overlap(reference, labels)
-    _, _, iou = ious(table)
-    hits = np.array([(iou > threshold).sum() for threshold in thresholds])
-    return hits / (_n_cells(table) - hits)
+    hits, n_cells = _hits(reference, labels, "thresholds", thresholds)
+    return hits / (n_cells - hits)
 
 
 @checked
@@ -154,8 +134,6 @@ def splits_merges(reference: ArrayLike, labels: ArrayLike, *, share: float = 0.5
     ------
     ParameterError
         `share` lies outside [0.5, 1).
-    DataError
-        As in :func:`overlap`.
     """
     _check_unique("share", share)
     table = overlap(reference, labels)
@@ -165,9 +143,15 @@ def splits_merges(reference: ArrayLike, labels: ArrayLike, *, share: float = 0.5
     return SplitsMerges(int((pieces > 1).sum()), int((members > 1).sum()))
 
 
-def _n_cells(table: Overlap) -> int:
-    """Reference cells and segmented cells together."""
-    return sum(table.pixels.shape) - 2
+def _hits(
+    reference: ArrayLike, labels: ArrayLike, name: str, thresholds: Sequence[float]
+) -> tuple[NDArray[np.intp], int]:
+    """Pairs whose IoU exceeds each threshold, and the number of reference and segmented cells together."""
+    for threshold in thresholds:
+        _check_unique(name, threshold)
+    table = overlap(reference, labels)
+    _, _, iou = ious(table)
+    return np.array([(iou > threshold).sum() for threshold in thresholds]), sum(table.pixels.shape) - 2
 
 
 def _check_unique(name: str, share: float) -> None:

@@ -27,11 +27,6 @@ def match(reference: ArrayLike, labels: ArrayLike) -> NDArray[np.uint64]:
     Returns
     -------
     (k, 2) uint64, pairs of a reference id and a segmented id, in the order of rising reference ids.
-
-    Raises
-    ------
-    DataError
-        As in :func:`overlap`.
     """
     table = overlap(reference, labels)
     shared = table.pixels[1:, 1:].tocoo()
@@ -60,8 +55,6 @@ def fraction_right(reference_owner: ArrayLike, owner: ArrayLike, *, pairs: Array
     ------
     ParameterError
         `pairs` are not (k, 2) integers above 0, or an id is paired twice.
-    DataError
-        As in :func:`overlap`.
     """
     table = overlap(reference_owner, owner)
     pairs = match(reference_owner, owner) if pairs is None else checked_pairs(pairs)
@@ -122,13 +115,10 @@ def _assign(
 def _heaviest(group: NDArray[np.int64], weight: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Whether an edge is the (first) heaviest of its group, and the weight of the second heaviest of that group."""
     order = np.lexsort((-weight, group))
-    sorted_group = group[order]
-    new = np.ones(len(group) + 1, bool)
-    new[1:-1] = sorted_group[1:] != sorted_group[:-1]
-    first = np.flatnonzero(new[:-1])
-    second = np.where(new[first + 1], 0, np.append(weight[order], 0)[first + 1])
+    _, first, size = np.unique(group[order], return_index=True, return_counts=True)
+    second = np.where(size > 1, np.append(weight[order], 0)[first + 1], 0)
     heaviest = np.zeros(len(group), bool)
     heaviest[order[first]] = True
     runner_up = np.empty(len(group), np.int64)
-    runner_up[order] = second[np.cumsum(new[:-1]) - 1]
+    runner_up[order] = np.repeat(second, size)
     return heaviest, runner_up

@@ -48,10 +48,8 @@ def diameters(labels: ArrayLike, *, pixel_size: float = 1.0) -> NDArray[np.float
 
     Raises
     ------
-    ParameterError
-        `pixel_size` is not a positive number.
-    DataError
-        As in :func:`n_cells`.
+    ParameterError, DataError
+        `pixel_size` is not a positive number; as in :func:`n_cells`.
     """
     check(0 < pixel_size < np.inf, "pixel_size", pixel_size, "must be a positive number")
     return 2 * pixel_size * np.sqrt(_areas(labels) / np.pi)

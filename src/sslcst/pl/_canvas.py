@@ -26,6 +26,7 @@ from sslcst._arguments import Region
 from sslcst._sdata.elements import channel_name, choose_key
 from sslcst._sdata.microns import is_in_microns
 from sslcst._sdata.provenance import Used
+from sslcst._sdata.raster import full_scale
 from sslcst._sdata.shapes import DrawnShapes, Outlines
 from sslcst.errors import DataError, KeyMissingError, ParameterError, did_you_mean
 
@@ -159,13 +160,6 @@ def pick(elements: Mapping[str, Any], key: str, kind: str) -> Any:
     return elements[choose_key(elements, key, kind=kind, argument="key")]
 
 
-def levels(element: DataArray | DataTree) -> list[DataArray]:
-    """The stored scales of an element, finest first."""
-    if not hasattr(element, "children"):
-        return [element]
-    return [scale["image"] for scale in element.children.values()]
-
-
 def affine_of(element: Any, coordinate_system: str, name: str) -> NDArray[np.float64]:
     """Affine matrix (3, 3) from an element's (x, y) to the coordinate system's."""
     systems = get_transformation(element, get_all=True)
@@ -184,11 +178,11 @@ def bounds_of(matrix: NDArray[np.float64], box: Sequence[float]) -> NDArray[np.f
 def _extent_of(element: Any, coordinate_system: str, key: str) -> Region:
     """The smallest upright box around labels or shapes."""
     if hasattr(element, "geometry"):
-        placed, box = element, shapely.total_bounds(Outlines.of(element, key).polygons)
+        box = shapely.total_bounds(Outlines.of(element, key).polygons)
     else:
-        placed = levels(element)[0]
-        box = (0, 0, placed.sizes["x"], placed.sizes["y"])
-    return tuple(bounds_of(affine_of(placed, coordinate_system, "cells"), box).tolist())
+        height, width = full_scale(element).shape[-2:]
+        box = (0, 0, width, height)
+    return tuple(bounds_of(affine_of(element, coordinate_system, "cells"), box).tolist())
 
 
 def _read_cells(
@@ -226,7 +220,8 @@ def read_raster(
     element: DataArray | DataTree, coordinate_system: str, region: Region, name: str, channel: str | int = 0
 ) -> Raster:
     """Read the region, from the coarsest scale that has enough pixels, and of these at most `MAX_PIXELS` a side."""
-    for level in reversed(levels(element)):
+    levels = [scale["image"] for scale in getattr(element, "children", {}).values()] or [element]
+    for level in reversed(levels):  # the coarsest first
         matrix = affine_of(level, coordinate_system, name)
         box = bounds_of(np.linalg.inv(matrix), region)
         size = np.array([level.sizes["x"], level.sizes["y"]])
@@ -249,7 +244,7 @@ def read_raster(
             raise KeyMissingError(f"{name} has no channel {channel!r}; it has {names}{hint}.")
         part = part.isel(c=names.index(chosen))
     placed = np.array([[step, 0, low[0]], [0, step, low[1]], [0, 0, 1]])
-    return Raster(part.to_numpy(), matrix @ placed, thinned=step > 1 or level.sizes != levels(element)[0].sizes)
+    return Raster(part.to_numpy(), matrix @ placed, thinned=step > 1 or level is not levels[0])
 
 
 def _read_stain(

@@ -58,19 +58,10 @@ def compare(
         Labels or shapes of the cells.
     comparison
         What `sslcst.tl.compare` returned for the two. ``None`` compares them here, with its defaults.
-    image_key, channel
-        Stain to draw in grey; by default that of the cells, else as `sslcst.tl.segment` chooses, or the first
-        channel. With no image, the ground is black.
-    coordinate_system
-        In whose units the axes are, y downward; by default that in which the cells were made, else "global" or
-        the only one.
-    region
-        (x0, y0, x1, y1) to show, in units of the coordinate system. ``None`` shows all of the first cells. The figures
-        are those of the whole tissue all the same.
+    image_key, channel, coordinate_system, region, save
+        As in `sslcst.pl.segmentation`; the figures are those of the whole tissue, whatever the region.
     axes
         Two axes to draw on; a new figure otherwise.
-    save
-        File to write the figure to.
 
     Returns
     -------
@@ -79,12 +70,11 @@ def compare(
     Raises
     ------
     KeyMissingError
-        An element, channel or coordinate system is not there, or there are several images to choose from; `comparison`
-        is of other cells.
+        `comparison` is of other cells; and as in `sslcst.pl.segmentation`.
     ParameterError
-        `region` has no area, or `axes` are not two.
+        `axes` are not two; and as there.
     DataError
-        An element does not reach into the region; what `sslcst.tl.compare` refuses.
+        As there; what `sslcst.tl.compare` refuses.
     """
     if axes is not None and len(axes) != 2:
         raise ParameterError(f"axes hold {len(axes)}: there must be two, for the map and the bars.")
@@ -137,11 +127,10 @@ def _draw_bars(ax: Axes, comparison: Comparison) -> None:
     frame = comparison.to_frame().dropna()
     names = [name for name in (*_OF_EACH, *_OF_BOTH) if name in frame.index]
     for place, name in enumerate(names):
-        values = frame.loc[name].to_numpy()
-        bars = (
-            [(-0.2, values[0], CELLS), (0.2, values[1], NUCLEI)] if name in _OF_EACH else [(0, values[0], TRANSCRIPTS)]
-        )
-        for offset, value, colour in bars:
+        a, b = frame.loc[name]
+        for offset, value, colour in (
+            ((-0.2, a, CELLS), (0.2, b, NUCLEI)) if name in _OF_EACH else ((0, a, TRANSCRIPTS),)
+        ):
             ax.barh(place + offset, value, height=0.38, color=colour, edgecolor="black", linewidth=0.5)
             ax.text(max(value, 0) + 0.02, place + offset, f"{value:.2f}", va="center")
     ax.set_yticks(range(len(names)), names)

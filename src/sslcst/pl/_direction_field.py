@@ -23,7 +23,6 @@ from sslcst.pl._canvas import (
     affine_of,
     bounds_of,
     draw_outlines,
-    levels,
     pick,
     say_why_empty,
     show,
@@ -71,18 +70,8 @@ def direction_field(
         The table that `sslcst.tl.predict` completed.
     nuclei_key
         Labels of nuclei to outline; by default those that the spots were binned with.
-    image_key, channel
-        Stain to draw in grey; by default that of the nuclei, else as `sslcst.tl.segment` chooses, or the first
-        channel. With no image, the ground is black.
-    coordinate_system
-        In whose units the axes are, y downward; by default that in which the spots were made, else "global" or
-        the only one.
-    region
-        (x0, y0, x1, y1) to show, in units of the coordinate system. ``None`` shows all of the nuclei.
-    ax
-        Where to draw; a new figure otherwise.
-    save
-        File to write the figure to.
+    image_key, channel, coordinate_system, region, ax, save
+        As in `sslcst.pl.segmentation`, of the spots and nuclei in place of the cells.
 
     Returns
     -------
@@ -91,12 +80,9 @@ def direction_field(
     Raises
     ------
     KeyMissingError
-        An element, channel or coordinate system is not there, the spots have no predictions, or there are several
-        images to choose from.
-    ParameterError
-        `region` has no area.
-    DataError
-        An element does not reach into the region.
+        The spots have no predictions; and as in `sslcst.pl.segmentation`.
+    ParameterError, DataError
+        As in `sslcst.pl.segmentation`.
     """
     table = _predicted(sdata, spots_key)
     used = Used.by(sdata, spots_key)
@@ -104,7 +90,7 @@ def direction_field(
         nuclei_key = used.record.get("nuclei_key", "sslcst_nuclei")
     labels = pick(used.sdata.labels, nuclei_key, "labels")
     view = View.of(used, {"nuclei": nuclei_key}, "nuclei", image_key, channel, coordinate_system, region)
-    blocks = _read_blocks(table, affine_of(levels(labels)[0], view.coordinate_system, "nuclei"), view.region)
+    blocks = _read_blocks(table, affine_of(labels, view.coordinate_system, "nuclei"), view.region)
 
     ax = view.draw_stain(ax)
     shade = LinearSegmentedColormap.from_list("inside", [to_rgba(CELLS, 0), to_rgba(CELLS, SHADE)])

@@ -29,28 +29,14 @@ def nuclei(
 ) -> Axes:
     """Draw the outlines of nuclei on the stain (paper: Fig. 4).
 
-    Of a large element only the region is read, at the coarsest stored scale that still fills the picture.
-
     Parameters
     ----------
     sdata
         Holds the nuclei.
     nuclei_key
         Labels or shapes of the nuclei.
-    image_key, channel
-        Stain to draw in grey; by default that of the nuclei, else as `sslcst.tl.segment` chooses, or the first
-        channel. With no image, the ground is black.
-    truth_key
-        Labels or shapes of a reference to outline as well.
-    coordinate_system
-        In whose units the axes are, y downward; by default that in which the nuclei were made, else "global" or
-        the only one.
-    region
-        (x0, y0, x1, y1) to show, in units of the coordinate system. ``None`` shows all of the nuclei.
-    ax
-        Where to draw; a new figure otherwise.
-    save
-        File to write the figure to.
+    image_key, channel, truth_key, coordinate_system, region, ax, save
+        As in `sslcst.pl.segmentation`, of the nuclei in place of the cells.
 
     Returns
     -------
@@ -58,12 +44,8 @@ def nuclei(
 
     Raises
     ------
-    KeyMissingError
-        An element, channel or coordinate system is not there, or there are several images to choose from.
-    ParameterError
-        `region` has no area.
-    DataError
-        An element does not reach into the region.
+    KeyMissingError, ParameterError, DataError
+        As in `sslcst.pl.segmentation`.
     """
     keys = {"reference": truth_key, "nuclei": nuclei_key}  # the nuclei are drawn over it
     view = View.of(Used.by(sdata, nuclei_key), keys, "nuclei", image_key, channel, coordinate_system, region)
