@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from ast import literal_eval
-from dataclasses import fields
+from dataclasses import MISSING, field, fields
 from inspect import formatannotation
 from math import inf
 from numbers import Integral, Real
@@ -41,8 +42,25 @@ def check_seed(seed: object) -> None:
     check(ok, "seed", seed, "must be a whole number, not negative, and below 2^63")
 
 
+_BOUNDS = {
+    "between": (lambda value, ends: ends[0] <= value <= ends[1], "must lie between {0[0]:g} and {0[1]:g}"),
+    "above": (operator.gt, "must be above {:g}"),
+    "least": (operator.ge, "must be at least {:g}"),
+    "below": (operator.lt, "must be below {:g}"),
+    "most": (operator.le, "must be at most {:,}"),
+}
+
+
+def bounded(default: Any = MISSING, **bounds: Any) -> Any:
+    """A field of a section whose value, or each of them, keeps some of `_BOUNDS`; None keeps any.
+
+    What is at most so large is mostly so that no mistake allocates a machine's memory: no sane run comes near it.
+    """
+    return field(default=default, metadata=bounds)
+
+
 class Section:
-    """Base of the sections: each value is of its field's type, and a plain one of Python.
+    """Base of the sections: each value is of its field's type and within its bounds, and a plain one of Python.
 
     Numbers and arrays of numpy are what a store makes of plain values, so that they come back from there.
     """
@@ -65,8 +83,15 @@ class Section:
             else:
                 right = _is(value, annotation)
             check(right, each.name, value, f"must be of type {annotation}, and finite")
+            for name, bound in each.metadata.items():
+                keeps, rule = _BOUNDS[name]
+                items = value if isinstance(value, tuple) else (value,)
+                check(all(item is None or keeps(item, bound) for item in items), each.name, value, rule.format(bound))
             object.__setattr__(self, each.name, value)
         self._check_bounds()
+
+    def _check_bounds(self) -> None:
+        """Check what values must keep beside `bounded`."""
 
 
 def _in_words(annotation: Any) -> str:
@@ -76,25 +101,3 @@ def _in_words(annotation: Any) -> str:
 
 def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
-
-
-def check_positive(section: object, *names: str) -> None:
-    """Raise ParameterError unless these values are above 0, or None."""
-    for name in names:
-        value = getattr(section, name)
-        check(value is None or value > 0, name, value, "must be above 0")
-
-
-def check_most(section: object, **limits: float) -> None:
-    """Raise ParameterError where a value, or an item of a tuple, exceeds its limit: no sane run comes near it."""
-    for name, limit in limits.items():
-        value = getattr(section, name)
-        items = value if isinstance(value, tuple) else (value,)
-        check(all(item is None or item <= limit for item in items), name, value, f"must be at most {limit:,}")
-
-
-def check_share(section: object, *names: str) -> None:
-    """Raise ParameterError unless these values lie between 0 and 1."""
-    for name in names:
-        value = getattr(section, name)
-        check(0 <= value <= 1, name, value, "must lie between 0 and 1")

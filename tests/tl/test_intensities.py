@@ -89,7 +89,6 @@ def test_in_a_store_of_several_scales(tmp_path):
 def test_labels_on_another_grid(to_image, monkeypatch):
     """A pixel of the image is of the cell that its centre lies in."""
     monkeypatch.setattr(_intensities, "_SIDE", 32)
-    monkeypatch.setattr(_intensities, "_BAND", 10)
     sdata = made(transformation=to_image)
     sslcst.tl.intensities(sdata)
     image, cells = (sdata[name].to_numpy() for name in ("stain", "sslcst_cells"))

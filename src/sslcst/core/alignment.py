@@ -90,11 +90,6 @@ def coarse_mean(mask: np.ndarray, step: int) -> np.ndarray:
     return block_reduce(whole_bins, step, np.mean, func_kwargs={"dtype": np.float32})
 
 
-def coarse_sum(counts: np.ndarray, step: int) -> np.ndarray:
-    """Sums of `step` x `step` bins."""
-    return block_reduce(counts, step, np.sum)
-
-
 def coarse_counts(yx: np.ndarray, count: np.ndarray | None, shape: tuple[int, int], step: int) -> np.ndarray:
     """Molecules in each bin, float64; of positions (n, 2) in pixels of a raster, of which those off it are left out.
 
@@ -252,7 +247,7 @@ class _Search:
         """Scores (2 reach + 1, 2 reach + 1) of a placement that is shifted further."""
         inner = _move(-self.corner) @ matrix @ _move(self.corner)
         start = self.start - self.corner
-        on = _is_on(self.extent, inner, start, self.shape)
+        on = _place(np.ones(self.extent, np.float32), inner, start, self.shape) > 0.5
         features = [_place(each, inner, start, self.shape) * on for each in self.features]
         weight = sum(each**2 for each in features) / 2
         fit = sum(self._correlate(self._forward(each), self.part) ** 2 for each in features)
@@ -304,21 +299,9 @@ def _move(shift: tuple[float, float]) -> np.ndarray:
     return matrix
 
 
-def _origin(matrix: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the bins of a window come from: linear part (2, 2) and offset (2,), on indices of bins' middles."""
-    back = np.linalg.inv(matrix)
-    return back[:2, :2], back[:2, :2] @ (start + 0.5) + back[:2, 2] - 0.5
-
-
 def _place(values: np.ndarray, matrix: np.ndarray, start: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """What a map shows in a window once it is moved; bin i reaches from i to i + 1, and beyond the map is 0."""
-    linear, offset = _origin(matrix, start)
+    back = np.linalg.inv(matrix)
+    linear = back[:2, :2]  # on indices, which are of the bins' middles
+    offset = linear @ (start + 0.5) + back[:2, 2] - 0.5
     return ndimage.affine_transform(values, linear, offset, output_shape=shape, order=1)
-
-
-def _is_on(extent: tuple[int, int], matrix: np.ndarray, start: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Which bins of a window show a part of a map of this extent once it is moved."""
-    linear, offset = _origin(matrix, start)
-    rows, columns = np.arange(shape[0])[:, None], np.arange(shape[1])
-    inside = (linear[axis, 0] * rows + linear[axis, 1] * columns + offset[axis] for axis in (0, 1))
-    return np.logical_and.reduce([(each >= 0) & (each <= size - 1) for each, size in zip(inside, extent, strict=True)])

@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass
 
-from sslcst._section import check
+from sslcst._section import Section, bounded, check
 
 _MIN_PIXELS_ACROSS = 8
 
 
-def _within(low: float, high: float, default: float) -> Any:
-    """A field that lies between bounds."""
-    return field(default=default, metadata={"low": low, "high": high})
-
-
 @dataclass(frozen=True, kw_only=True)
-class TissueParams:
+class TissueParams(Section):
     """What :func:`sslcst.datasets.simulate` is asked for, each value checked against its bounds."""
 
-    n_cells: int = _within(1, 10**7, 400)
-    pixel_size: float = _within(1e-3, 1e3, 0.5)
-    cell_diameter: float = _within(1e-2, 1e4, 12.0)
-    coverage: float = _within(0.05, 0.95, 0.75)
-    nuclear_shift: float = _within(0, 0.5, 0.25)
-    n_genes: int = _within(1, 10**6, 200)
-    n_types: int = _within(1, 10**4, 5)
-    mixing: float = _within(0, 1, 0.15)
-    counts_per_cell: float = _within(1, 1e6, 300.0)
-    diffusion: float = _within(0, 1e3, 0.5)
-    ambient: float = _within(0, 0.9, 0.05)
-    seed: int = _within(0, 2**63 - 1, 0)
+    n_cells: int = bounded(400, between=(1, 10**7))
+    pixel_size: float = bounded(0.5, between=(1e-3, 1e3))
+    cell_diameter: float = bounded(12.0, between=(1e-2, 1e4))
+    coverage: float = bounded(0.75, between=(0.05, 0.95))
+    nuclear_shift: float = bounded(0.25, between=(0, 0.5))
+    n_genes: int = bounded(200, between=(1, 10**6))
+    n_types: int = bounded(5, between=(1, 10**4))
+    mixing: float = bounded(0.15, between=(0, 1))
+    counts_per_cell: float = bounded(300.0, between=(1, 1e6))
+    diffusion: float = bounded(0.5, between=(0, 1e3))
+    ambient: float = bounded(0.05, between=(0, 0.9))
+    seed: int = bounded(0, between=(0, 2**63 - 1))
 
-    def __post_init__(self) -> None:
-        for each in fields(self):
-            value, low, high = getattr(self, each.name), each.metadata["low"], each.metadata["high"]
-            check(low <= value <= high, each.name, value, f"must lie between {low:g} and {high:g}")
+    def _check_bounds(self) -> None:
         rule = f"must be at least {_MIN_PIXELS_ACROSS} pixels of pixel_size={self.pixel_size!r}, to hold a nucleus"
         check(self.cell_diameter >= _MIN_PIXELS_ACROSS * self.pixel_size, "cell_diameter", self.cell_diameter, rule)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from sslcst._section import Section, check, check_most, check_positive
+from sslcst._section import Section, bounded, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class TranscriptParams(Section):
         MERSCOPE and CosMx, which stand for no gene. An empty one leaves out none.
     """
 
-    min_quality: float = 20.0
+    min_quality: float = bounded(20.0, least=0, most=10**6)
     exclude: str = (
         r"NegControl(Probe|Codeword)_|(Unassigned|Deprecated)Codeword_|Intergenic_Region_|antisense_|BLANK_"  # Xenium
         r"|Blank-"  # MERSCOPE
@@ -29,8 +29,6 @@ class TranscriptParams(Section):
     )
 
     def _check_bounds(self) -> None:
-        check(self.min_quality >= 0, "min_quality", self.min_quality, "must not be negative")
-        check_most(self, min_quality=10**6)
         check(len(self.exclude) <= 10_000, "exclude", f"{self.exclude[:20]}...", "must be at most 10,000 characters")
         try:
             re.compile(self.exclude)
@@ -66,21 +64,16 @@ class NucleiParams(Section):
 
     method: str | None = None
     model: str | None = None
-    diameters: tuple[float, ...] = ()
-    flow_threshold: float = 0.9
-    cellprob_threshold: float = 0.0
+    diameters: tuple[float, ...] = bounded((), above=0, most=10**6)
+    flow_threshold: float = bounded(0.9, above=0, most=1000)  # 0 would switch Cellpose's test off
+    cellprob_threshold: float = bounded(0.0, between=(-1000, 1000))
     percentiles: tuple[float, float] = (1.0, 99.8)
 
     def _check_bounds(self) -> None:
-        check(all(d > 0 for d in self.diameters), "diameters", self.diameters, "each must be above 0")
-        check_positive(self, "flow_threshold")  # 0 would switch Cellpose's test off
         check(len(self.percentiles) == 2, "percentiles", self.percentiles, "must be two numbers")
         low, high = self.percentiles
         check(0 <= low < high <= 100, "percentiles", self.percentiles, "must rise and lie between 0 and 100")
-        check_most(self, diameters=10**6, flow_threshold=1000)
         check(len(self.diameters) <= 100, "diameters", self.diameters, "must be at most 100, each of which is tried")
-        threshold = self.cellprob_threshold
-        check(abs(threshold) <= 1000, "cellprob_threshold", threshold, "must lie between -1000 and 1000")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +87,7 @@ class SpotParams(Section):
         one.
     """
 
-    bin_size: float | None = None
-
-    def _check_bounds(self) -> None:
-        check_positive(self, "bin_size")
-        check_most(self, bin_size=10**6)
+    bin_size: float | None = bounded(None, above=0, most=10**6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,18 +106,10 @@ class CellParams(Section):
         results, with their nuclei. 0: none is.
     """
 
-    radius: float | None = None
-    max_distance: float | None = None
-    min_counts: int = 0
-    min_area: float = 0.0
-
-    def _check_bounds(self) -> None:
-        check_positive(self, "radius")
-        check_most(self, radius=10**6, max_distance=10, min_counts=2**32, min_area=10**12)
-        for name in ("min_counts", "min_area"):
-            check(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative")
-        far = self.max_distance
-        check(far is None or far >= 1, "max_distance", far, "must be at least 1")
+    radius: float | None = bounded(None, above=0, most=10**6)
+    max_distance: float | None = bounded(None, between=(1, 10))
+    min_counts: int = bounded(0, least=0, most=2**32)
+    min_area: float = bounded(0.0, least=0, most=10**12)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,12 +126,9 @@ class TileParams(Section):
         Side in pixels of the tiles in which nuclei are segmented; an image no larger is segmented as one.
     """
 
-    size: int = 2048
-    block: int = 512
-    image_size: int = 2048
+    size: int = bounded(2048, above=0, most=2**20)
+    block: int = bounded(512, above=0, most=2**16)
+    image_size: int = bounded(2048, least=64, most=2**20)
 
     def _check_bounds(self) -> None:
-        check_positive(self, "size", "block")
-        check_most(self, size=2**20, block=2**16, image_size=2**20)
         check(self.block % 16 == 0, "block", self.block, "must be a multiple of 16")
-        check(self.image_size >= 64, "image_size", self.image_size, "must be at least 64")

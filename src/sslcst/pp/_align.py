@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 from skimage.filters import threshold_otsu
+from skimage.measure import block_reduce
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
@@ -16,7 +17,7 @@ from sslcst._sdata.elements import channel_of, choose_coordinate_system, choose_
 from sslcst._sdata.raster import YX, Raster, affine_matrix, full_scale, raster_of, systems_of
 from sslcst._sdata.transcripts import TranscriptSource, open_transcripts
 from sslcst._section import check
-from sslcst.core.alignment import Alignment, coarse_counts, coarse_mean, coarse_step, coarse_sum, find_alignment
+from sslcst.core.alignment import Alignment, coarse_counts, coarse_mean, coarse_step, find_alignment
 from sslcst.core.geometry import Regions
 from sslcst.core.nuclei.diameter import estimate_diameter
 from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_intensity
@@ -57,8 +58,7 @@ def check_alignment(
     nuclei_key
         Labels of nuclei, which are used instead.
     points_key, gene_key, count_key
-        The transcripts and their columns of genes and counts; may be left out if there is only one, or one of a usual
-        name.
+        The transcripts, as in `sslcst.tl.segment`.
     coordinate_system
         Where both meet, and whose units count; by default "global" or the only one.
     diameter
@@ -99,7 +99,7 @@ def check_alignment(
     elif across is None:
         raise DataError(f"The size of the nuclei cannot be told from {key!r}: give diameter, in units.")
     step = coarse_step(raster.shape, across)
-    nuclear, counts = _nuclear_map(pixels, threshold, step), coarse_sum(counts, step // finest)
+    nuclear, counts = _nuclear_map(pixels, threshold, step), block_reduce(counts, step // finest, np.sum)
     lengths = {"diameter": across * raster.pixel_size, "bin_size": step * raster.pixel_size, "max_shift": max_shift}
     placement = find_alignment(nuclear, counts, **lengths, max_angle=max_angle, whole=whole)
     logger.info("%s", placement)

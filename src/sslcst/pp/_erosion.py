@@ -48,10 +48,9 @@ def erode_nuclei(
         Holds the nuclei.
     nuclei_key
         Labels of the nuclei.
-    image_key
-        The stain, on the pixels of the labels: nuclei that stand out less keep less. Without it, all stand out.
-    channel
-        Its channel that shows nuclei; may be left out if there is only one, or one is named DAPI or ssDNA.
+    image_key, channel
+        The stain, on the pixels of the labels: nuclei that stand out less keep less. Without it, all stand out. Its
+        channel as in `sslcst.tl.segment`.
     params
         Section ``erosion``.
     seed

@@ -43,10 +43,8 @@ def bin_spots(
     ----------
     sdata
         Holds points and nuclei.
-    points_key
-        Molecules with a gene each, or places annotated by a table of counts; may be left out if there is only one.
-    gene_key, count_key
-        Columns of the gene and of the number of molecules; by default those the element names, or of a usual name.
+    points_key, gene_key, count_key
+        The transcripts, as in `sslcst.tl.segment`.
     nuclei_key
         Labels of the nuclei.
     coordinate_system

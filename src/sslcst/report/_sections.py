@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,12 +55,14 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %" if np.isfinite(share) else "unknown"
 
 
-def quartiles(name: str, values: NDArray[Any] | None) -> list[str]:
-    """A row of `QUARTILES`, of the values that are known."""
-    known = np.array([]) if values is None else values[np.isfinite(values)]
-    if not len(known):
-        return [name, *["unknown"] * len(QUARTILES)]
-    return [name, *(number(float(q)) for q in np.quantile(known, (0, 0.25, 0.5, 0.75, 1)))]
+def quartiles(caption: str, values: Mapping[str, NDArray[Any] | None]) -> str:
+    """A table of `QUARTILES`, of the values that are known."""
+    rows = []
+    for name, numbers in values.items():
+        known = [] if numbers is None else numbers[np.isfinite(numbers)]
+        shown = map(number, np.quantile(known, (0, 0.25, 0.5, 0.75, 1))) if len(known) else ["unknown"] * 5
+        rows.append([name, *shown])
+    return table(caption, ("What", *QUARTILES), rows)
 
 
 def _overview(result: Result) -> Iterable[str]:
@@ -110,9 +112,9 @@ def _counts(result: Result) -> Iterable[str]:
         nuclear = int(result.table.layers["nuclear"].sum())
         rows.append(["Counts in nuclei", number(nuclear)])
         rows.append(["Counts in nuclei, of those in cells", percent(nuclear / max(1, counts.sum()))])
-    of_cell = {"Counts": counts, "Genes": result.column("n_genes"), "Spots": result.column("n_spots")}
     yield table("Counts", ("What", "Value"), rows)
-    yield table("Of a cell", ("What", *QUARTILES), [quartiles(*item) for item in of_cell.items()])
+    of_cell = {"Counts": counts, "Genes": result.column("n_genes"), "Spots": result.column("n_spots")}
+    yield quartiles("Of a cell", of_cell)
     yield histogram({"cells": counts}, "counts of a cell", "Cells by their number of counts.")
 
 
@@ -150,9 +152,9 @@ def _sizes(result: Result) -> Iterable[str]:
         return
     areas = {name: np.where(area > 0, area, np.nan) for name, area in areas.items()}
     across = {name: 2 * np.sqrt(area / np.pi) for name, area in areas.items()}
-    unit, header = result.coordinate_system, ("What", *QUARTILES)
-    yield table(f"Area (square {unit})", header, [quartiles(*item) for item in areas.items()])
-    yield table(f"Diameter ({unit}) of a circle of that area", header, [quartiles(*item) for item in across.items()])
+    unit = result.coordinate_system
+    yield quartiles(f"Area (square {unit})", areas)
+    yield quartiles(f"Diameter ({unit}) of a circle of that area", across)
     across = {name.lower(): values for name, values in across.items()}
     yield histogram(across, f"diameter ({unit})", "Cells and nuclei by diameter.")
 
@@ -175,8 +177,7 @@ def _quality(result: Result) -> Iterable[str]:
     if probability is None or np.isnan(probability).all():
         yield text("The table's obs has no 'mean_prob', so that the certainty of the cells is unknown.")
         return
-    name = "Mean probability of a cell's spots"
-    yield table("Probability of lying in a cell", ("What", *QUARTILES), [quartiles(name, probability)])
+    yield quartiles("Probability of lying in a cell", {"Mean probability of a cell's spots": probability})
     yield histogram({"cells": probability}, "mean probability", "Cells by the mean probability of their spots.")
 
 
@@ -196,8 +197,8 @@ def _measured(result: Result) -> Iterable[str]:
     except (DataError, KeyMissingError) as error:
         yield text(f"Contamination and density ratio are unknown: {error}")
         return
-    rows = {"Contamination": frame["contamination"], "Density ratio": frame["density_ratio"]}
-    yield table("Without a reference", ("What", *QUARTILES), [quartiles(*item) for item in rows.items()])
+    figures = {"Contamination": frame["contamination"], "Density ratio": frame["density_ratio"]}
+    yield quartiles("Without a reference", figures)
     yield text(
         "Contamination is the share of the pairs of genes that exclude each other in nuclei and yet are together in a "
         "cell: it rises where cells take in what is of their neighbours. The density ratio is that of transcripts in "
@@ -217,11 +218,10 @@ def _reference(result: Result) -> Iterable[str]:
 
 def _training(result: Result) -> Iterable[str]:
     history, best = result.history, result.best_epoch
-    if history is None and "method" in result.about:
-        yield text(f"Method {result.about['method']!r} is not trained in epochs.")
-        return
     if history is None:
-        yield text("The table has no uns['sslcst']['history'], so that nothing is known of the training.")
+        unknown = "The table has no uns['sslcst']['history'], so that nothing is known of the training."
+        method = result.about.get("method")
+        yield text(f"Method {method!r} is not trained in epochs." if method else unknown)
         return
     names = {
         "train_loss": "Training loss",

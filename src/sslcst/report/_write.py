@@ -41,10 +41,8 @@ def write_report(
         The file to write; one of that name is replaced.
     key
         The `key_added` of the segmentation.
-    image_key
-        The stain of the pictures; by default the one the cells were made of, else as in `sslcst.tl.segment`.
-    channel
-        Its channel; by default the one that was segmented, else one named DAPI or the like, else the first.
+    image_key, channel
+        The stain of the pictures, as in `sslcst.pl.segmentation`.
     truth_key
         Labels or shapes of a reference, to be outlined in the pictures and compared with the cells.
 

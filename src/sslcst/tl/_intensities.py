@@ -13,7 +13,7 @@ from sslcst._logging import logger
 from sslcst._sdata.elements import choose_image
 from sslcst._sdata.labels import read_part
 from sslcst._sdata.provenance import Used, run_of
-from sslcst._sdata.raster import apply_affine, is_identity, plane, raster_of
+from sslcst._sdata.raster import apply_affine, centers, is_identity, plane, raster_of
 from sslcst.core.counts import owners
 from sslcst.core.spots import Ranges
 from sslcst.errors import DataError
@@ -23,7 +23,7 @@ from sslcst.run.tiling import squares
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-_SIDE, _BAND = 2048, 256  # pixels of a block, which is one task, and rows of it that are looked up at once
+_SIDE = 2048  # pixels of a block, which is one task
 
 
 @checked
@@ -111,15 +111,13 @@ def _of_block(job: _Job, ranges: Ranges) -> pd.DataFrame:
 
 def _labels_of(job: _Job, ranges: Ranges) -> np.ndarray:
     """The label at the centre of each pixel of a block of the image."""
-    rows, columns = (slice(*each) for each in ranges)
     if job.to_labels is None:
-        return read_part(job.labels, rows, columns)
+        return read_part(job.labels, *(slice(*each) for each in ranges))
     corners = apply_affine(job.to_labels, np.stack(np.meshgrid(*ranges), axis=-1).reshape(-1, 2).astype(float))
     low, high = (np.clip(np.floor(f(corners, axis=0)), 0, job.labels.shape).astype(int) for f in (np.min, np.max))
     seen = read_part(job.labels, *(slice(start, stop + 1) for start, stop in zip(low, high, strict=True)))
-    out = np.empty([stop - start for start, stop in ranges], seen.dtype)
-    for start in range(0, len(out), _BAND):
-        band = out[start : start + _BAND]
-        yx = np.add(np.indices(band.shape).reshape(2, -1).T, (rows.start + start + 0.5, columns.start + 0.5))
-        band[:] = owners(apply_affine(job.to_labels, yx) - low, seen).reshape(band.shape)
+    corner, shape = np.array([start for start, _ in ranges]), tuple(stop - start for start, stop in ranges)
+    out = np.empty(shape, seen.dtype)
+    for rows, yx in centers(shape, np.eye(3)):
+        out[rows] = owners(apply_affine(job.to_labels, yx + corner) - low, seen).reshape(-1, shape[1])
     return out

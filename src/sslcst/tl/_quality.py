@@ -45,11 +45,8 @@ def quality(
     nuclei_key
         Labels or shapes of nuclei, of any ids and on any grid; by default those of the cells. Compare segmentations by
         the same nuclei: they decide what cytoplasm is, and which genes exclude each other.
-    points_key, gene_key, count_key
-        The transcripts, as in `sslcst.pp.bin_spots`; by default those that the cells were made of.
-    coordinate_system
-        Where cells and points meet, and whose units lengths are in; by default that in which the cells were made, else
-        "global" or the only one they share.
+    points_key, gene_key, count_key, coordinate_system
+        As in `sslcst.tl.compare`.
     ring
         How far around a cell "just outside" reaches, in these units; by default a quarter of the nuclei's median
         diameter.
@@ -61,11 +58,8 @@ def quality(
 
     Raises
     ------
-    KeyMissingError
-        An element or coordinate system is not there, or several could be meant.
-    DataError
-        Labels that are no integers or hold no cell; nuclei that do not lie on the cells' grid; what
-        `sslcst.pp.bin_spots` refuses of transcripts.
+    KeyMissingError, DataError
+        As in `sslcst.tl.compare`.
     ParameterError
         `ring` is not a positive number.
 

@@ -46,7 +46,7 @@ def train(
     ----------
     sdata
         Holds the spots and the nuclei that they were binned on.
-    method
+    method, device
         As in `sslcst.tl.segment`.
     spots_key
         The table that `sslcst.pp.bin_spots` made.
@@ -55,8 +55,6 @@ def train(
         cores. Without it, all count as standing out.
     params
         The method's own sections, and ``cells.max_distance`` and ``tiles`` of those that methods share.
-    device
-        ``"cpu"``, ``"cuda"``, ...; by default a GPU where there is one.
     seed
         Of whatever the method draws.
 
@@ -108,10 +106,8 @@ def predict(
         The table that `sslcst.pp.bin_spots` made. ``obs["probability"]`` gets the probability of lying in a cell, and
         ``obsm["direction"]``, float32 (n, 16), with ``"ssl-cst"`` the posterior of the directions, class 0 from the x
         axis and on towards +y. What a method predicts of all bins is in ``uns["sslcst"]["of_bins"]``.
-    params
+    params, device
         As in `sslcst.tl.train`.
-    device
-        ``"cpu"``, ``"cuda"``, ...; by default a GPU where there is one.
 
     Raises
     ------

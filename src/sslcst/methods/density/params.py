@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sslcst._section import Section, check_share
+from sslcst._section import Section, bounded
 from sslcst.params import Sections
 
 
@@ -18,10 +18,7 @@ class DensityRuleParams(Section):
         Bins with at least this probability belong to a cell.
     """
 
-    threshold: float = 0.5
-
-    def _check_bounds(self) -> None:
-        check_share(self, "threshold")
+    threshold: float = bounded(0.5, between=(0, 1))
 
 
 @dataclass(frozen=True, kw_only=True)

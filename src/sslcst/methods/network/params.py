@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sslcst._section import Section, check_share
+from sslcst._section import Section, bounded
 from sslcst.params import Sections
 
 
@@ -27,13 +27,10 @@ class NetworkRuleParams(Section):
         Path of other weights that `benchmarks/train_cells.py` made. ``None``: those that come with the package.
     """
 
-    threshold: float = 0.5
-    trust: float = 1 / 3
+    threshold: float = bounded(0.5, between=(0, 1))
+    trust: float = bounded(1 / 3, between=(0, 1))
     expression: bool = True
     model: str | None = None
-
-    def _check_bounds(self) -> None:
-        check_share(self, "threshold", "trust")
 
 
 @dataclass(frozen=True, kw_only=True)

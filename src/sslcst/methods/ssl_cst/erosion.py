@@ -61,9 +61,9 @@ def erode_once(labels: np.ndarray, element: np.ndarray) -> np.ndarray:
     return np.where(low == high, labels, 0)
 
 
-def erode_nuclei(
+def erode_and_report(
     labels: np.ndarray, *, image: np.ndarray | None = None, params: ErosionParams = ErosionParams(), seed: int = 0
-) -> np.ndarray:
+) -> tuple[np.ndarray, ErosionReport]:
     """Cores of the nuclei: each eroded step by step until a further step would leave less than its share (Algorithm 1).
 
     Nuclei (y, x) that stand out less from the image, the stain that they were found in, keep less; without it all count
@@ -71,13 +71,6 @@ def erode_nuclei(
     (`shares`). Labels of the same shape and type: a nucleus whose core is too small or too irregular has none. The seed
     is that of the element's angles.
     """
-    return erode_and_report(labels, image=image, params=params, seed=seed)[0]
-
-
-def erode_and_report(
-    labels: np.ndarray, *, image: np.ndarray | None = None, params: ErosionParams = ErosionParams(), seed: int = 0
-) -> tuple[np.ndarray, ErosionReport]:
-    """Erode as `erode_nuclei` does, and also return what was dropped and why."""
     rng = np.random.default_rng(seed)
     numbered, _, ids = relabel_sequential(labels)  # ids may be too large to count by
     nuclei = cores = numbered.astype(np.int32)

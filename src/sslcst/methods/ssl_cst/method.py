@@ -174,8 +174,7 @@ class SslCst(Method):
 
     def _gather(self, window: Window, fit: SslCstFit) -> Part:
         spots, radius = window.spots, window.tissue.radius
-        distance = self._distance(window, spots.index)
-        counts = take_genes(spots.counts, fit.genes)
+        counts, distance = take_genes(spots.counts, fit.genes), self._distance(window)
         gathered = gather(spots, fit.samples, counts, distance, radius=radius, params=self.params, owned=window.owned)
         return Part(vars(gathered))
 
@@ -203,7 +202,7 @@ class SslCst(Method):
         features = Features.of(
             spots,
             counts=take_genes(spots.counts, fit.places),
-            distance=self._distance(window, spots.index),
+            distance=self._distance(window),
             n_neighbors=model.n_neighbors,
             window=model.window,
         )
@@ -215,5 +214,5 @@ class SslCst(Method):
         prior = direction_prior(spots.index[window.owned] + 0.5, centers[near], reach)
         return Part(of_spots={"direction": direction_posterior(direction, prior), "probability": inside})
 
-    def _distance(self, window: Window, index: np.ndarray) -> np.ndarray:
-        return nearest_centroid(index + 0.5, window.tissue.centers)[1]
+    def _distance(self, window: Window) -> np.ndarray:
+        return nearest_centroid(window.spots.index + 0.5, window.tissue.centers)[1]

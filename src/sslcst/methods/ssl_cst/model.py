@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from sslcst._section import Section, check, check_most, check_positive
+from sslcst._section import Section, bounded, check
 from sslcst.errors import DataError
 from sslcst.methods.model_file import check_names
 from sslcst.methods.ssl_cst.encoder import Encoder, make_encoder
@@ -44,21 +44,19 @@ class Model(Section):
     encoder: Encoder  #: The network
     encoder_params: EncoderParams  #: Its shape
     genes: tuple[str, ...]  #: Names of the genes it reads, in its order
-    bin_size: float  #: Side of the bins it was trained on, in units of the coordinate system
-    radius: float  #: Expected cell radius r it was trained with, in bins
-    n_neighbors: int  #: Nearest spots that are read with each
-    window: int  #: Bins along each axis within which they are sought
-    seed: int  #: Of the training
-    n_samples: int  #: Samples it was trained on in each epoch
+    bin_size: float = bounded(
+        above=0, most=10**6
+    )  #: Side of the bins it was trained on, in units of the coordinate system
+    radius: float = bounded(above=0, most=10**6)  #: Expected cell radius r it was trained with, in bins
+    n_neighbors: int = bounded(above=0, most=1024)  #: Nearest spots that are read with each
+    window: int = bounded(above=0, most=512)  #: Bins along each axis within which they are sought
+    seed: int = bounded(least=0, most=2**63 - 1)  #: Of the training
+    n_samples: int = bounded(least=0, most=10**12)  #: Samples it was trained on in each epoch
     history: tuple[Epoch, ...]  #: The epochs of the training
 
     def _check_bounds(self) -> None:
         check(0 < len(self.genes) == len(set(self.genes)), "genes", self.genes, "must be names, none of them twice")
         check("" not in self.genes, "genes", self.genes, "must not be empty names")
-        check_positive(self, "bin_size", "radius", "n_neighbors", "window")
-        check_most(self, bin_size=10**6, radius=10**6, n_neighbors=1024, window=512, seed=2**63 - 1, n_samples=10**12)
-        for name in ("seed", "n_samples"):
-            check(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative")
 
     def card(self) -> dict[str, Any]:
         """All but the weights, in plain values."""

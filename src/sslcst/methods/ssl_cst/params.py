@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, Literal
 
-from sslcst._section import Section, check, check_most, check_positive, check_share
+from sslcst._section import Section, bounded, check
 from sslcst.params import Sections
 
 
@@ -31,20 +31,12 @@ class ErosionParams(Section):
         Cores whose area is a smaller share of their convex hull are dropped as irregular.
     """
 
-    keep: float = 0.6
-    size: float = 24.0
-    contrast: float = 0.5
-    length: float = 3.0
-    min_area: int = 9
-    min_solidity: float = 0.8
-
-    def _check_bounds(self) -> None:
-        check_share(self, "keep", "min_solidity")
-        check_positive(self, "size")
-        check(0 <= self.contrast <= 4, "contrast", self.contrast, "must lie between 0 and 4")
-        check(self.length >= 3, "length", self.length, "must be at least 3")
-        check(self.min_area >= 0, "min_area", self.min_area, "must not be negative")
-        check_most(self, size=10**6, length=1000, min_area=10**9)
+    keep: float = bounded(0.6, between=(0, 1))
+    size: float = bounded(24.0, above=0, most=10**6)
+    contrast: float = bounded(0.5, between=(0, 4))
+    length: float = bounded(3.0, least=3, most=1000)
+    min_area: int = bounded(9, least=0, most=10**9)
+    min_solidity: float = bounded(0.8, between=(0, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +54,9 @@ class InputParams(Section):
         there is read with those.
     """
 
-    n_genes: int = 2000
-    n_neighbors: int = 50
-    window: int = 24
-
-    def _check_bounds(self) -> None:
-        check_positive(self, "n_genes", "n_neighbors", "window")
-        check_most(self, n_genes=10**6, n_neighbors=1024, window=512)
+    n_genes: int = bounded(2000, above=0, most=10**6)
+    n_neighbors: int = bounded(50, above=0, most=1024)
+    window: int = bounded(24, above=0, most=512)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,19 +81,12 @@ class SamplingParams(Section):
         Share of the nuclei whose samples, with the negatives nearest to them, are set apart for validation.
     """
 
-    negative_distance: float = 1.25
-    negative_density: float = 0.5
-    farthest: float = 0.05
-    max_samples: int = 20_000
-    max_squares: int = 64
-    validation: float = 0.1
-
-    def _check_bounds(self) -> None:
-        check_positive(self, "negative_distance", "max_samples", "max_squares")
-        check_share(self, "negative_density", "farthest")
-        check_positive(self, "farthest")
-        check(0 < self.validation < 1, "validation", self.validation, "must lie strictly between 0 and 1")
-        check_most(self, negative_distance=1000, max_samples=10**8, max_squares=10**6)
+    negative_distance: float = bounded(1.25, above=0, most=1000)
+    negative_density: float = bounded(0.5, between=(0, 1))
+    farthest: float = bounded(0.05, above=0, most=1)
+    max_samples: int = bounded(20_000, above=0, most=10**8)
+    max_squares: int = bounded(64, above=0, most=10**6)
+    validation: float = bounded(0.1, above=0, below=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,24 +117,19 @@ class EncoderParams(Section):
     shorthand: ClassVar[str] = "kind"
 
     kind: Literal["field", "spot"] = "field"
-    width: int = 64
-    depth: int | None = None
-    heads: int | None = None
-    hidden: tuple[int, ...] = (128,)
-    noise: float = 0.1
-    dropout: float = 0.1
+    width: int = bounded(64, above=0, most=4096)
+    depth: int | None = bounded(None, above=0, most=64)
+    heads: int | None = bounded(None, above=0)
+    hidden: tuple[int, ...] = bounded((128,), above=0, most=2**14)
+    noise: float = bounded(0.1, least=0, most=100)
+    dropout: float = bounded(0.1, least=0, below=1)
 
     def _check_bounds(self) -> None:
         for name, usual in {"depth": {"field": 4, "spot": 8}, "heads": {"field": 2, "spot": 1}}.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, usual[self.kind])
-        check_positive(self, "width", "depth", "heads")
-        check_most(self, width=4096, depth=64, hidden=2**14, noise=100)
         check(len(self.hidden) <= 16, "hidden", self.hidden, "must be at most 16 layers")
         check(self.width % self.heads == 0, "heads", self.heads, f"must divide width={self.width}")
-        check(all(size > 0 for size in self.hidden), "hidden", self.hidden, "each must be above 0")
-        check(self.noise >= 0, "noise", self.noise, "must not be negative")
-        check(0 <= self.dropout < 1, "dropout", self.dropout, "must lie in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,21 +159,15 @@ class TrainingParams(Section):
         Training ends after this many epochs without a lower validation loss; the best state is kept.
     """
 
-    learning_rate: float | None = None
+    learning_rate: float | None = bounded(None, above=0, most=1e30)
     schedule: Literal["cosine", "constant"] | None = None
-    warm_up: int | None = None
-    batch_size: int = 256
-    crop: float = 6.0
-    field_size: int = 6000
-    max_epochs: int | None = None
-    min_steps: int | None = None
-    patience: int = 10
-
-    def _check_bounds(self) -> None:
-        check_positive(self, "learning_rate", "warm_up", "batch_size", "crop", "field_size", "max_epochs", "patience")
-        check_positive(self, "min_steps")
-        check_most(self, learning_rate=1e30, batch_size=10**6, crop=1000, field_size=10**7)
-        check_most(self, warm_up=10**7, max_epochs=10**6, min_steps=10**7, patience=10**6)
+    warm_up: int | None = bounded(None, above=0, most=10**7)
+    batch_size: int = bounded(256, above=0, most=10**6)
+    crop: float = bounded(6.0, above=0, most=1000)
+    field_size: int = bounded(6000, above=0, most=10**7)
+    max_epochs: int | None = bounded(None, above=0, most=10**6)
+    min_steps: int | None = bounded(None, above=0, most=10**7)
+    patience: int = bounded(10, above=0, most=10**6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,16 +190,10 @@ class FlowParams(Section):
     """
 
     smoothing: Literal["confidence", "mean"] | None = None
-    threshold: float = 0.5
-    step: float | None = None
+    threshold: float = bounded(0.5, between=(0, 1))
+    step: float | None = bounded(None, between=(1, 1000))
     orphans: bool = False
-    min_orphan_area: int = 50
-
-    def _check_bounds(self) -> None:
-        check_share(self, "threshold")
-        check(self.step is None or self.step >= 1, "step", self.step, "must be at least 1")
-        check(self.min_orphan_area >= 1, "min_orphan_area", self.min_orphan_area, "must be at least 1")
-        check_most(self, step=1000, min_orphan_area=10**9)
+    min_orphan_area: int = bounded(50, least=1, most=10**9)
 
 
 _USUAL = {

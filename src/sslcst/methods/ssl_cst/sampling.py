@@ -267,10 +267,8 @@ def _median(histogram: np.ndarray) -> float:
 
 
 def _add(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    total = np.zeros(max(len(one), len(other)), np.int64)
-    for part in (one, other):
-        total[: len(part)] += part
-    return total
+    n = max(len(one), len(other))
+    return sum(np.pad(part, (0, n - len(part))) for part in (one, other))
 
 
 def _both(flags: np.ndarray) -> bool:

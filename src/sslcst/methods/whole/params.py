@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sslcst._section import check
+from sslcst._section import bounded, check
 from sslcst.core.nuclei import CELL_BACKENDS
 from sslcst.params import NucleiParams, Sections
 
@@ -37,7 +37,7 @@ class CellStainParams(NucleiParams):
         Intensity percentiles of the whole of each channel that become 0 and 1.
     """
 
-    flow_threshold: float = 0.4
+    flow_threshold: float = bounded(0.4, above=0, most=1000)
 
     def _check_bounds(self) -> None:
         super()._check_bounds()
