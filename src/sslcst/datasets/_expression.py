@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from anndata import AnnData
 from scipy import sparse
 
 from sslcst.datasets._params import TissueParams
 from sslcst.datasets._tissue import Tissue
 from sslcst.errors import DataError, KeyMissingError, ParameterError
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 class Profiles(NamedTuple):

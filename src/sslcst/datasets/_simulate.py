@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import ndimage
+from scipy.sparse import csr_matrix
+from spatialdata import SpatialData
+from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, TableModel
+from spatialdata.transformations import Identity, Scale
+from xarray import DataArray
 
 from sslcst._arguments import checked
 from sslcst.datasets._expression import (
     Counts,
     Profiles,
-    Transcripts,
     draw_counts,
     draw_profiles,
     reference_profiles,
@@ -20,12 +26,6 @@ from sslcst.datasets._expression import (
 from sslcst.datasets._params import TissueParams
 from sslcst.datasets._tissue import Tissue, simulate_stain, simulate_tissue
 from sslcst.errors import ParameterError
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from dask.dataframe import DataFrame
-    from spatialdata import SpatialData
-    from xarray import DataArray
 
 _CHUNK = 1024
 
@@ -113,10 +113,6 @@ def simulate(
     params = TissueParams(**{each.name: given[each.name] for each in fields(TissueParams)})
     if reference is None and reference_key is not None:
         raise ParameterError(f"reference_key={reference_key!r} was given without a reference: give both or neither.")
-    from spatialdata import SpatialData
-    from spatialdata.models import Image2DModel, Labels2DModel
-    from spatialdata.transformations import Scale
-
     tissue_rng, stain_rng, expression_rng = np.random.default_rng(seed).spawn(3)
     if reference is None:
         profiles = draw_profiles(params, expression_rng)
@@ -133,34 +129,23 @@ def simulate(
     def labels(array: np.ndarray) -> DataArray:
         return Labels2DModel.parse(array, dims=("y", "x"), transformations=to_microns(), chunks=_CHUNK)
 
+    gene = pd.Categorical.from_codes(transcripts.gene, categories=profiles.genes)
+    frame = pd.DataFrame({"x": transcripts.x, "y": transcripts.y, "gene": gene, "cell_id": transcripts.owner})
+    points = PointsModel.parse(
+        frame, feature_key="gene", instance_key="cell_id", transformations={"global": Identity()}
+    )
     image = Image2DModel.parse(
         stain[None], dims=("c", "y", "x"), c_coords=["DAPI"], transformations=to_microns(), chunks=(1, _CHUNK, _CHUNK)
     )
     return SpatialData(
         images={"stain": image},
         labels={"true_nuclei": labels(tissue.nuclei), "true_cells": labels(tissue.cells)},
-        points={"transcripts": _points(transcripts, profiles)},
+        points={"transcripts": points},
         tables={"truth": _truth_table(params, tissue, profiles, counts)},
     )
 
 
-def _points(transcripts: Transcripts, profiles: Profiles) -> DataFrame:
-    import pandas as pd
-    from spatialdata.models import PointsModel
-    from spatialdata.transformations import Identity
-
-    gene = pd.Categorical.from_codes(transcripts.gene, categories=profiles.genes)
-    frame = pd.DataFrame({"x": transcripts.x, "y": transcripts.y, "gene": gene, "cell_id": transcripts.owner})
-    return PointsModel.parse(frame, feature_key="gene", instance_key="cell_id", transformations={"global": Identity()})
-
-
 def _truth_table(params: TissueParams, tissue: Tissue, profiles: Profiles, counts: Counts) -> AnnData:
-    import pandas as pd
-    from anndata import AnnData
-    from scipy import ndimage
-    from scipy.sparse import csr_matrix
-    from spatialdata.models import TableModel
-
     ids = np.arange(1, params.n_cells + 1, dtype=np.uint32)
     pixel_area = params.pixel_size**2
     yx = np.array(ndimage.center_of_mass(tissue.cells > 0, tissue.cells, ids))

@@ -6,10 +6,13 @@ import os
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from geopandas import GeoDataFrame
+from spatialdata import SpatialData
+from spatialdata.models import TableModel
 
 from sslcst._arguments import checked
 from sslcst._logging import logger, progress
@@ -20,10 +23,6 @@ from sslcst._sdata.microns import NAME, check_unit, find_microns, pixel_side
 from sslcst._sdata.provenance import Used, nuclei_of, result_table
 from sslcst._sdata.raster import plane
 from sslcst.errors import BackendError, StoreError
-
-if TYPE_CHECKING:
-    from geopandas import GeoDataFrame
-    from spatialdata import SpatialData
 
 _CORNERS = 25  # of a polygon, as many as Xenium's own may have
 
@@ -96,10 +95,7 @@ def write_xenium_explorer(
     counts = counts_of(table, table_key)
 
     with progress("write for Xenium Explorer"), warnings.catch_warnings():
-        from anndata import AnnData
         from sopa.io import explorer
-        from spatialdata import SpatialData
-        from spatialdata.models import TableModel
 
         ids = table.obs["cell_id"].to_numpy()
         cells, nuclei = _shapes(sdata, ids, cells_key, nuclei_key, f"{key}_boundaries")

@@ -6,11 +6,13 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from spatialdata import SpatialData
 
 from sslcst._arguments import checked
 from sslcst._logging import logger, progress
@@ -19,10 +21,6 @@ from sslcst._sdata.provenance import Used, nuclei_of, result_table
 from sslcst._sdata.raster import affine_matrix, apply_affine, full_scale
 from sslcst.core.polygons import polygons
 from sslcst.errors import KeyMissingError, StoreError
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from spatialdata import SpatialData
 
 
 @checked

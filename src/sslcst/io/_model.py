@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+
+from spatialdata import SpatialData
 
 from sslcst._arguments import checked
 from sslcst._sdata.provenance import table_of
 from sslcst.errors import KeyMissingError
 from sslcst.methods import model_file
+from sslcst.methods.base import Model
 from sslcst.run.results import kept_in
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
-
-    from sslcst.methods.base import Model
 
 
 @checked

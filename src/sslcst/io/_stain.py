@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import dask.array as da
 import numpy as np
@@ -11,11 +10,9 @@ import tifffile
 import zarr
 from spatialdata.models import Image2DModel
 from spatialdata.transformations import BaseTransformation, Sequence, Translation
+from xarray import DataArray
 
 from sslcst.errors import DataError
-
-if TYPE_CHECKING:
-    from xarray import DataArray
 
 _CHUNK = 1024  # pixels
 _STAINS = ("ssDNA", "DAPI")  # as SAW writes them into the names of its images

@@ -10,17 +10,23 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import shapely
+from geopandas import GeoDataFrame
 from matplotlib import pyplot as plt
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba_array
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Affine2D, Transform
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
+from numpy.typing import NDArray
+from spatialdata import SpatialData
 from spatialdata.transformations import get_transformation
+from xarray import DataArray, DataTree
 
 from sslcst._arguments import Region
 from sslcst._sdata.elements import channel_name, choose_key
@@ -29,15 +35,6 @@ from sslcst._sdata.provenance import Used
 from sslcst._sdata.raster import full_scale
 from sslcst._sdata.shapes import DrawnShapes, Outlines
 from sslcst.errors import DataError, KeyMissingError, ParameterError, did_you_mean
-
-if TYPE_CHECKING:
-    from geopandas import GeoDataFrame
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-    from numpy.typing import NDArray
-    from spatialdata import SpatialData
-    from xarray import DataArray, DataTree
-
 
 # Okabe and Ito's sky blue, orange and reddish purple, and white: told apart with any colour vision, on grey and black.
 NUCLEI, CELLS, TRANSCRIPTS, REFERENCE = "#56b4e9", "#e69f00", "#cc79a7", "#ffffff"

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
+from numpy.typing import NDArray
+from spatialdata import SpatialData
 
 from sslcst._arguments import Region, checked
 from sslcst._sdata.provenance import Used
@@ -20,10 +23,6 @@ from sslcst.metrics import match
 from sslcst.pl._canvas import CELLS, NUCLEI, TRANSCRIPTS, Raster, View, draw_outlines, show
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from numpy.typing import NDArray
-    from spatialdata import SpatialData
-
     from sslcst.tl import Comparison
 
 # Of the rows of Comparison.to_frame, the shares, which one axis can hold.

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from anndata import AnnData
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb, to_rgba
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+from spatialdata import SpatialData
 
 from sslcst._arguments import Region, checked
 from sslcst._sdata.provenance import Used
@@ -28,13 +33,6 @@ from sslcst.pl._canvas import (
     show,
 )
 from sslcst.pp._spots import as_spots
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-    from numpy.typing import NDArray
-    from spatialdata import SpatialData
 
 ARROWS = "#ffffff"
 ARROW_STYLE = {"color": ARROWS, "width": 0.0035, "edgecolor": "black", "linewidth": 0.4}  # seen on dark and on bright

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.patches import Patch
+from numpy.typing import NDArray
 
 from sslcst._section import check
 from sslcst.errors import KeyMissingError, ParameterError
 from sslcst.pl._canvas import Raster, category_colours, say_why_empty, show
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
 _NORMS = {"linear": Normalize, "log": LogNorm}
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from spatialdata import SpatialData
 
 from sslcst._arguments import Region, checked
 from sslcst._sdata.provenance import Used
 from sslcst.pl._canvas import NUCLEI, REFERENCE, View, draw_outlines
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from spatialdata import SpatialData
 
 
 @checked

@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from sslcst._arguments import checked
 from sslcst.errors import KeyMissingError, ParameterError
 from sslcst.pl._canvas import save_figure, say_why_empty
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
 _NAMES = {
     "n_counts": "counts a cell",

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from spatialdata import SpatialData
 
 from sslcst._arguments import Region, checked
 from sslcst._sdata.provenance import Used, check_one, nuclei_of, result_table
@@ -12,12 +16,6 @@ from sslcst._section import check
 from sslcst.pl._canvas import CELLS, NUCLEI, REFERENCE, View, draw_outlines, pick
 from sslcst.pl._fill import as_norm, choose_fill, fill_cells
 from sslcst.pl._transcripts import draw, read_all, read_genes
-
-if TYPE_CHECKING:
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
-    from spatialdata import SpatialData
 
 
 @checked

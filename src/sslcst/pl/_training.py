@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from sslcst._arguments import checked
 from sslcst._sdata.provenance import table_of
 from sslcst.errors import KeyMissingError
 from sslcst.pl._canvas import save_figure, say_why_empty
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
 # Blue and vermilion of Okabe and Ito, which carry on white; line styles tell the lines apart without any colour.
 FIRST, SECOND = "#0072b2", "#d55e00"

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from sslcst._arguments import Region
 from sslcst._sdata.provenance import Used
@@ -16,11 +19,6 @@ from sslcst._sdata.raster import Raster as Grid
 from sslcst._sdata.transcripts import open_transcripts
 from sslcst.errors import KeyMissingError, did_you_mean
 from sslcst.pl._canvas import TRANSCRIPTS, affine_of, category_colours, say_why_empty
-
-if TYPE_CHECKING:
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
 MAX_DOTS = 200_000
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.measure import block_reduce
+from spatialdata import SpatialData
+from xarray import DataArray
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
@@ -22,10 +23,6 @@ from sslcst.core.geometry import Regions
 from sslcst.core.nuclei.diameter import estimate_diameter
 from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_intensity
 from sslcst.errors import DataError
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
-    from xarray import DataArray
 
 _SAMPLE = 2048  # pixels along the sides of the sample that tells the size of nuclei; rows that are read at once
 

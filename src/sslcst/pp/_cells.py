@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
+from spatialdata import SpatialData
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
@@ -19,9 +19,6 @@ from sslcst._section import check
 from sslcst.errors import DataError, ParameterError
 from sslcst.pp._nuclei import import_nuclei
 from sslcst.pp._owners import read_owners
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 
 @checked

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from spatialdata import SpatialData
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
@@ -24,9 +25,6 @@ from sslcst._section import check_seed
 from sslcst.methods import choose_method
 from sslcst.methods.ssl_cst.erosion import ErosionReport, erode_and_report
 from sslcst.params import Params
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 
 @checked

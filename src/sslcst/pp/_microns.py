@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from spatialdata import SpatialData
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
@@ -11,9 +11,6 @@ from sslcst._sdata.microns import AS_ONE, NAME, add_system, check_unit, find_mic
 from sslcst._sdata.raster import systems_of
 from sslcst._sdata.transformations import write_transformations
 from sslcst.errors import KeyMissingError
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 
 @checked

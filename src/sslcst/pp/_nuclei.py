@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from spatialdata import SpatialData
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
@@ -33,9 +34,6 @@ from sslcst.device import choose_device
 from sslcst.methods import shared_params
 from sslcst.params import Params
 from sslcst.run.stages.nuclei import doubt_of_size, sample_stain
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 _FEW = 0.005  # share of a stain that nuclei cover, below which most may have been missed
 _PIXELS_ACROSS = (16, 32)  # a nucleus, or a whole cell, where shapes are drawn and no image gives the pixels
@@ -127,8 +125,6 @@ def segment_nuclei(
 
 def _at_scale(sdata: SpatialData, image_key: str, scale: str) -> SpatialData:
     """An object of one scale of a multiscale image, under the image's name."""
-    from spatialdata import SpatialData
-
     levels = getattr(sdata.images[image_key], "children", {})
     choose_key(levels, scale, kind="scale", of=f"of image {image_key!r}", argument="scale")
     return SpatialData(images={image_key: next(iter(levels[scale].data_vars.values()))}, attrs=sdata.attrs)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Hashable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from spatialdata import SpatialData
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst._sdata.elements import choose_column, choose_points
 from sslcst._sdata.source_ids import LARGEST
 from sslcst.errors import DataError
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 CELL_COLUMNS = ("cell", "cell_id", "cell_ID", "CellId", "assignment")  # Baysor, xenium, cosmx, others; proseg
 # How "in no cell" is written: 0 and below by CosMx, MERSCOPE and others, the largest uint32 by proseg; as text by
@@ -26,18 +24,10 @@ _EXACT = 2**53  # up to which a float64 tells whole numbers apart
 
 
 class Owners(NamedTuple):
-    """What :func:`read_owners` reads.
+    """What :func:`read_owners` reads."""
 
-    Attributes
-    ----------
-    owner
-        (n,) uint32, the cell of each transcript in the order of the points, 0 = none.
-    names
-        The column's own name of each cell; the index is its id.
-    """
-
-    owner: np.ndarray
-    names: pd.Series
+    owner: np.ndarray  #: The cell of each transcript in the order of the points, 0 = none, uint32 (n,)
+    names: pd.Series  #: The column's own name of each cell; the index is its id
 
 
 @checked

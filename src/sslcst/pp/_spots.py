@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from spatialdata import SpatialData
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
@@ -19,10 +21,6 @@ from sslcst.core.layout import Layout, lay_out
 from sslcst.core.spots import Grid, Spots, bin_transcripts, inside_raster
 from sslcst.methods import shared_params
 from sslcst.run.warnings import check_on_image
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from spatialdata import SpatialData
 
 
 @checked
@@ -63,8 +61,6 @@ def bin_spots(
     DataError
         No transcripts, none on the raster of the nuclei, or ones that are not valid; no nuclei.
     """
-    import anndata
-
     check_addable(sdata, "tables", key_added)
     params = shared_params(params)
     choose_key(sdata.labels, nuclei_key, kind="labels element", argument="nuclei_key")
@@ -91,7 +87,7 @@ def bin_spots(
         {"row": spots.index[:, 0], "column": spots.index[:, 1], "nucleus": grid.from_raster(nuclei)[spots.place]},
         index=pd.RangeIndex(len(spots)).astype(str),
     )
-    table = anndata.AnnData(spots.counts, obs=obs, var=pd.DataFrame(index=transcripts.genes))
+    table = AnnData(spots.counts, obs=obs, var=pd.DataFrame(index=transcripts.genes))
     table.obsm["spatial"] = apply_affine(raster.to_system, grid.centers(spots.index))[:, ::-1]
     table.uns["sslcst"] = {
         "raster_shape": np.array(raster.shape),

@@ -5,21 +5,18 @@ from __future__ import annotations
 import io
 from base64 import b64encode
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from sslcst import pl
 from sslcst.pl._canvas import say_why_empty
 from sslcst.report._page import picture, row
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from sslcst.report._result import Result
+from sslcst.report._result import Result
 
 DPI = 110
 JPEG = {"quality": 85, "subsampling": 0, "optimize": True}  # colours as fine as the outlines are thin

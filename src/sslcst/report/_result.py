@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+from spatialdata import SpatialData
 
 from sslcst._sdata.elements import channel_in_words, choose_key
 from sslcst._sdata.provenance import Used, result_table
 from sslcst.errors import DataError, KeyMissingError
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import NDArray
-    from spatialdata import SpatialData
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sslcst._sdata.columns import counts_of
 from sslcst._sdata.raster import full_scale
@@ -13,13 +14,8 @@ from sslcst.errors import DataError, KeyMissingError
 from sslcst.methods import DEFAULT, choose_method
 from sslcst.report._page import folded, row, table, text, warning
 from sslcst.report._pictures import histogram, segmentation_pictures, training_chart
-from sslcst.report._result import plain
+from sslcst.report._result import Result, plain
 from sslcst.report._warnings import warnings_of
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from sslcst.report._result import Result
 
 MOST_PIXELS = 2**25  # of cells whose quality is measured in seconds, and in a gigabyte or two
 MOST_GENES = 10  # that are listed

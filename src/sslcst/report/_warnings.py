@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from sslcst.report._result import Result
+from sslcst.report._result import Result
 
 # Bounds of experience, not of theory: a good segmentation may cross one, and then for a reason that is worth knowing.
 FEW_CELLS = 20

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from spatialdata import SpatialData
 
 from sslcst._arguments import checked
 from sslcst._logging import logger, progress
@@ -12,9 +13,6 @@ from sslcst.errors import StoreError
 from sslcst.report._page import page
 from sslcst.report._result import Result
 from sslcst.report._sections import number, sections
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 
 @checked

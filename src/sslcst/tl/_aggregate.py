@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from spatialdata import SpatialData
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
@@ -21,9 +22,6 @@ from sslcst.params import Params
 from sslcst.pp._spots import as_spots
 from sslcst.run.results import as_table
 from sslcst.run.stages.cells import tell_dropped
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 
 @checked

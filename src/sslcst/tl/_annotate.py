@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from spatialdata import SpatialData
 
 from sslcst._arguments import checked
 from sslcst._sdata.boundaries import boundaries_of
 from sslcst._sdata.elements import add_element, check_addable
 from sslcst._sdata.provenance import note_made, result_table, run_of
 from sslcst._section import check
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 _ELEMENTS = ("boundaries", "cells")
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from spatialdata import SpatialData
 
 from sslcst._arguments import checked
 from sslcst._sdata.elements import choose_key, read_nuclei
 from sslcst._sdata.provenance import Used
 from sslcst._sdata.raster import apply_affine, labels_on
-from sslcst._sdata.transcripts import read_transcripts
+from sslcst._sdata.transcripts import Transcripts, read_transcripts
 from sslcst.core.counts import owners
 from sslcst.errors import DataError
 from sslcst.metrics import (
@@ -27,56 +28,27 @@ from sslcst.metrics import (
 )
 from sslcst.pp._nuclei import rasters_of_cells
 
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
-
-    from sslcst._sdata.transcripts import Transcripts
-
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `sslcst.tl.compare` finds of segmentations a and b.
+    """What `sslcst.tl.compare` finds of segmentations a and b; two numbers are of a and of b."""
 
-    Parameters
-    ----------
-    a, b
-        Names of the labels or shapes.
-    n_cells
-        Number of cells in a and in b.
-    n_pairs
-        Cells that are paired one to one so that they share most area.
-    mean_best_iou
-        Of the cells of a with their best in b; and of those of b with their best in a (paper: fig. 7).
-    average_precision
-        TP / (TP + FP + FN) at an IoU of 0.5, 0.6, 0.7, 0.8 and 0.9.
-    splits, merges
-        Cells of a that are several in b; cells of b that are several in a.
-    diameter
-        Median equivalent diameter in a and in b, in units of the coordinate system (paper: fig. 6).
-    share_in_cells
-        Share of the counts that lie in cells of a and of b. This and what follows is NaN without transcripts.
-    transcripts_alike
-        Share of the transcripts that both give to the same cell or to none.
-    correlation
-        Of the part that a cell has in a alone with the part that is shared, and of that in b alone, mean over the pairs
-        with counts enough in all three (paper: fig. 2, 5 and 8).
-    n_correlated
-        Number of these pairs.
-    """
-
-    a: str
-    b: str
-    n_cells: tuple[int, int]
-    n_pairs: int
-    mean_best_iou: tuple[float, float]
-    average_precision: tuple[float, ...]
-    splits: int
-    merges: int
-    diameter: tuple[float, float]
+    a: str  #: Name of the labels or shapes
+    b: str  #: That of the others
+    n_cells: tuple[int, int]  #: Number of cells
+    n_pairs: int  #: Cells that are paired one to one so that they share most area
+    mean_best_iou: tuple[float, float]  #: Of the cells of either with their best in the other (paper: fig. 7)
+    average_precision: tuple[float, ...]  #: TP / (TP + FP + FN) at an IoU of 0.5, 0.6, 0.7, 0.8 and 0.9
+    splits: int  #: Cells of a that are several in b
+    merges: int  #: Cells of b that are several in a
+    diameter: tuple[float, float]  #: Median equivalent diameter, in units of the coordinate system (paper: fig. 6)
+    #: Share of the counts that lie in cells. This and what follows is NaN without transcripts
     share_in_cells: tuple[float, float] = (np.nan, np.nan)
-    transcripts_alike: float = np.nan
+    transcripts_alike: float = np.nan  #: Share of the transcripts that both give to the same cell or to none
+    #: Of the part that a cell has in one alone with the part that is shared, mean over the pairs with counts enough in
+    #: all three parts (paper: fig. 2, 5 and 8)
     correlation: tuple[float, float] = (np.nan, np.nan)
-    n_correlated: int = 0
+    n_correlated: int = 0  #: Number of these pairs
 
     def to_frame(self) -> pd.DataFrame:
         """One row for each figure, one column for each segmentation; what belongs to both stands in both."""

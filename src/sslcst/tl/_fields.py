@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from spatialdata import SpatialData
 
 from sslcst._logging import progress, warnings_only
 from sslcst._sdata.fields import FieldName, find_fields, key_of, part_of
 from sslcst._sdata.mosaic import MosaicImage, MosaicNuclei, MosaicTranscripts, lay_out
 from sslcst._section import check
 from sslcst.errors import KeyMissingError
+from sslcst.methods.base import Method
 from sslcst.params import Params
 from sslcst.run.pipeline import Input
 from sslcst.tl._sources import choose_sources, margin
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
-
-    from sslcst.methods.base import Method
 
 _ELEMENTS = ("cells_key", "nuclei_key", "image_key", "points_key")
 

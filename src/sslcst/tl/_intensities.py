@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from spatialdata import SpatialData
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
@@ -19,9 +20,6 @@ from sslcst.core.spots import Ranges
 from sslcst.errors import DataError
 from sslcst.run.execute import run, with_real_paths
 from sslcst.run.tiling import squares
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 _SIDE = 2048  # pixels of a block, which is one task
 

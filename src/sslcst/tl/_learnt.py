@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from spatialdata import SpatialData
 
 from sslcst._logging import logger
 from sslcst.errors import DataError
+from sslcst.methods.base import Method, Model
 from sslcst.methods.model_file import pack, unpack
 from sslcst.run.results import keep, kept_in
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
-
-    from sslcst.methods.base import Method, Model
 
 _LATE = {"cells.min_counts", "cells.min_area"}  # parameters of what comes after learning, whatever the method
 

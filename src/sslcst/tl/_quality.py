@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import pandas as pd
+from spatialdata import SpatialData
 
 from sslcst._arguments import checked
 from sslcst._sdata.elements import choose_key, read_nuclei, read_with_ids
@@ -12,10 +13,6 @@ from sslcst._sdata.source_ids import of_cells
 from sslcst._sdata.transcripts import read_transcripts
 from sslcst.metrics import quality as quality_of_arrays
 from sslcst.pp._nuclei import rasters_of_cells
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from spatialdata import SpatialData
 
 
 @checked

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from spatialdata import SpatialData
 
 from sslcst._sdata.elements import (
     channel_in_words,
@@ -34,16 +35,12 @@ from sslcst.core.nuclei import choose_method
 from sslcst.core.nuclei.diameter import estimate_diameter
 from sslcst.core.nuclei.intensity import intensity_range, scale_intensity
 from sslcst.errors import DataError, ParameterError
+from sslcst.methods.base import Method
 from sslcst.params import Params
 from sslcst.pp._nuclei import grid_of_nuclei, image_of_nuclei, raster_of_nuclei
 from sslcst.run.execute import with_real_paths
 from sslcst.run.pipeline import Field, Input
 from sslcst.run.stages.nuclei import on_raster
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
-
-    from sslcst.methods.base import Method
 
 # Around a region, in nucleus diameters or expected cell radii: what bears on its nuclei and on how far its cells reach.
 _AROUND = 12

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from anndata import AnnData
+from spatialdata import SpatialData
 
 from sslcst._arguments import checked
 from sslcst._logging import logger, progress
@@ -16,16 +18,10 @@ from sslcst._section import check_seed
 from sslcst.device import choose_device
 from sslcst.errors import KeyMissingError, ParameterError
 from sslcst.methods import DEFAULT, choose_method
-from sslcst.methods.base import Window
+from sslcst.methods.base import Method, Model, Window
 from sslcst.params import Params
 from sslcst.pp._spots import as_spots
 from sslcst.run import memory
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from spatialdata import SpatialData
-
-    from sslcst.methods.base import Method, Model
 
 
 @checked

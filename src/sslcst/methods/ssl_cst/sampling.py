@@ -228,9 +228,7 @@ def set_apart(samples: Samples, *, params: SamplingParams, whole_squares: bool, 
 
 def densities(spots: Spots) -> np.ndarray:
     """Counts within the square of `DENSITY_BINS` bins around each spot, at most `_MOST_DENSE`, int64 (n,)."""
-    total = np.asarray(spots.counts.sum(axis=1), dtype=np.float64).ravel()
-    # Sums of whole numbers are exact, so that no rounding decides a tie at the threshold.
-    density = spots.on_grid(total, 0.0)
+    density = spots.totals().astype(np.float64)  # of whole numbers, so that no rounding decides a tie at the threshold
     for axis in (0, 1):
         density = ndimage.correlate1d(density, np.ones(DENSITY_BINS), axis, mode="nearest")
     return np.rint(np.minimum(density[spots.place], _MOST_DENSE)).astype(np.int64)
