@@ -15,6 +15,7 @@ from functools import cached_property
 import numba
 import numpy as np
 import torch
+from scipy import sparse
 
 from sslcst.core.threads import parallel
 
@@ -38,7 +39,11 @@ class Neighborhood:
 
         Only of all n spots, whose neighbours are among themselves.
         """
-        return _turn_around(self.neighbors.numpy(), len(self.neighbors))
+        token = self.neighbors.numpy().ravel()
+        pairs = np.flatnonzero(token >= 0)
+        shape = (len(self.neighbors), len(token))
+        turned = sparse.csr_array((np.ones(len(pairs), bool), (token[pairs], pairs)), shape=shape)
+        return turned.indptr, turned.indices
 
     def __getitem__(self, rows: slice) -> Neighborhood:
         return Neighborhood(self.neighbors[rows], self.place[rows])
@@ -169,22 +174,3 @@ def _sum_incoming(weights, of_spot, first, pairs, out):  # pragma: no cover (com
                 w, x = weights[i, h, pair - i * k], of_spot[i, h]
                 for c in range(d):
                     total[c] += w * x[c]
-
-
-@numba.njit(cache=True)
-def _turn_around(neighbors, n):  # pragma: no cover (compiled)
-    m, k = neighbors.shape
-    first = np.zeros(n + 1, np.int64)
-    for i in range(m):
-        for j in range(k):
-            if neighbors[i, j] >= 0:
-                first[neighbors[i, j] + 1] += 1
-    first = np.cumsum(first)
-    place, pairs = first[:-1].copy(), np.empty(first[-1], np.int64)
-    for i in range(m):
-        for j in range(k):
-            token = neighbors[i, j]
-            if token >= 0:
-                pairs[place[token]] = i * k + j
-                place[token] += 1
-    return first, pairs
