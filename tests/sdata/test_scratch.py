@@ -17,6 +17,8 @@ import pytest
 from sslcst._sdata.places import temporary_folder
 from sslcst._sdata.scratch import Scratch, checksum, fingerprint_in
 from sslcst.errors import StoreError
+from sslcst.run.stages.nuclei import create
+from sslcst.run.workspace import read_labels
 
 FINGERPRINT = "0123"
 
@@ -141,6 +143,22 @@ def test_a_removal_that_was_stopped_is_ended_by_the_next(scratch):
     scratch.folder.rename(scratch.folder.with_name(scratch.folder.name + "~"))
     assert not scratch.open("other")
     assert [path.name for path in scratch.folder.parent.iterdir()] == [scratch.folder.name]
+
+
+@pytest.mark.parametrize("place", ["spots/a.npz", "nuclei.zarr/zarr.json", "nuclei.zarr/c/0/0"])
+def test_what_is_damaged_is_never_taken_for_empty(scratch, place):
+    """By a second tile that is at work when a first finds the damage, and whose result counts as done: no block means
+    no spots, and no chunk no nuclei.
+    """
+    create(scratch, (4, 4), "nuclei.zarr")[:] = 1
+    scratch.finish("both.done", ["spots/a.npz", "nuclei.zarr"])
+    everything = slice(0, 4), slice(0, 4)
+    (scratch.folder / place).write_bytes(b"damaged")
+    for _ in range(2):
+        with pytest.raises(StoreError, match="is damaged"):
+            read_labels(scratch, "nuclei.zarr", everything) if "zarr" in place else scratch.load(place)
+        assert scratch.has(place)
+    assert not scratch.is_finished("both.done")
 
 
 def test_checksums_know_names_sizes_and_links(tmp_path):

@@ -102,7 +102,7 @@ class Scratch:
             np.savez(file, **flat)
 
     def load(self, name: str, *only: str) -> dict[str, Any]:
-        """Read what `save` wrote, all or some of the arrays; a damaged file is removed, so that it is made anew."""
+        """Read what `save` wrote, all or some of the arrays; a damaged file is emptied, so that it is made anew."""
         path = self.folder / name
         try:
             with _parsing, np.load(path) as file:
@@ -118,11 +118,14 @@ class Scratch:
         return out
 
     def discard(self, name: str, error: Exception) -> StoreError:
-        """Remove a damaged file or folder; the error to raise."""
+        """Empty a damaged file, or folder of zarr, so that it is no longer what was noted; the error to raise.
+
+        It stays in its place: for other tiles, which are at work meanwhile, what is not there is empty tissue.
+        """
         path = self.folder / name
-        shutil.rmtree(path) if _is_folder(path) else path.unlink(missing_ok=True)
+        self.write_text(f"{name}/zarr.json" if _is_folder(path) else name, "")
         return StoreError(
-            f"{path}, which an earlier part of this run wrote, is damaged ({error}) and was removed: "
+            f"{path}, which an earlier part of this run wrote, is damaged ({error}): "
             "call again with the same arguments, and what it held is made anew."
         )
 

@@ -21,10 +21,9 @@ def warn(scratch: Scratch, text: str) -> None:
 
 def warnings_of(scratch: Scratch) -> list[str]:
     """The warnings so far, also those from before a run was stopped."""
-    if not scratch.has(_FILE):
-        return []
+    text = (scratch.folder / _FILE).read_text(encoding="utf-8") if scratch.has(_FILE) else ""
     try:
-        return json.loads((scratch.folder / _FILE).read_text(encoding="utf-8"))
+        return json.loads(text or "[]")
     except ValueError as error:
         raise scratch.discard(_FILE, error) from error
 
