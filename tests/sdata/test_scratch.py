@@ -161,6 +161,22 @@ def test_what_is_damaged_is_never_taken_for_empty(scratch, place):
     assert not scratch.is_finished("both.done")
 
 
+def test_what_comes_too_late_is_not_taken_for_another_runs(scratch):
+    """A task goes on after Ctrl-C, on a worker always; the next call, with other parameters, has begun by then."""
+    late, own = (Scratch(scratch.folder, run) for run in (FINGERPRINT, "other"))
+    assert late.open(FINGERPRINT)
+    late.save("spots/a.npz", {"x": np.zeros(3)})
+    assert not own.open("other")
+    own.save("spots/a.npz", {"x": np.ones(3)})
+    before = contents(scratch.folder)
+    for name in ("spots/a.npz", "spots/b.npz"):
+        with pytest.raises(StoreError, match="no longer that of the run"):
+            late.save(name, {"x": np.zeros(3)})
+    with pytest.raises(StoreError, match="no longer that of the run"):
+        late.finish("spots/a.done", ["spots/a.npz"])
+    assert contents(scratch.folder) == before
+
+
 def test_checksums_know_names_sizes_and_links(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x").write_bytes(b"12345")

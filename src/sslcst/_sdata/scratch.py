@@ -40,6 +40,7 @@ class Scratch:
     """A folder of whole files."""
 
     folder: Path  # where it lies; workers on other machines must see it under the same path
+    run: str | None = None  # fingerprint of the run that writes there, and nobody else; None: whoever does
 
     def open(self, fingerprint: str) -> bool:
         """Make the folder that of a run with this fingerprint, empty unless it was; whether it was."""
@@ -81,12 +82,18 @@ class Scratch:
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[BinaryIO]:
-        """A file under another name, that of its own once it is whole; never what lay there, or where a link leads."""
+        """A file under another name, that of its own once it is whole; never what lay there, or where a link leads.
+
+        What is no longer wanted is dropped: tasks of a run that was stopped may end when the folder is that of another.
+        """
         path = self.path(name)
         new = path.with_name(f".{path.name}.new")
         new.unlink(missing_ok=True)
         with new.open("xb") as file:
             yield file
+        if self.run is not None and name != _MANIFEST and fingerprint_in(self.folder) != self.run:
+            new.unlink()
+            raise StoreError(f"{self.folder} is no longer that of the run that would write {name}.")
         new.replace(path)
 
     def save(self, name: str, arrays: Mapping[str, Any]) -> None:

@@ -256,7 +256,7 @@ def segment(
         if model is None:
             learning = digest(about | {"results": None, "params": learning_params(chosen, about["params"])})
             model = learnt_before(sdata, table, learning)
-        scratch = Scratch(folder)
+        scratch = Scratch(folder, run_id)
         stages = stack.enter_context(collect_stages())
         with _kept(scratch, in_memory=store is None):
             if scratch.open(run_id):
