@@ -211,12 +211,7 @@ class _Search:
     """
 
     def __init__(
-        self,
-        features: np.ndarray,
-        target: np.ndarray,
-        window: tuple[slice, slice],
-        corner: np.ndarray,
-        reach: int,
+        self, features: np.ndarray, target: np.ndarray, window: tuple[slice, slice], corner: np.ndarray, reach: int
     ) -> None:
         self.features, self.reach = features, reach
         self.start = np.array([side.start for side in window])

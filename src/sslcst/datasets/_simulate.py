@@ -15,14 +15,7 @@ from spatialdata.transformations import Identity, Scale
 from xarray import DataArray
 
 from sslcst._arguments import checked
-from sslcst.datasets._expression import (
-    Counts,
-    Profiles,
-    draw_counts,
-    draw_profiles,
-    reference_profiles,
-    scatter,
-)
+from sslcst.datasets._expression import Counts, Profiles, draw_counts, draw_profiles, reference_profiles, scatter
 from sslcst.datasets._params import TissueParams
 from sslcst.datasets._tissue import Tissue, simulate_stain, simulate_tissue
 from sslcst.errors import ParameterError

@@ -160,7 +160,9 @@ def _read_rows(
             ):
                 n += len(block)
                 rows = pa.RecordBatch.from_arrays(block.columns, schema=SCHEMA)
-                no_gene += _count_blank(rows["gene"])
+                gene = rows["gene"]
+                blank = [i for i, name in enumerate(gene.dictionary.to_pylist()) if not name.strip()]
+                no_gene += np.isin(gene.indices, blank).sum()
                 yield rows
     except pa.ArrowInvalid as error:
         raise DataError(
@@ -171,12 +173,6 @@ def _read_rows(
         raise DataError(f"{path} holds column names but no rows.")
     if no_gene:
         raise DataError(f"{path} has {no_gene} rows without a gene in column {gene_column!r}: delete them, or name it.")
-
-
-def _count_blank(gene: pa.DictionaryArray) -> int:
-    """Rows whose gene has no name."""
-    blank = [i for i, name in enumerate(gene.dictionary.to_pylist()) if not name.strip()]
-    return int(np.isin(gene.indices.to_numpy(), blank).sum()) if blank else 0
 
 
 class _BoundedLines:

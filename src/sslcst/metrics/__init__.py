@@ -6,14 +6,7 @@ names: they need not be consecutive, and the two segmentations need not share th
 
 from sslcst.metrics._contamination import contamination, exclusive_pairs
 from sslcst.metrics._correlation import Correlation, correlation
-from sslcst.metrics._detection import (
-    SplitsMerges,
-    average_precision,
-    best_iou,
-    f1,
-    mean_best_iou,
-    splits_merges,
-)
+from sslcst.metrics._detection import SplitsMerges, average_precision, best_iou, f1, mean_best_iou, splits_merges
 from sslcst.metrics._matching import fraction_right, match
 from sslcst.metrics._overlap import Overlap, overlap
 from sslcst.metrics._quality import quality

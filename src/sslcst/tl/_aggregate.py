@@ -113,14 +113,10 @@ def aggregate(
     if len(dropped):
         for key, labels in ((cells_key, cells), (nuclei_key, nuclei)):
             if is_of_step(sdata, key):
-                _blank(sdata, key, np.isin(labels, dropped))
+                kept = np.where(np.isin(labels, dropped), 0, plane(sdata, key).to_numpy())
+                own = raster_of(sdata, key, min(systems_of(sdata[key])))
+                add_element(sdata, "labels", key, as_labels(kept, own))
     add_element(sdata, "tables", key_added, table)
-
-
-def _blank(sdata: SpatialData, key: str, where: np.ndarray) -> None:
-    """Make some pixels of labels, in the object, background."""
-    labels = np.where(where, 0, plane(sdata, key).to_numpy())
-    add_element(sdata, "labels", key, as_labels(labels, raster_of(sdata, key, min(systems_of(sdata[key])))))
 
 
 def _numbered_as_cells(nuclei: np.ndarray, nucleus_ids: pd.Series, cell_ids: pd.Series) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -71,24 +71,19 @@ def _joined(fields: Sequence[FieldName], chosen: list[Input], params: Params) ->
     gap = margin(largest.image, largest.cells or largest.nuclei, largest.raster, params)
     raster, covered = lay_out(names, rasters, samples, gap)
 
-    def images(name: str) -> MosaicImage | None:
+    def joined(name: str, join: Callable[..., Any], *how: Any) -> Any | None:
         each = [getattr(given, name) for given in chosen]
-        if each[0] is None:
-            return None
-        return MosaicImage.of(each, samples, params.nuclei.percentiles, covered, raster.shape)
+        return None if each[0] is None else join(each, *how)
 
-    def labels(name: str) -> MosaicNuclei | None:
-        each = [getattr(given, name) for given in chosen]
-        return None if each[0] is None else MosaicNuclei.of(each, covered)
-
+    of_images = (samples, params.nuclei.percentiles, covered, raster.shape)
     told = [name for name in fields[0].marks if any(field.marks[name] for field in fields)]
     return Input(
         raster=raster,
-        image=images("image"),
-        cell_stain=images("cell_stain"),
+        image=joined("image", MosaicImage.of, *of_images),
+        cell_stain=joined("cell_stain", MosaicImage.of, *of_images),
         image_name=f"{chosen[0].image_name}, and those of all fields",
-        nuclei=labels("nuclei"),
-        cells=labels("cells"),
+        nuclei=joined("nuclei", MosaicNuclei.of, covered),
+        cells=joined("cells", MosaicNuclei.of, covered),
         transcripts=MosaicTranscripts.of([each.transcripts for each in chosen], covered),
         pair=f"{chosen[0].pair}, and those of all fields",
         fields={

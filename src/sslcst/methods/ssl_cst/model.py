@@ -44,9 +44,7 @@ class Model(Section):
     encoder: Encoder  #: The network
     encoder_params: EncoderParams  #: Its shape
     genes: tuple[str, ...]  #: Names of the genes it reads, in its order
-    bin_size: float = bounded(
-        above=0, most=10**6
-    )  #: Side of the bins it was trained on, in units of the coordinate system
+    bin_size: float = bounded(above=0, most=10**6)  #: Side of its bins, in units of the coordinate system
     radius: float = bounded(above=0, most=10**6)  #: Expected cell radius r it was trained with, in bins
     n_neighbors: int = bounded(above=0, most=1024)  #: Nearest spots that are read with each
     window: int = bounded(above=0, most=512)  #: Bins along each axis within which they are sought
