@@ -73,14 +73,12 @@ class Expression:
         float64, like `candidates`; 0 where a bin is not asked about.
         """
         outside = (nuclei == 0) & (owner > 0)
-        ids = np.unique(nuclei)
-        place_of = np.zeros(int(ids[-1]) + 1, np.int32)  # a look-up table, which is faster than a search
-        place_of[ids] = np.arange(len(ids)) + (ids[0] > 0)
-        owner, candidates = place_of[owner], place_of[candidates]
+        ids = np.unique(nuclei[nuclei > 0])
+        owner, candidates = (np.searchsorted(ids, labels, side="right") for labels in (owner, candidates))
         counts = self.spots.counts
         counts.sort_indices()  # sums of logarithms depend on their order
         counts = (counts.indptr, counts.indices, counts.data)
-        profile = _sum_profiles(places, owner, counts, int(place_of.max()) + 1, len(self.gene_total))
+        profile = _sum_profiles(places, owner, counts, len(ids) + 1, len(self.gene_total))
         return _compare(
             candidates,
             outside & asked,

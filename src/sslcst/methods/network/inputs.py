@@ -74,9 +74,7 @@ def _offsets(nuclei: np.ndarray, labels: np.ndarray, radius: float) -> tuple[np.
     area = np.bincount(member)
     row, column = (np.bincount(member, place) / area for place in inside)
     exists = labels > 0
-    place_of = np.zeros(int(ids[-1] - ids[0]) + 1, np.int32)  # a look-up table, which is faster than a search
-    place_of[ids - ids[0]] = np.arange(len(ids))
-    index = place_of[np.where(exists, labels - ids[0], 0)]
+    index = np.searchsorted(ids, labels)
     down = np.where(exists, (row[index] - np.arange(nuclei.shape[0])[:, None]) / radius, 0)
     right = np.where(exists, (column[index] - np.arange(nuclei.shape[1])) / radius, 0)
     size = np.where(exists, (2 * np.sqrt(area / np.pi) / radius)[index], 0)
