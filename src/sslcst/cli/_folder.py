@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sslcst._logging import logger
 from sslcst._sdata.store import UNREADABLE
-from sslcst.errors import BackendError, DataError, ParameterError, SslcstError, StoreError, did_you_mean
+from sslcst.errors import BackendError, DataError, SslcstError, StoreError
 from sslcst.io import read_gef, read_gem
 from sslcst.params import check_known
 
@@ -70,11 +70,7 @@ def read_folder(path: Path, *, reader: str | None = None, options: Mapping[str, 
     read = _OWN.get(reader) or _of_spatialdata_io(reader)
     arguments = [name for name in inspect.signature(read).parameters if name != "path"]
     for name in options:
-        if name not in arguments:
-            raise ParameterError(
-                f"--option {name}: reader {reader!r} has no such argument; it has {', '.join(arguments)}"
-                f"{did_you_mean(name, arguments)}."
-            )
+        check_known(f"argument of reader {reader!r}", "--option", name, arguments)
     if reader in _OWN and path.is_dir():
         options = _registered_stain(path) | options
         path = _one_file(path, reader)

@@ -34,7 +34,7 @@ from sslcst._sdata.microns import is_in_microns
 from sslcst._sdata.provenance import Used
 from sslcst._sdata.raster import full_scale
 from sslcst._sdata.shapes import DrawnShapes, Outlines
-from sslcst.errors import DataError, KeyMissingError, ParameterError, did_you_mean
+from sslcst.errors import DataError, KeyMissingError, ParameterError
 
 # Okabe and Ito's sky blue, orange and reddish purple, and white: told apart with any colour vision, on grey and black.
 NUCLEI, CELLS, TRANSCRIPTS, REFERENCE = "#56b4e9", "#e69f00", "#cc79a7", "#ffffff"
@@ -235,10 +235,7 @@ def read_raster(
     part = level.isel(x=columns, y=rows)
     if "c" in part.dims:
         names = [str(each) for each in part.coords["c"].to_numpy()]
-        chosen = channel_name(names, channel)
-        if chosen not in names:
-            hint = did_you_mean(chosen, names)
-            raise KeyMissingError(f"{name} has no channel {channel!r}; it has {names}{hint}.")
+        chosen = choose_key(names, channel_name(names, channel), kind="channel", argument="channel")
         part = part.isel(c=names.index(chosen))
     placed = np.array([[step, 0, low[0]], [0, step, low[1]], [0, 0, 1]])
     return Raster(part.to_numpy(), matrix @ placed, thinned=step > 1 or level is not levels[0])
