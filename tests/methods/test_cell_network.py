@@ -244,10 +244,24 @@ def test_bad_weights_are_an_error_that_says_what_to_do(tmp_path: Path, harm, sai
     file = tmp_path / "cells.safetensors"
     for suffix in (".safetensors", ".json"):
         shutil.copy(load._BUNDLED.with_suffix(suffix), file.with_suffix(suffix))
-    load_network.__wrapped__("cpu", file)
+    load_network("cpu", file)
     harm(file)
     with pytest.raises(BackendError, match=said):
-        load_network.__wrapped__("cpu", file)
+        load_network("cpu", file)
+
+
+def test_weights_that_are_written_anew_are_read_anew(tmp_path: Path) -> None:
+    """By the same process, in which a network is trained; and the table tells of those that were used."""
+    from safetensors.torch import load_file, save
+
+    file = tmp_path / "cells.safetensors"
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(load._BUNDLED.with_suffix(suffix), file.with_suffix(suffix))
+    before = load_network("cpu", file)
+    weights = load_file(file)
+    weights["head.bias"] += 1
+    with_hash(file, save(weights))
+    assert not torch.equal(load_network("cpu", file).head.bias, before.head.bias)
 
 
 def change_card(file: Path, **changes: object) -> None:
@@ -280,5 +294,5 @@ def test_training_writes_weights_that_load(tmp_path: Path, monkeypatch: pytest.M
     out = tmp_path / "cells.safetensors"
     options = ["--steps", "2", "--batch", "1", "--pool", "1", "--fields", "0", "--simulated", "1"]
     importlib.import_module("train_cells").main(["--out", str(out), *options])
-    assert load_network.__wrapped__("cpu", out).head.out_channels == 20
+    assert load_network("cpu", out).head.out_channels == 20
     assert read_card(out)["steps"] == 2

@@ -22,7 +22,7 @@ from tiny_chips import assert_same_cells, chip, params_of, segment
 import sslcst
 from sslcst.core import threads
 from sslcst.core.nuclei import load_backend
-from sslcst.methods.network.load import load_network
+from sslcst.methods.network.load import _BUNDLED, _network_of
 from sslcst.methods.ssl_cst.encoder import make_encoder
 from sslcst.methods.ssl_cst.params import EncoderParams
 from sslcst.params import NucleiParams
@@ -120,7 +120,7 @@ NETWORKS = {
     "spot": lambda: make_encoder(5, EncoderParams(kind="spot", width=8, depth=1, hidden=(8,))),
     "field": lambda: make_encoder(5, EncoderParams(kind="field", width=8, depth=1, hidden=(8,))),
     "nuclei": lambda: load_backend(NucleiParams(method="sslcst")),
-    "cells": load_network.__wrapped__,  # past its cache
+    "cells": lambda: _network_of.__wrapped__(_BUNDLED.read_bytes(), "cpu"),  # past its cache
 }
 
 

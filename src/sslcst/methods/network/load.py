@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import cache
+from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -18,14 +18,12 @@ FORMAT = 1  # of inputs and network: weights of another one mean something else
 _BUNDLED = Path(str(files(__package__))) / "weights" / "cells.safetensors"
 
 
-@cache
 def load_network(device: str = "cpu", path: Path | None = None) -> CellNetwork:
-    """Load a network for inference, once a device: weights that benchmarks/train_cells.py wrote, or those of sslcst.
+    """Load a network for inference: weights that benchmarks/train_cells.py wrote, or those of sslcst.
 
     The card lies beside the weights. Raises a `BackendError` where they are not there, are damaged, or are others.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load
 
     path = path or _BUNDLED
     hint = "Leave out the model to take the one that comes with sslcst, or train one with benchmarks/train_cells.py."
@@ -38,14 +36,23 @@ def load_network(device: str = "cpu", path: Path | None = None) -> CellNetwork:
         raise BackendError(f"{path} is of another version of the cell network than this sslcst's. {hint}")
     if sha256(content).hexdigest() != card.get("sha256"):
         raise BackendError(f"{path} is damaged, or not the file that the card beside it tells of. {hint}")
-    with torch.device("meta"):  # nothing is drawn, least of all from torch's own generator
-        network = CellNetwork().to_empty(device="cpu")
     try:
-        network.load_state_dict(load(content))
+        network = _network_of(content, device)
     except (RuntimeError, SafetensorError) as error:
         raise BackendError(f"{path} does not hold weights of the cell network. {hint}") from error
     if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
         raise BackendError(f"{path} holds weights that are not finite. {hint}")
+    return network
+
+
+@lru_cache(4)
+def _network_of(weights: bytes, device: str) -> CellNetwork:
+    """The network of these weights, once a device; of the weights, not of their file, which may be written anew."""
+    from safetensors.torch import load
+
+    with torch.device("meta"):  # nothing is drawn, least of all from torch's own generator
+        network = CellNetwork().to_empty(device="cpu")
+    network.load_state_dict(load(weights))
     return network.fold().to(device, inference_dtype(device), memory_format=torch.channels_last)
 
 
