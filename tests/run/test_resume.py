@@ -255,6 +255,21 @@ def test_the_same_input_is_known_again(half_done):
     assert fingerprint_of(sd.read_zarr(half_done)) == known
 
 
+@pytest.mark.parametrize("folder", [False, True])
+def test_other_weights_in_the_same_file_are_other_input(path, tmp_path, folder):
+    """Of a model that is a file, or a folder of files as StarDist's."""
+    model = tmp_path / "model"
+    file = model / "weights.h5" if folder else model
+    file.parent.mkdir(exist_ok=True)
+    params = {"nuclei": {"method": "sslcst", "model": str(model)}}
+    known = []
+    for content in (b"one", b"two", b"two"):
+        if not file.exists() or file.read_bytes() != content:
+            file.write_bytes(content)
+        known.append(fingerprint_of(sd.read_zarr(path), params=params))
+    assert known[0] != known[1] == known[2]
+
+
 def test_other_parameters_start_anew(half_done, monkeypatch):
     """And the result is that of a store that never saw the stopped run."""
     counts = Counts(monkeypatch)

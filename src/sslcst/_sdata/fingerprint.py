@@ -24,6 +24,12 @@ def digest(about: dict[str, Any]) -> str:
     return hashlib.sha256(_as_text(about)).hexdigest()
 
 
+def weights_in(params: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Sizes and times of the files of weights that parameters name, by the path; a name of a model tells all itself."""
+    models = {str(section["model"]) for section in params.values() if section.get("model")}
+    return {model: _stamps(Path(model).expanduser()) for model in models if Path(model).expanduser().exists()}
+
+
 def fingerprint(sdata: SpatialData, keys: Iterable[str], about: dict[str, Any]) -> str:
     """Hash of some rasters and shapes of an object, and of plain values.
 
@@ -71,7 +77,10 @@ def _identity(element: Any) -> Iterable[bytes]:
         yield data.tobytes()
         return
     for place in sorted(get_dask_backing_files(element)):
-        for file in sorted([Path(place), *Path(place).rglob("*")]):
-            if file.is_file():
-                about = file.stat()
-                yield repr((os.path.realpath(file), about.st_size, about.st_mtime_ns)).encode()
+        yield _stamps(Path(place)).encode()
+
+
+def _stamps(place: Path) -> str:
+    """Where a file really lies, its size and time; of a folder those of all files in it."""
+    files = [(os.path.realpath(file), file.stat()) for file in sorted([place, *place.rglob("*")]) if file.is_file()]
+    return "".join(repr((path, about.st_size, about.st_mtime_ns)) for path, about in files)

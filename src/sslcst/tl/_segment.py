@@ -13,7 +13,7 @@ from uuid import uuid4
 from sslcst import __version__
 from sslcst._arguments import checked
 from sslcst._logging import collect_stages, logger, progress
-from sslcst._sdata.fingerprint import digest, fingerprint, recorded
+from sslcst._sdata.fingerprint import digest, fingerprint, recorded, weights_in
 from sslcst._sdata.lock import locked
 from sslcst._sdata.places import real_store, temporary_folder
 from sslcst._sdata.provenance import check_own
@@ -240,6 +240,7 @@ def segment(
         given, params = choose_input(sdata, parts, keys, params=params, method=chosen)
         input_id = fingerprint(sdata, given.keys, given.about)
         about |= {"params": params.to_dict() | chosen.params.to_dict(), "input": input_id}
+        about |= {"weights": weights_in(about["params"])}
         if store is None:
             run_id, folder = uuid4().hex, stack.enter_context(temporary_folder())
         else:
