@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import re
+import signal
 import threading
 import time
 import warnings
@@ -17,6 +18,7 @@ import numba
 import numpy as np
 import pytest
 import torch
+from numba.core.event import Listener, install_listener
 from tiny_chips import assert_same_cells, chip, params_of, segment
 
 import sslcst
@@ -202,3 +204,29 @@ def test_nothing_of_the_whole_process_is_set():
     )
     found = [path.name for path in src.rglob("*.py") if re.search(shared, path.read_text(encoding="utf-8"))]
     assert found == []
+
+
+def test_ctrl_c_does_not_break_numba_while_it_compiles():
+    """Stopped between two of its steps, it would compile nothing more in this process."""
+
+    @threads.compiled()
+    def doubled(x):
+        return x + x
+
+    class CtrlC(Listener):
+        def on_start(self, _):
+            pressed.append(threading.current_thread())
+            if len(pressed) == 1:
+                signal.raise_signal(signal.SIGINT)
+
+        def on_end(self, _):
+            pass
+
+    pressed = []
+    with install_listener("numba:compiler_lock", CtrlC()):
+        with pytest.raises(KeyboardInterrupt):
+            doubled(3)
+        assert threading.main_thread() not in pressed
+        before = len(pressed)
+        assert doubled(3) == 6
+        assert len(pressed) == before  # it was compiled to the end

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from scipy import ndimage
 from skimage.measure import label
 
 from sslcst.core.spots import Grid
+from sslcst.core.threads import compiled
 
 _FOUR = ((0, 1), (1, 0))
 _SMOOTH = 0.6  # bins; standard deviation of the weights by which boundaries are smoothed
@@ -96,7 +96,7 @@ def _weights(place: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarr
     return bins, np.exp(-0.5 * ((np.arange(-1, 2) - offset[:, None]) / _SMOOTH) ** 2)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _smoothed(labels, cells, rows, columns, below, right):  # pragma: no cover (compiled)
     """`cells` are padded by one bin; of labels that weigh the same, the one of the pixel's own bin stays."""
     out = labels.copy()

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from sslcst.core.spots import Spots
-from sslcst.core.threads import parallel
+from sslcst.core.threads import compiled, parallel
 
 _MOST_TIES = 4  # centroids that may be equally near: the corners of a square around a spot
 
@@ -176,7 +176,7 @@ def nearest_nuclei(nuclei: np.ndarray, reach: float, *, n_nearest: int = 3) -> t
     return labels, np.where(labels > 0, np.sqrt(squared), np.inf)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _stamp(nuclei, ids, start, rows, columns, reach, n_nearest):  # pragma: no cover (compiled)
     """Each nucleus, in rising order, enters the lists of the bins around it."""
     height, width = nuclei.shape

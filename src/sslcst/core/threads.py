@@ -76,18 +76,35 @@ def one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:
     return alone
 
 
-def parallel(**options: object) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Compile a loop for all cores: ``numba.njit`` with these options."""
+def compiled(**options: object) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Compile a loop: ``numba.njit`` with these options.
+
+    In the main thread Ctrl-C may fall between any two steps of numba, which then compiles nothing any more in this
+    process. So that this thread but waits for another one to compile.
+    """
 
     def compile_loop(function: Callable[P, R]) -> Callable[P, R]:
-        compiled = numba.njit(parallel=True, cache=True, **options)(function)
+        dispatcher = numba.njit(cache=True, **options)(function)
 
-        @one_at_a_time
         @wraps(function)
         def loop(*args: P.args, **kwargs: P.kwargs) -> R:
-            return compiled(*args, **kwargs)
+            if threading.current_thread() is threading.main_thread():
+                types = tuple(numba.typeof(arg) for arg in args)
+                if types not in dispatcher.signatures:
+                    with ThreadPoolExecutor(1) as other:
+                        other.submit(dispatcher.compile, types).result()
+            return dispatcher(*args, **kwargs)
 
         return loop
+
+    return compile_loop
+
+
+def parallel(**options: object) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Compile a loop for all cores, as `compiled` does."""
+
+    def compile_loop(function: Callable[P, R]) -> Callable[P, R]:
+        return one_at_a_time(compiled(parallel=True, **options)(function))
 
     return compile_loop
 

@@ -14,7 +14,7 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from sslcst.core.cells import fill_holes, largest_pieces
-from sslcst.core.threads import parallel
+from sslcst.core.threads import compiled, parallel
 
 CORE = 3.0  # pixels
 _STEPS = 80  # of one pixel; nuclei longer than twice that come apart
@@ -103,7 +103,7 @@ def _middles(heap: NDArray[np.integer], sinks: NDArray[np.int32]) -> NDArray[np.
     return (np.stack(sums, axis=-1) / total[:, None]).astype(np.float32)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _measure(labels, logit, flow, sinks):  # pragma: no cover (compiled)
     """Of each label the area, the mean logit, and the root mean square by which its flow misses its sink."""
     areas, logits, errors = np.zeros(len(sinks), np.int64), np.zeros(len(sinks)), np.zeros(len(sinks))

@@ -13,7 +13,7 @@ import numpy as np
 
 from sslcst.core.density import Levels, cell_share, local_density
 from sslcst.core.spots import Ranges, Spots, overlap, within
-from sslcst.core.threads import parallel
+from sslcst.core.threads import compiled, parallel
 from sslcst.methods.network.blocks import BLOCK, INNER, MARGIN, blocks_of, cut_block
 from sslcst.methods.network.inputs import REACH
 
@@ -92,7 +92,7 @@ class Expression:
         )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _sum_profiles(places, owner, counts, n_cells, n_genes):  # pragma: no cover (compiled)
     start, gene, count = counts
     profile = np.zeros((n_cells, n_genes), np.int32)
