@@ -12,6 +12,7 @@ import time
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numba
@@ -24,10 +25,12 @@ from tiny_chips import assert_same_cells, chip, params_of, segment
 import sslcst
 from sslcst.core import threads
 from sslcst.core.nuclei import load_backend
+from sslcst.errors import DataError
 from sslcst.methods.network.load import _BUNDLED, _network_of
 from sslcst.methods.ssl_cst.encoder import make_encoder
 from sslcst.methods.ssl_cst.params import EncoderParams
 from sslcst.params import NucleiParams
+from sslcst.run import execute
 
 SMALL = params_of({"tiles": {"size": 64}})
 
@@ -183,6 +186,50 @@ def test_what_takes_all_cores_is_called_by_one_thread_at_a_time():
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda i: (inner, outer)[i % 2](), range(20)))
     assert most == [1]
+
+
+class Bar:
+    """A progress bar that notes by whom it is moved, or stops all at the first step, as Ctrl-C does."""
+
+    def __init__(self, error: type[BaseException] | None = None) -> None:
+        self.error, self.movers = error, []
+
+    @contextmanager
+    def __call__(self, *args, **kwargs):
+        yield self
+
+    def update(self) -> None:
+        self.movers.append(threading.get_ident())
+        if self.error is not None:
+            raise self.error
+
+
+def test_a_stage_moves_its_bar_by_one_thread_and_keeps_the_order(monkeypatch):
+    """Counts are lost where two threads do, and a notebook's bar is none of theirs."""
+    bar = Bar()
+    monkeypatch.setattr(execute, "progress", bar)
+    assert execute.run("stage", lambda job, item: time.sleep(item % 3 / 300) or (job, item), 1, range(9)) == [
+        (1, item) for item in range(9)
+    ]
+    assert bar.movers == 9 * [threading.get_ident()]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, DataError])
+def test_no_tile_is_begun_once_a_run_is_stopped_and_none_is_left_at_work(monkeypatch, error):
+    begun, ended = [], []
+
+    def task(job, item):
+        begun.append(item)
+        time.sleep(0.02)
+        ended.append(item)
+        if error is DataError and item == 1:
+            raise error("unfit")
+
+    monkeypatch.setattr(execute, "progress", Bar(KeyboardInterrupt if error is KeyboardInterrupt else None))
+    with pytest.raises(error):
+        execute.run("stage", task, None, range(100))
+    assert len(begun) < 10
+    assert sorted(begun) == sorted(ended)
 
 
 def test_all_parallel_loops_ask_for_the_process():

@@ -1,4 +1,4 @@
-"""Tasks for dask: on the active distributed client's workers as they are, and on threads where there is none."""
+"""Tasks on the workers of the active dask client as they are, and on two threads where there is none."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import ctypes
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from math import inf
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
-import dask
 import dask.array as da
 import numba
 import torch
@@ -93,17 +93,13 @@ def run(stage: str, task: Callable[[Any, T], Any], job: Any, items: Sequence[T],
     client = active_client()
     with progress(stage, len(items), unit=unit) as bar:
         if client is None:
-
-            def one(item: T) -> Any:
-                result = task(job, item)
-                bar.update()
-                return result
-
+            results = []
             with ThreadPoolExecutor(2) as pool:  # whose end waits for the task that is at work when another fails
-                tasks = [dask.delayed(one)(item) for item in items]
-                results = dask.compute(*tasks, scheduler="threads", pool=pool)
+                for result in pool.map(partial(task, job), items):
+                    results.append(result)
+                    bar.update()
             _give_back()
-            return list(results)
+            return results
         return _on_cluster(client, task, job, items, bar)
 
 
