@@ -5,10 +5,11 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING
 
 import pandas as pd
+from anndata import AnnData
 from skimage.segmentation import expand_labels
+from spatialdata import SpatialData, read_zarr
 
 from sslcst import datasets, metrics, pl, tl
 from sslcst._logging import progress
@@ -16,10 +17,6 @@ from sslcst._sdata.raster import raster_of
 from sslcst._sdata.transcripts import read_transcripts
 from sslcst.core.counts import owners
 from sslcst.errors import BackendError
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from spatialdata import SpatialData
 
 # What differs from the defaults: the diameter of nuclei, as one would read it off the stain.
 PARAMS = {"nuclei": {"diameters": [7.0]}}  # micron
@@ -32,8 +29,6 @@ def run_demo(out: Path, *, n_cells: int, seed: int) -> str:
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise BackendError(f"The demo needs {', '.join(missing)}: pip install 'sslcst[demo]'.")
-    from spatialdata import read_zarr
-
     out.mkdir(parents=True, exist_ok=True)
     store, picture = out / "demo.zarr", out / "demo.png"
     with progress("simulate a tissue, write it, read it back"):  # as a user's data would be

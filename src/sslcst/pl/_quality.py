@@ -70,14 +70,11 @@ def quality(
         missing = {*columns, "share"} - set(frame)
         if missing:
             raise KeyMissingError(f"The frame of {name!r} has no column {sorted(missing)}: take it from tl.quality.")
-    if axes is not None and len(axes) != len(columns):
-        raise ParameterError(f"axes hold {len(axes)} for {len(columns)} columns: there must be one for each.")
     if axes is None:
-        _, axes = plt.subplots(
-            1, len(columns), figsize=(3.2 * len(columns), 3.2), sharey=True, layout="constrained", squeeze=False
-        )
-        axes = axes[0]
-    axes = np.asarray(axes)
+        _, axes = plt.subplots(1, len(columns), figsize=(3.2 * len(columns), 3.2), sharey=True, layout="constrained")
+    elif len(axes) != len(columns):
+        raise ParameterError(f"axes hold {len(axes)} for {len(columns)} columns: there must be one for each.")
+    axes = np.atleast_1d(axes)
     for ax, column in zip(axes, columns, strict=True):
         drawn = False
         for (name, frame), colour, stroke in zip(frames.items(), cycle(_COLOURS), cycle(_STROKES)):
