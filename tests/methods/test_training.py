@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from dataclasses import replace
 from math import exp, log
 
@@ -173,6 +174,22 @@ def test_training_stops_early_and_keeps_the_best_state(kind: str) -> None:
     right = (direction.argmax(dim=1) == truth[0])[known].float().mean()
     assert history[best].direction_accuracy == pytest.approx(float(right), abs=1e-6)
     assert history[best].inside_accuracy == pytest.approx(float(((inside > 0) == truth[1]).float().mean()), abs=1e-6)
+
+
+def test_ctrl_c_does_not_break_torch_while_it_loads_what_an_optimizer_needs(
+    toy: tuple[Inputs, Samples], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, adam = [], torch.optim.Adam
+
+    def pressed(*args, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+        made.append(adam(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(torch.optim, "Adam", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        train(toy)
+    assert made
 
 
 def test_training_ends_after_the_last_epoch(toy: tuple[Inputs, Samples]) -> None:

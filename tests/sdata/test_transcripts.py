@@ -138,8 +138,8 @@ def test_the_vendors_controls_are_no_genes(name: str) -> None:
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("x", np.nan, "have 2 rows with NaN or infinite x or y"),
-        ("y", np.inf, "have 2 rows with NaN or infinite x or y"),
+        ("x", np.nan, "have 2 rows with NaN or infinite x or y: drop them"),
+        ("y", np.inf, "have 2 rows with NaN or infinite x or y: drop them"),
         ("gene", None, "have 2 rows without a gene"),
         ("count", 0.5, "Column 'count' of points 'transcripts' must hold counts"),
     ],

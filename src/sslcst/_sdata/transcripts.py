@@ -278,7 +278,7 @@ def _survey(
     if not sum(sizes):
         raise DataError(f"Points {points_key!r} are empty: there is no transcript.")
     if not_finite:
-        raise DataError(f"Points {points_key!r} have {not_finite} rows with NaN or infinite x or y.")
+        raise DataError(f"Points {points_key!r} have {not_finite} rows with NaN or infinite x or y: drop them.")
 
     controls = {name for name in n_good if params.exclude and re.match(params.exclude, name)}
     genes = sorted(name for name, many in n_good.items() if many and name not in controls)

@@ -46,10 +46,19 @@ def settle() -> None:
     import torch
 
     _use()
-    with ThreadPoolExecutor(1) as new:
-        n_threads = new.submit(_numbers).result()
+    n_threads = aside(_numbers)
     if torch.get_num_threads() != n_threads:
         torch.set_num_threads(n_threads)
+
+
+def aside(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call a function in a new thread, in which Ctrl-C cannot end it.
+
+    It would between any two steps of numba that compiles, or of torch that loads a part of itself, and neither can do
+    it any more in that process.
+    """
+    with ThreadPoolExecutor(1) as new:
+        return new.submit(function, *args, **kwargs).result()
 
 
 def ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
@@ -77,11 +86,7 @@ def one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def compiled(**options: object) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Compile a loop: ``numba.njit`` with these options.
-
-    In the main thread Ctrl-C may fall between any two steps of numba, which then compiles nothing any more in this
-    process. So that this thread but waits for another one to compile.
-    """
+    """Compile a loop: ``numba.njit`` with these options, `aside`."""
 
     def compile_loop(function: Callable[P, R]) -> Callable[P, R]:
         dispatcher = numba.njit(cache=True, **options)(function)
@@ -91,8 +96,7 @@ def compiled(**options: object) -> Callable[[Callable[P, R]], Callable[P, R]]:
             if threading.current_thread() is threading.main_thread():
                 types = tuple(numba.typeof(arg) for arg in args)
                 if types not in dispatcher.signatures:
-                    with ThreadPoolExecutor(1) as other:
-                        other.submit(dispatcher.compile, types).result()
+                    aside(dispatcher.compile, types)
             return dispatcher(*args, **kwargs)
 
         return loop

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from sslcst.core.threads import aside
 from sslcst.errors import TrainingError
 from sslcst.methods.ssl_cst.encoder import Encoder, Field, Tokens, make_encoder
 from sslcst.methods.ssl_cst.features import Features, crop_side
@@ -102,7 +103,8 @@ def train_encoder(
     generator = torch.Generator().manual_seed(seed)
     encoder = make_encoder(n_genes, encoder_params, generator).to(device)
     noise = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
-    optimizer = torch.optim.Adam(encoder.parameters(), lr=params.learning_rate)
+    # The first one loads torch._dynamo.
+    optimizer = aside(torch.optim.Adam, encoder.parameters(), lr=params.learning_rate)
     training, validation = (_targets(spot, samples, samples.validation == held, device) for held in (False, True))
     history: list[Epoch] = []
     best = None
