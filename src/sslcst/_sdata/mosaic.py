@@ -21,7 +21,7 @@ from sslcst._sdata.source_ids import by_number, of_cells
 from sslcst._sdata.transcripts import ROWS_OF_A_SOURCE, Transcripts, TranscriptSource
 from sslcst.core.covered import Covered
 from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_channels
-from sslcst.core.spots import Ranges, in_ranges, within
+from sslcst.core.spots import in_ranges, ranges_of, slices, within
 from sslcst.errors import DataError
 
 _OFF = 2.0  # pixels by which a field may lie off the pixels of its neighbour, in its corners
@@ -192,7 +192,7 @@ class MosaicNuclei:
 
     def read(self, rows: slice, columns: slice) -> np.ndarray:
         """The labels of some pixels, uint32 (y, x)."""
-        view: Ranges = ((rows.start, rows.stop), (columns.start, columns.stop))
+        view = ranges_of(rows, columns)
         out = np.zeros([stop - start for start, stop in view], np.uint32)
         for i, seen in reversed(list(self.covered.in_view(view))):
             labels = self.sources[i].read(*within(seen, self.covered.rectangles[i]))
@@ -242,7 +242,7 @@ class MosaicNuclei:
                         continue
                     along = list(view)
                     along[1 - axis] = seen[1 - axis]
-                    labels = np.moveaxis(self.read(*(slice(*each) for each in along)), axis, 0)
+                    labels = np.moveaxis(self.read(*slices(along)), axis, 0)
                     middle, (start, stop) = line - view[axis][0], np.array(seen[axis]) - view[axis][0]
                     if side == 0 and start < middle:
                         yield i, j, labels[middle], labels[min(stop, middle) - 1]

@@ -7,11 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sslcst.core.spots import Grid, Ranges, in_ranges, overlap, within
-
-
-def _meet(one: Ranges, other: Ranges) -> bool:
-    return all(a < d and c < b for (a, b), (c, d) in zip(one, other, strict=True))
+from sslcst.core.spots import Grid, Ranges, in_ranges, meet, overlap, within
 
 
 @dataclass(frozen=True)
@@ -23,12 +19,12 @@ class Covered:
     def in_view(self, ranges: Ranges) -> Iterator[tuple[int, Ranges]]:
         """Which rectangles reach into these rows and columns of pixels, and what of each lies there."""
         for i, own in enumerate(self.rectangles):
-            if _meet(own, ranges):
+            if meet(own, ranges):
                 yield i, overlap(own, ranges)
 
     def meets(self, ranges: Ranges) -> bool:
         """Whether any does."""
-        return any(_meet(own, ranges) for own in self.rectangles)
+        return any(meet(own, ranges) for own in self.rectangles)
 
     def pixels(self, ranges: Ranges) -> np.ndarray:
         """Which of these pixels lie in one, bool (rows, columns)."""
@@ -45,7 +41,7 @@ class Covered:
                 (int(start // step), int(np.ceil(stop / step)))
                 for (start, stop), step in zip(own, grid.step, strict=True)
             )
-            if _meet(touched, grid.ranges):
+            if meet(touched, grid.ranges):
                 out[within(overlap(touched, grid.ranges), grid.ranges)] = True
         return out
 

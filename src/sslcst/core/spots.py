@@ -14,6 +14,22 @@ GENE_BLOCK = 16  # bins along each axis over which counts are summed to tell whi
 Ranges = tuple[tuple[int, int], tuple[int, int]]  # rows and columns (start, stop)
 
 
+def slices(ranges: Ranges) -> tuple[slice, slice]:
+    """Rows and columns as arrays are indexed by them."""
+    rows, columns = (slice(start, stop) for start, stop in ranges)
+    return rows, columns
+
+
+def ranges_of(rows: slice, columns: slice) -> Ranges:
+    """What `slices` were made of."""
+    return (rows.start, rows.stop), (columns.start, columns.stop)
+
+
+def meet(one: Ranges, other: Ranges) -> bool:
+    """Whether any rows and columns are in both."""
+    return all(a < d and c < b for (a, b), (c, d) in zip(one, other, strict=True))
+
+
 def within(ranges: Ranges, frame: Ranges) -> tuple[slice, slice]:
     """Where rows and columns lie in an array of those of the frame, which holds them."""
     rows, columns = (slice(a - start, b - start) for (a, b), (start, _) in zip(ranges, frame, strict=True))

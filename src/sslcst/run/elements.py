@@ -12,6 +12,7 @@ from sslcst._logging import logger
 from sslcst._sdata.boundaries import as_boundaries
 from sslcst._sdata.raster import apply_affine
 from sslcst.core.measure import Cells
+from sslcst.core.spots import meet, ranges_of
 from sslcst.run import results
 from sslcst.run.pipeline import Input, Outcome
 from sslcst.run.warnings import warnings_of
@@ -48,7 +49,8 @@ def elements(
             at = corners[np.repeat(of, size)] - [part.start for part in own.window]
             made[names[field, "boundaries"]] = as_boundaries(ids[of], at, size[of], own.raster.transformations)
         if name := names.get((field, "transcripts")):
-            holding = [tile for tile in tiles if _meet(tissue.grid.pixels(tile.ranges), own.window)]
+            there = ranges_of(*own.window)
+            holding = [tile for tile in tiles if meet(ranges_of(*tissue.grid.pixels(tile.ranges)), there)]
             made[name] = results.transcripts_element(
                 scratch, holding, own.points, found.left_out, i, in_memory=in_memory
             )
@@ -56,10 +58,6 @@ def elements(
     about = dict(about) | {"results": {name: about["results"][name] for name in [*made, table]}}
     made[table] = _table(outcome, given, names, about, cells, home)
     return made
-
-
-def _meet(one: tuple[slice, slice], other: tuple[slice, slice]) -> bool:
-    return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))
 
 
 def _table(

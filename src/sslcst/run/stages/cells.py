@@ -11,6 +11,7 @@ from sslcst._sdata.region import Area
 from sslcst._sdata.transcripts import ROWS_OF_A_SOURCE
 from sslcst.core.measure import measure
 from sslcst.core.polygons import polygons
+from sslcst.core.spots import ranges_of
 from sslcst.errors import DataError
 from sslcst.methods.base import Fit, Method, Part, Tissue, Window
 from sslcst.params import CellParams
@@ -88,7 +89,7 @@ def _of_tile(job: Job, tile: Tile) -> tuple[Part, None]:
     labels = job.method.label_pixels(window, job.fit, nuclei)
     at_edge = labels[:0, 0]
     if workspace.covered is not None:
-        ranges = tuple((part.start, part.stop) for part in pixels)
+        ranges = ranges_of(*pixels)
         labels = np.where(workspace.covered.pixels(ranges), labels, 0)
         at_edge = workspace.covered.at_edge(labels, ranges)
     probability = window.probability

@@ -20,7 +20,7 @@ from sslcst.core.nuclei import Segmenter, load_backend, segment_nuclei
 from sslcst.core.nuclei.diameter import estimate_diameter
 from sslcst.core.nuclei.intensity import channels_of, check_image, intensity_range, scale_channels
 from sslcst.core.nuclei.sslcst import DIAMETER, some_of, typical_diameter
-from sslcst.core.spots import Ranges, in_ranges, overlap, widened
+from sslcst.core.spots import Ranges, in_ranges, overlap, slices, widened
 from sslcst.params import NucleiParams, Params
 from sslcst.run.execute import run
 from sslcst.run.tiling import squares
@@ -79,7 +79,7 @@ def find(
     every, labels = tuple((0, size) for size in shape), None
     if to == NUCLEI and raster.window is None and max(shape) <= side:
         with progress(_in_words(to)):
-            labels = _within(covered, segment_nuclei(read_part(image, *(slice(*r) for r in every)), **how), every)
+            labels = _within(covered, segment_nuclei(read_part(image, *slices(every)), **how), every)
     if labels is None or params.nuclei.diameters:
         sample = sample_stain(stain, stain.shape[-2:], params.nuclei)
         if to == NUCLEI and (warning := doubt_of_size(sample, name=name, **how)):
@@ -109,7 +109,7 @@ def _copy(source: NucleusSource, out: zarr.Array, scratch: Scratch, side: int, t
     tiles = list(squares(out.shape, side))
     with progress(_in_words(to), len(tiles), unit="tile") as bar:
         for _, _, ranges in tiles:
-            labels = source.read(*(slice(*r) for r in ranges))
+            labels = source.read(*slices(ranges))
             _write(out, ranges, labels)
             parts.append(Regions.of(labels, tuple(start for start, _ in ranges)))
             bar.update()
@@ -138,7 +138,7 @@ def sample_stain(image: Any, shape: tuple[int, int], params: NucleiParams) -> St
 
     tiles = [ranges for _, _, ranges in squares(shape, _WINDOW)]
     shown = some_of(tiles, [contrast(ranges) for ranges in tiles])
-    windows = [scale_channels(read_part(image, *(slice(*r) for r in ranges)), scale) for ranges in shown]
+    windows = [scale_channels(read_part(image, *slices(ranges)), scale) for ranges in shown]
     return StainSample(scale, windows)
 
 
@@ -190,7 +190,7 @@ def _segment_tile(stain: Stain, tile: tuple[str, Ranges]) -> None:
     name, ranges = tile
     shape = stain.image.shape[-2:]
     wide = overlap(widened(ranges, int(_HALO * stain.diameter)), tuple((0, size) for size in shape))
-    image = scale_channels(read_part(stain.image, *(slice(*r) for r in wide)), stain.scale)
+    image = scale_channels(read_part(stain.image, *slices(wide)), stain.scale)
     segment = load_backend(stain.params.nuclei, device=stain.device)
     labels = _within(stain.covered, segment(image, stain.diameter), wide)
     labels = relabel_sequential(labels)[0].astype(np.uint32)
@@ -216,17 +216,15 @@ def _merge(stain: Stain, tiles: list[tuple[str, Ranges]], out: zarr.Array) -> Re
         place = tuple(slice(start, start + size) for start, size in zip(corner.tolist(), new.shape, strict=True))
         there = out[place]
         areas = np.bincount(new.ravel())
-        covered = np.bincount(new[there > 0], minlength=len(areas))
-        dropped = 2 * covered >= areas
+        hidden = np.bincount(new[there > 0], minlength=len(areas))
+        dropped = 2 * hidden >= areas
         new = np.where(dropped[new] | (there > 0), 0, new)
         numbers = np.zeros(len(areas), np.uint32)
         kept = np.unique(new[new > 0])
         numbers[kept] = n + 1 + np.arange(len(kept))
         n += len(kept)
         out[place] = np.where(new > 0, numbers[new], there)
-    parts = [
-        Regions.of(out[tuple(slice(*r) for r in ranges)], tuple(start for start, _ in ranges)) for _, ranges in tiles
-    ]
+    parts = [Regions.of(out[slices(ranges)], tuple(start for start, _ in ranges)) for _, ranges in tiles]
     return _finish(stain.scratch, Regions.join(parts), stain.to)
 
 
@@ -239,7 +237,7 @@ def create(scratch: Scratch, shape: tuple[int, int], to: str) -> zarr.Array:
 
 
 def _write(out: zarr.Array, ranges: Ranges, labels: np.ndarray) -> None:
-    out[tuple(slice(*r) for r in ranges)] = labels
+    out[slices(ranges)] = labels
 
 
 def _finish(scratch: Scratch, regions: Regions, to: str) -> Regions:

@@ -11,6 +11,7 @@ from sslcst._logging import logger, progress
 from sslcst._sdata.scratch import Scratch
 from sslcst.core.geometry import Regions
 from sslcst.core.matching import Shared, as_cells
+from sslcst.core.spots import slices
 from sslcst.params import Params
 from sslcst.run.stages.nuclei import create
 from sslcst.run.tiling import squares
@@ -41,7 +42,7 @@ def match(scratch: Scratch, shape: tuple[int, int], cells: Regions, params: Para
     if scratch.is_finished(_DONE):
         return Matched(**scratch.load(_FILE))
     out = create(scratch, shape, MATCHED)
-    tiles = [tuple(slice(*r) for r in ranges) for _, _, ranges in squares(shape, params.tiles.image_size)]
+    tiles = [slices(ranges) for _, _, ranges in squares(shape, params.tiles.image_size)]
     with progress("match nuclei", 2 * len(tiles), unit="tile") as bar:
         parts = []
         for pixels in tiles:
