@@ -120,3 +120,11 @@ def test_what_cannot_be_measured():
     sdata["stain"] = sdata["stain"].assign_coords(c=["a/b", "a_b", "c"])
     with pytest.raises(DataError, match="channels of one name"):
         sslcst.tl.intensities(sdata)
+
+
+def test_where_there_is_no_image_nothing_is_said_of_nuclei():
+    """Nuclei that are there already would not help: there is no such argument."""
+    sdata = made()
+    del sdata.images["stain"]
+    with pytest.raises(KeyMissingError, match=r"There is no image.*image_key=; there are: none"):
+        sslcst.tl.intensities(sdata)

@@ -82,9 +82,11 @@ def choose_key(
     raise KeyMissingError(f"{what}: choose with {argument}=; there are: {listed}.")
 
 
-def choose_image(sdata: SpatialData, image_key: str | None, *, beside: str | None = None) -> str:
+def choose_image(
+    sdata: SpatialData, image_key: str | None, *, beside: str | None = None, finds_nuclei: bool = False
+) -> str:
     """The asked-for image, the only one, that which readers of spatialdata-io name as the stain, or that `beside`."""
-    if not sdata.images and (given := [*sdata.labels, *sdata.shapes]):
+    if finds_nuclei and not sdata.images and (given := [*sdata.labels, *sdata.shapes]):
         raise KeyMissingError(
             "There is no image to find nuclei in. Nuclei that are there already, as labels or shapes, are taken with "
             f"nuclei_key=; there are: {', '.join(map(repr, given))}."

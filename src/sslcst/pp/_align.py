@@ -182,7 +182,7 @@ def _choose(
     if nuclei_key is not None:
         choose_key(sdata.labels, nuclei_key, kind="labels element", argument="nuclei_key")
     if nuclei_key is None or image_key is not None:
-        image_key = choose_image(sdata, image_key)
+        image_key = choose_image(sdata, image_key, finds_nuclei=nuclei_key is None)
     key = nuclei_key or image_key
     points_key = choose_points(sdata, points_key)
     system = choose_coordinate_system(sdata, [key, points_key], system)

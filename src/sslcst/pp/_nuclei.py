@@ -92,7 +92,7 @@ def segment_nuclei(
     device = choose_device(device)
     if method is not None:
         params = replace(params, method=method)
-    image_key = choose_image(sdata, image_key)
+    image_key = choose_image(sdata, image_key, finds_nuclei=True)
     source = sdata if scale is None else _at_scale(sdata, image_key, scale)
     coordinate_system = choose_coordinate_system(source, [image_key], coordinate_system)
     raster, name = raster_of(source, image_key, coordinate_system), channel_in_words(image_key, channel)

@@ -163,7 +163,7 @@ def _choose_elements(
         params = replace(params, nuclei=choose_method(params.nuclei))
     read = given
     if finds_nuclei or stained:
-        image = choose_image(sdata, image, beside=points)
+        image = choose_image(sdata, image, beside=points, finds_nuclei=finds_nuclei)
         read = (*given, image)
     pixels_of = image
     if given and not stained:
