@@ -92,7 +92,7 @@ class Scratch:
         with new.open("xb") as file:
             yield file
         if self.run is not None and name != _MANIFEST and fingerprint_in(self.folder) != self.run:
-            new.unlink()
+            new.unlink(missing_ok=True)
             raise StoreError(f"{self.folder} is no longer that of the run that would write {name}.")
         new.replace(path)
 
