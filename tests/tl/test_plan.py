@@ -39,14 +39,27 @@ def test_the_grid_is_that_of_the_run(sdata) -> None:
 
 
 def test_smaller_tiles_take_less_memory(sdata) -> None:
-    """Disk and transcripts stay."""
+    """Where two of them are less than the whole; disk and transcripts stay."""
     small, large = (
-        sslcst.tl.plan(sdata, nuclei_key="true_nuclei", params={"tiles": {"size": size, "block": 16}})
-        for size in (16, 2048)
+        sslcst.tl.plan(sdata, nuclei_key="true_nuclei", params={"spots": {"bin_size": 0.07}, "tiles": {"size": size}})
+        for size in (512, 2048)
     )
-    assert small.memory <= large.memory
+    assert small.memory < large.memory
     assert (small.disk, small.n_transcripts) == (large.disk, large.n_transcripts)
     assert small.n_tiles > large.n_tiles
+
+
+def test_what_is_at_work_takes_memory(sdata) -> None:
+    """An encoder of spots more than densities, a stain in which nuclei are found more than nuclei that are given."""
+    density, encoder, stain = (
+        sslcst.tl.plan(sdata, **how)
+        for how in (
+            {"nuclei_key": "true_nuclei", "method": "density"},
+            {"nuclei_key": "true_nuclei", "method": "ssl-cst"},
+            {"image_key": "stain", "method": "density"},
+        )
+    )
+    assert 1 < density.memory < min(encoder.memory, stain.memory)
 
 
 def test_arguments_are_checked_as_in_the_run(sdata) -> None:

@@ -218,6 +218,7 @@ class Method(ABC):
     name: ClassVar[str]
     Params: ClassVar[type[Sections]]
     max_distance: ClassVar[float] = 1.25  # how far from its nucleus a cell may reach, in r, unless parameters say
+    bytes_per_spot: ClassVar[int] = 140  # of memory, about, in a window that it looks at: what `sslcst.tl.plan` tells
     has_weights: ClassVar[bool] = False  # whether its models are kept with weights
     whole_cells: ClassVar[bool] = False  # whether it takes cells that are there before: given, or found in a stain
 

@@ -23,6 +23,8 @@ from sslcst.errors import ClusterError
 
 T = TypeVar("T")
 
+THREADS = 2  # tiles at work at once, where there is no cluster
+
 _TRIES = 3
 _PATIENCE = 60.0  # seconds in which workers that stand still may find memory
 _PACKAGES_BYTES = 2**30  # of a worker: what it imports takes 0.7 GiB, and dask pauses it at 80 % of its limit
@@ -94,7 +96,7 @@ def run(stage: str, task: Callable[[Any, T], Any], job: Any, items: Sequence[T],
     with progress(stage, len(items), unit=unit) as bar:
         if client is None:
             results = []
-            with ThreadPoolExecutor(2) as pool:  # whose end waits for the task that is at work when another fails
+            with ThreadPoolExecutor(THREADS) as pool:  # whose end waits for the task that is at work when another fails
                 for result in pool.map(partial(task, job), items):
                     results.append(result)
                     bar.update()

@@ -29,7 +29,7 @@ from sslcst.run.stages.passes import learn, predict
 from sslcst.run.stages.spots import find_spots
 from sslcst.run.stages.transcripts import bucket, count, fill
 from sslcst.run.stages.whole_cells import Matched, match
-from sslcst.run.tiling import Tile, bins_seen, cut, tile_bytes
+from sslcst.run.tiling import Tile, cut, seen, tile_bytes
 from sslcst.run.workspace import MATCHED, NUCLEI, WHOLE_CELLS, Workspace, is_done
 
 NUCLEI_ACROSS = 2  # a whole cell: what nuclei that are grown reach by default
@@ -114,9 +114,9 @@ def run(
     image = nuclei.on_raster(given.image, raster)
     workspace = Workspace(scratch, layout.grid, params.tiles.block, len(genes), image, nuclei_file, given.covered)
     fill(given.transcripts, layout.grid, scratch, params.tiles, pair=given.pair)
-    seen = bins_seen(params.tiles.size, layout.grid.whole_shape)
-    share = min(seen / np.prod(layout.grid.whole_shape), 1)
-    check_workers(tile_bytes(seen, count(scratch) * share))
+    n_bins = seen(params.tiles.size, layout.grid.whole_shape)
+    share = n_bins / np.prod(layout.grid.whole_shape)
+    check_workers(tile_bytes(n_bins, count(scratch) * share, method.bytes_per_spot))
     with progress("check alignment"):
         alignment.check(
             workspace, regions, whole_cells=method.whole_cells, pixel_size=raster.pixel_size, pair=given.pair

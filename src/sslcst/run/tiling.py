@@ -11,9 +11,7 @@ import numpy as np
 from sslcst.core.spots import Grid, Ranges, in_ranges, overlap, widened
 from sslcst.params import TileParams
 
-# Rounded from what benchmarks/chip.py gave.
-_BYTES_PER_BIN = 300  # of a tile and what it sees around
-_BYTES_PER_SPOT = 1_200  # two tiles are at work, one being read
+_BYTES_PER_BIN = 90  # of a tile and what it sees around; rounded from what benchmarks/chip.py gave
 _AROUND = 128  # bins, about, that a tile sees around
 
 
@@ -55,14 +53,14 @@ def squares(shape: tuple[int, int], side: int) -> Iterator[tuple[int, int, Range
         yield row, column, tuple((n * side, min((n + 1) * side, size)) for n, size in _zip((row, column), shape))
 
 
-def bins_seen(side: int, whole_shape: tuple[int, int]) -> int:
-    """Bins, about, that a tile sees with those around it."""
-    return min(side + 2 * _AROUND, max(whole_shape)) ** 2
+def seen(side: int, whole_shape: tuple[int, int]) -> int:
+    """Bins or pixels, about, that a tile sees with those around it."""
+    return int(np.prod([min(side + 2 * _AROUND, size) for size in whole_shape]))
 
 
-def tile_bytes(n_bins: int, n_transcripts: float) -> float:
+def tile_bytes(n_bins: int, n_transcripts: float, bytes_per_spot: int) -> float:
     """What a tile takes in memory, about, that sees so many bins, and so many transcripts on them."""
-    return _BYTES_PER_BIN * n_bins + _BYTES_PER_SPOT * occupied(n_transcripts, n_bins)
+    return _BYTES_PER_BIN * n_bins + bytes_per_spot * occupied(n_transcripts, n_bins)
 
 
 def occupied(n: float, n_bins: float) -> float:

@@ -15,9 +15,10 @@ from sslcst.core.spots import Grid, inside_raster
 from sslcst.device import choose_device
 from sslcst.methods import choose_method, default_method
 from sslcst.params import Params
+from sslcst.run.execute import THREADS
 from sslcst.run.pipeline import NUCLEI_ACROSS, Input
 from sslcst.run.stages.nuclei import nucleus_diameter, sample_stain
-from sslcst.run.tiling import bins_seen, cut, occupied, squares, tile_bytes
+from sslcst.run.tiling import cut, occupied, seen, squares, tile_bytes
 from sslcst.run.warnings import check_on_image
 from sslcst.tl._fields import choose_fields, choose_input
 from sslcst.tl._sources import choose_keys
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from sslcst.methods.base import Method
 
 # Rounded from what benchmarks/chip.py gave.
-_BASE_BYTES = 1.5 * 2**30  # the packages, and the training
-_TABLE_BYTES_PER_TRANSCRIPT = 16  # of the whole chip: cells by genes, while they are joined
+_BASE_BYTES = 1.5 * 2**30  # the packages
+_IMAGE_BYTES_PER_PIXEL = 220  # where nuclei are found, with the bundled network
+_TABLE_BYTES_PER_TRANSCRIPT = 12  # of the whole chip: cells by genes, which the caller gets in memory
 _DISK_BYTES = {"transcript": 45, "spot": 150, "bin": 8}  # beside the store
 
 
@@ -138,9 +140,11 @@ def plan(
     in_tile = _count(given, grid, side)
     full = [tile for tile, n in zip(tiles, in_tile, strict=True) if n]
     n_bins, n, largest = int(np.prod(grid.whole_shape)), int(in_tile.sum()), int(in_tile.max())
-    seen = bins_seen(side, grid.whole_shape)
     n_spots = occupied(n, n_bins)
-    memory = _BASE_BYTES + tile_bytes(seen, min(largest * seen / side**2, n)) + _TABLE_BYTES_PER_TRANSCRIPT * n
+    n_seen = seen(side, grid.whole_shape)
+    at_work = tile_bytes(n_seen, min(largest * n_seen / side**2, n), chosen.bytes_per_spot)
+    at_work *= min(THREADS, len(full))
+    memory = _BASE_BYTES + max(at_work, _image_bytes(given, params), _TABLE_BYTES_PER_TRANSCRIPT * n)
     disk = _DISK_BYTES["transcript"] * n + _DISK_BYTES["spot"] * n_spots + _DISK_BYTES["bin"] * n_bins
     return Plan(
         bins=grid.whole_shape,
@@ -152,6 +156,15 @@ def plan(
         memory=memory / 2**30,
         disk=disk / 2**30,
     )
+
+
+def _image_bytes(given: Input, params: Params) -> float:
+    """What the tiles of the stain take while nuclei, or whole cells, are found in them."""
+    if given.image is None and given.cell_stain is None:
+        return 0.0
+    shape, side = given.raster.shape, params.tiles.image_size
+    n_tiles = len(list(squares(shape, side)))
+    return _IMAGE_BYTES_PER_PIXEL * seen(side, shape) * min(THREADS, n_tiles)
 
 
 def _diameter(given: Input, params: Params) -> float:

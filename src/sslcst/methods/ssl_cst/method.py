@@ -50,6 +50,7 @@ class SslCst(Method):
 
     name: ClassVar[str] = "ssl-cst"
     Params: ClassVar[type] = SslCstParams
+    bytes_per_spot: ClassVar[int] = 750
     has_weights: ClassVar[bool] = True
 
     @property
