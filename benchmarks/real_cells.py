@@ -104,7 +104,7 @@ def simulated(seed: int) -> Tissue:
         coverage=float(rng.uniform(0.35, 0.95)),
         nuclear_shift=float(rng.uniform(0.05, 0.45)),
         n_genes=20,
-        counts_per_cell=float(np.exp(rng.uniform(np.log(60), np.log(800)))),
+        counts_per_cell=float(np.exp(rng.uniform(np.log(60), np.log(4000)))),
         diffusion=float(rng.uniform(0, 1.6)),
         ambient=float(rng.uniform(0, 0.25)),
         seed=1000 + seed,
