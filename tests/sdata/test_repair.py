@@ -133,6 +133,7 @@ def test_an_element_with_damaged_metadata_keeps_its_data(tissue_store: Path, pla
     assert files(tissue_store / place) == held
     assert place.split("/")[1] not in sd.read_zarr(tissue_store)
     told = json.loads((tissue_store.parent / "run.zarr.unlisted.json").read_text())
+    whole.pop("consolidated_metadata", None)  # which some versions of zarr note of every group in a list
     assert {key: told[place][key] for key in whole} == whole
 
 
