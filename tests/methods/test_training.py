@@ -176,6 +176,7 @@ def test_training_stops_early_and_keeps_the_best_state(kind: str) -> None:
     assert history[best].inside_accuracy == pytest.approx(float(((inside > 0) == truth[1]).float().mean()), abs=1e-6)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_does_not_break_torch_while_it_loads_what_an_optimizer_needs(
     toy: tuple[Inputs, Samples], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -253,6 +253,7 @@ def test_nothing_of_the_whole_process_is_set():
     assert found == []
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_does_not_break_numba_while_it_compiles():
     """Stopped between two of its steps, it would compile nothing more in this process."""
 
