@@ -91,6 +91,25 @@ def test_workers_that_stand_still_are_an_error(monkeypatch):
         execute.run("stage", _double, None, [1, 2])
 
 
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("Could not replicate data"), TimeoutError("No valid workers found")],
+    ids=["before", "meanwhile"],
+)
+def test_a_worker_that_is_paused_as_it_is_sent_data_is_waited_for(monkeypatch, error):
+    """Dask tells it in one way or another, by when it finds out."""
+    scatter, errors = distributed.Client.scatter, [error]
+
+    def once_in_vain(*args, **kwargs):
+        if errors:
+            raise errors.pop()
+        return scatter(*args, **kwargs)
+
+    monkeypatch.setattr(distributed.Client, "scatter", once_in_vain)
+    with workers("8GB"):
+        assert execute.run("stage", _double, None, [1, 2]) == [2, 4]
+
+
 def _double(job: None, item: int) -> int:
     return 2 * item
 

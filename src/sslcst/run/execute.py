@@ -26,6 +26,7 @@ T = TypeVar("T")
 THREADS = 2  # tiles at work at once, where there is no cluster
 
 _TRIES = 3
+_NO_WORKER = ("replicate", "No valid workers")  # how dask says, before or while it looks, that none takes data
 _PATIENCE = 60.0  # seconds in which workers that stand still may find memory
 _PACKAGES_BYTES = 2**30  # of a worker: what it imports takes 0.7 GiB, and dask pauses it at 80 % of its limit
 
@@ -124,10 +125,10 @@ def _on_cluster(client: Any, task: Callable[[Any, T], Any], job: Any, items: Seq
         _wait(client, lambda: any(worker["status"] == "running" for worker in _workers(client)))
         try:
             [shared] = client.scatter([job], broadcast=True, hash=False)
-        except ValueError as error:
-            if "replicate" not in str(error):
+        except (TimeoutError, ValueError) as error:
+            if not any(words in str(error) for words in _NO_WORKER):
                 raise
-            lost = error  # that is how dask says that the last worker was paused since: wait for one again
+            lost = error  # the last worker was paused since: wait for one again
             continue
         left = [i for i in range(len(items)) if i not in results]
         futures = client.map(_on_worker, [items[i] for i in left], task=task, job=shared, pure=False)
