@@ -3,8 +3,17 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["BackendError", "ClusterError", "DataError", "KeyMissingError", "ParameterError", "ProcessError"]
-__all__ += ["SslcstError", "StoreError", "TrainingError"]
+__all__ = [
+    "BackendError",
+    "ClusterError",
+    "DataError",
+    "KeyMissingError",
+    "ParameterError",
+    "ProcessError",
+    "SslcstError",
+    "StoreError",
+    "TrainingError",
+]
 
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:

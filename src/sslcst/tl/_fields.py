@@ -12,6 +12,7 @@ from sslcst._logging import progress, warnings_only
 from sslcst._sdata.fields import FieldName, find_fields, key_of, part_of
 from sslcst._sdata.mosaic import MosaicImage, MosaicNuclei, MosaicTranscripts, lay_out
 from sslcst._section import check
+from sslcst.core.spots import slices
 from sslcst.errors import KeyMissingError
 from sslcst.methods.base import Method
 from sslcst.params import Params
@@ -89,7 +90,7 @@ def _joined(fields: Sequence[FieldName], chosen: list[Input], params: Params) ->
         fields={
             field.name: replace(
                 each.fields[""],
-                window=tuple(slice(*part) for part in place),
+                window=slices(place),
                 marks={name: field.marks[name] for name in told},
             )
             for field, each, place in zip(fields, chosen, covered.rectangles, strict=True)

@@ -16,7 +16,7 @@ from sslcst._sdata.labels import read_part
 from sslcst._sdata.provenance import Used, run_of
 from sslcst._sdata.raster import apply_affine, centers, is_identity, plane, raster_of
 from sslcst.core.counts import owners
-from sslcst.core.spots import Ranges
+from sslcst.core.spots import Ranges, slices
 from sslcst.errors import DataError
 from sslcst.run.execute import run, with_real_paths
 from sslcst.run.tiling import squares
@@ -95,14 +95,13 @@ class _Job:
 
 def _of_block(job: _Job, ranges: Ranges) -> pd.DataFrame:
     """The sums of the channels in each cell that reaches into a block, and the number ``n`` of its pixels."""
-    rows, columns = (slice(*each) for each in ranges)
     labels = _labels_of(job, ranges).ravel()
     inside = np.flatnonzero(labels)
     cell, ids = pd.factorize(labels[inside])
     sums = {"n": np.bincount(cell, minlength=len(ids)).astype(float)}
     if len(ids):
         for i, channel in enumerate(job.image):
-            values = read_part(channel, rows, columns).ravel()[inside]
+            values = read_part(channel, *slices(ranges)).ravel()[inside]
             sums[i] = np.bincount(cell, values, minlength=len(ids))
     return pd.DataFrame(sums, index=ids, columns=["n", *range(len(job.image))], dtype=float)
 
@@ -110,7 +109,7 @@ def _of_block(job: _Job, ranges: Ranges) -> pd.DataFrame:
 def _labels_of(job: _Job, ranges: Ranges) -> np.ndarray:
     """The label at the centre of each pixel of a block of the image."""
     if job.to_labels is None:
-        return read_part(job.labels, *(slice(*each) for each in ranges))
+        return read_part(job.labels, *slices(ranges))
     corners = apply_affine(job.to_labels, np.stack(np.meshgrid(*ranges), axis=-1).reshape(-1, 2).astype(float))
     low, high = (np.clip(np.floor(f(corners, axis=0)), 0, job.labels.shape).astype(int) for f in (np.min, np.max))
     seen = read_part(job.labels, *(slice(start, stop + 1) for start, stop in zip(low, high, strict=True)))

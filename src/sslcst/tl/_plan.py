@@ -11,7 +11,7 @@ import numpy as np
 from sslcst._arguments import checked
 from sslcst.core.geometry import Regions
 from sslcst.core.layout import lay_out
-from sslcst.core.spots import Grid, inside_raster
+from sslcst.core.spots import Grid, inside_raster, slices
 from sslcst.device import choose_device
 from sslcst.methods import choose_method, default_method
 from sslcst.params import Params
@@ -174,7 +174,7 @@ def _diameter(given: Input, params: Params) -> float:
         sample = sample_stain(given.image, given.image.shape, params.nuclei)
         return nucleus_diameter(sample, pixel_size=raster.pixel_size, params=params.nuclei, device=choose_device(None))
     parts = [
-        Regions.of(labels.read(*(slice(*r) for r in ranges)), tuple(start for start, _ in ranges))
+        Regions.of(labels.read(*slices(ranges)), tuple(start for start, _ in ranges))
         for _, _, ranges in squares(raster.shape, params.tiles.image_size)
     ]
     regions = Regions.join(parts)

@@ -37,12 +37,11 @@ def load_network(device: str = "cpu", path: Path | None = None) -> CellNetwork:
     if sha256(content).hexdigest() != card.get("sha256"):
         raise BackendError(f"{path} is damaged, or not the file that the card beside it tells of. {hint}")
     try:
-        network = _network_of(content, device)
+        return _network_of(content, device)
     except (RuntimeError, SafetensorError) as error:
         raise BackendError(f"{path} does not hold weights of the cell network. {hint}") from error
-    if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
-        raise BackendError(f"{path} holds weights that are not finite. {hint}")
-    return network
+    except ValueError as error:
+        raise BackendError(f"{path} holds weights that are not finite. {hint}") from error
 
 
 @lru_cache(4)
@@ -53,6 +52,8 @@ def _network_of(weights: bytes, device: str) -> CellNetwork:
     with torch.device("meta"):  # nothing is drawn, least of all from torch's own generator
         network = CellNetwork().to_empty(device="cpu")
     network.load_state_dict(load(weights))
+    if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
+        raise ValueError("not finite")
     return network.fold().to(device, inference_dtype(device), memory_format=torch.channels_last)
 
 
