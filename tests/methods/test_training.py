@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 from dataclasses import replace
 from math import exp, log
 
@@ -180,17 +181,18 @@ def test_training_stops_early_and_keeps_the_best_state(kind: str) -> None:
 def test_ctrl_c_does_not_break_torch_while_it_loads_what_an_optimizer_needs(
     toy: tuple[Inputs, Samples], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, adam = [], torch.optim.Adam
+    made, adam = threading.Event(), torch.optim.Adam
 
     def pressed(*args, **kwargs):
         signal.raise_signal(signal.SIGINT)
-        made.append(adam(*args, **kwargs))
-        return made[-1]
+        optimizer = adam(*args, **kwargs)
+        made.set()
+        return optimizer
 
     monkeypatch.setattr(torch.optim, "Adam", pressed)
     with pytest.raises(KeyboardInterrupt):
         train(toy)
-    assert made
+    assert made.wait(60)  # stopped while it started the thread, it has not waited for it
 
 
 def test_training_ends_after_the_last_epoch(toy: tuple[Inputs, Samples]) -> None:

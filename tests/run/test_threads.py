@@ -275,6 +275,8 @@ def test_ctrl_c_does_not_break_numba_while_it_compiles():
         with pytest.raises(KeyboardInterrupt):
             doubled(3)
         assert threading.main_thread() not in pressed
+        for thread in set(pressed):  # stopped while it started the thread, it has not waited for it
+            thread.join()
         before = len(pressed)
         assert doubled(3) == 6
         assert len(pressed) == before  # it was compiled to the end
