@@ -21,9 +21,7 @@ from sslcst.methods.network.inputs import Inputs, make_inputs
 from sslcst.methods.network.network import CellNetwork, score_candidates
 
 _END, _SOFTNESS = 0.4, 0.1  # in r: where cells usually end, and how unsure that is
-_DISCOUNT = (
-    0.5  # of the weight of profiles, which is learnt where it is clear whose a bin is: elsewhere they are less sure
-)
+_DISCOUNT = 0.5  # of the weight of profiles, learnt where it is clear whose a bin is: elsewhere they are less sure
 _SURE = 3.0  # lead of the best score that nothing which profiles tell makes up for, so that they are not compared
 
 
