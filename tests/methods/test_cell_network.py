@@ -13,11 +13,13 @@ import torch
 
 from sslcst.core.density import Levels, local_density, measure_levels
 from sslcst.errors import BackendError
+from sslcst.methods import choose_method
 from sslcst.methods.network import load
 from sslcst.methods.network.blocks import BLOCK, MARGIN, blocks_of, cut_block, halo_of
 from sslcst.methods.network.cells import decide, halo
 from sslcst.methods.network.inputs import N_PLANES, REACH, VECTORS, make_inputs
 from sslcst.methods.network.load import load_network, read_card
+from sslcst.methods.network.method import NetworkFit
 from sslcst.methods.network.network import MULTIPLE, CellNetwork, score_candidates
 from sslcst.methods.network.predict import predict_cells
 from sslcst.metrics import mean_best_iou
@@ -235,6 +237,8 @@ def test_the_card_tells_of_the_weights() -> None:
         (lambda file: file.unlink(), "cannot be read"),
         (lambda file: file.with_suffix(".json").unlink(), "card"),
         (lambda file: file.write_bytes(file.read_bytes()[:-1]), "damaged"),
+        (lambda file: file.with_suffix(".json").write_text("[]"), "card"),
+        (lambda file: file.with_suffix(".json").write_bytes(b"\xff"), "card"),
         (lambda file: change_card(file, format=0), "another version"),
         (lambda file: with_hash(file, b"no weights"), "does not hold weights"),
         (lambda file: spoil(file), "not finite"),
@@ -248,6 +252,21 @@ def test_bad_weights_are_an_error_that_says_what_to_do(tmp_path: Path, harm, sai
     harm(file)
     with pytest.raises(BackendError, match=said):
         load_network("cpu", file)
+
+
+@pytest.mark.parametrize("model", ["nowhere.safetensors", "", "a\0b"])
+def test_weights_that_are_not_there_are_an_error_before_any_work(model: str) -> None:
+    with pytest.raises(BackendError, match="card"):
+        choose_method("network", {"network": {"model": model}})
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(load._BUNDLED.with_suffix(suffix), (tmp_path / "cells").with_suffix(suffix))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    _, method = choose_method("network", {"network": {"model": "~/cells.safetensors"}})
+    assert method.about(NetworkFit(1.0, Levels(1, 1, 1, 0, (1.0,), 1, 1)))["network"]["sha256"]
 
 
 def test_weights_that_are_written_anew_are_read_anew(tmp_path: Path) -> None:

@@ -59,10 +59,13 @@ def _network_of(weights: bytes, device: str) -> CellNetwork:
 
 def read_card(path: Path | None = None) -> dict:
     """The card of a network: what it was trained on, how, and the hash of its weights."""
-    path = (path or _BUNDLED).with_suffix(".json")
+    path = path or _BUNDLED
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if not isinstance(card, dict):
+            raise ValueError("it holds no fields")
+    except (OSError, ValueError) as error:  # a ValueError too where there is no such name, no text, or no JSON
         raise BackendError(
-            f"The card of the cell network, {path}, cannot be read: {error}. It belongs beside the weights."
+            f"The card of the cell network cannot be read: {error}. It is a file in .json beside the weights, {path}."
         ) from error
+    return card

@@ -38,6 +38,10 @@ class Network(LevelsMethod):
     Fit: ClassVar[type] = NetworkFit
     max_distance: ClassVar[float] = REACH
 
+    def __post_init__(self) -> None:
+        if self._weights is not None:
+            load_network(self.device, self._weights)  # what is missing is known before any work
+
     @property
     def learning(self) -> list[Pass]:
         """What the density of transcripts tells, and how far expression profiles tell neighbours apart."""
@@ -70,7 +74,7 @@ class Network(LevelsMethod):
     @property
     def _weights(self) -> Path | None:
         model = self.params.network.model
-        return None if model is None else Path(model)
+        return None if model is None else Path(model).expanduser()
 
     def _tally_ratios(self, window: Window, fit: NetworkFit) -> Part:
         tissue, ratios = window.tissue, NO_RATIOS
