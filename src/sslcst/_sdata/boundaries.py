@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import shapely
+from geopandas import GeoDataFrame
+from spatialdata import SpatialData
+from spatialdata.models import ShapesModel
+from spatialdata.transformations import get_transformation
 
 from sslcst._sdata.raster import plane
 from sslcst.core.polygons import polygons
-
-if TYPE_CHECKING:
-    from geopandas import GeoDataFrame
-    from spatialdata import SpatialData
 
 
 def as_boundaries(
@@ -24,24 +25,18 @@ def as_boundaries(
     `corners` are those (y, x) of all rings, one behind the other, the first of each not repeated; `size` says how many
     each ring has (n,).
     """
-    import geopandas as gpd
-    import shapely
-    from spatialdata.models import ShapesModel
-
     # Rings are closed by hand: shapely wants the first corner again at the end.
     start = np.cumsum(size) - size
     order = np.insert(np.arange(len(corners)), start + size, start)
     rings = shapely.linearrings(
         corners[order][:, ::-1].astype(np.float64), indices=np.repeat(np.arange(len(ids)), size + 1)
     )
-    frame = gpd.GeoDataFrame({"cell_id": ids}, geometry=shapely.polygons(rings), index=pd.Index(ids)).sort_index()
+    frame = GeoDataFrame({"cell_id": ids}, geometry=shapely.polygons(rings), index=pd.Index(ids)).sort_index()
     return ShapesModel.parse(frame, transformations=dict(transformations))
 
 
 def boundaries_of(sdata: SpatialData, labels_key: str, ids: np.ndarray) -> GeoDataFrame:
     """The boundaries of some labels, all of which must occur, as shapes."""
-    from spatialdata.transformations import get_transformation
-
     labels = plane(sdata, labels_key)
     rings = list(polygons(labels.to_numpy(), ids).values())
     size = np.array([len(ring) for ring in rings], np.int64)

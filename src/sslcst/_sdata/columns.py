@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from scipy.sparse import csr_matrix
 
 from sslcst.errors import DataError
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 LARGEST_COUNT = np.iinfo(np.uint32).max  # of one row: as files and buckets hold it
 # What a missing value reads as once it is made text, as spatialdata does with the column of genes.

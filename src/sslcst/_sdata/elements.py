@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from spatialdata import SpatialData
+from xarray import DataArray
 
 from sslcst._logging import logger
 from sslcst._sdata.field_names import of_same_field
@@ -19,11 +22,6 @@ from sslcst._sdata.source_ids import add_table, check_free, of_labels, table_nam
 from sslcst.core.threads import check_process
 from sslcst.errors import DataError, KeyMissingError, did_you_mean
 from sslcst.names import check_name
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from spatialdata import SpatialData
-    from xarray import DataArray
 
 # What the readers of spatialdata-io call them, as regular expressions.
 STAINS = ("morphology_focus(-.+)?", ".*_regist(-.+)?")  # xenium, stereoseq; with a sample of spatialdata.concatenate

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+
+from spatialdata import SpatialData
 
 from sslcst._logging import logger
 from sslcst._sdata.elements import is_result, regions_of
 from sslcst._sdata.field_names import FieldName, shared
 from sslcst._sdata.microns import of_elements
 from sslcst.errors import KeyMissingError, ParameterError, did_you_mean
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 
 def find_fields(

@@ -7,16 +7,15 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from spatialdata import SpatialData, get_dask_backing_files
+from spatialdata.transformations import get_transformation
 
 from sslcst._sdata.listing import LISTING
 from sslcst._sdata.raster import full_scale
 from sslcst._sdata.store import told_by, written
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 
 def digest(about: dict[str, Any]) -> str:
@@ -36,8 +35,6 @@ def fingerprint(sdata: SpatialData, keys: Iterable[str], about: dict[str, Any]) 
     Of a raster on disk, names, sizes and times of its files count, and how it is read from them; of all else the
     values. Transformations count too.
     """
-    from spatialdata.transformations import get_transformation
-
     found = hashlib.sha256(_as_text(about))
     for key in sorted(keys):
         element = sdata[key]
@@ -63,8 +60,6 @@ def recorded(store: Path, results: Mapping[str, str]) -> str | None:
 
 
 def _identity(element: Any) -> Iterable[bytes]:
-    from spatialdata import get_dask_backing_files
-
     if isinstance(element, pd.DataFrame):  # shapes
         columns = element.index.to_frame() if "radius" not in element else element[["radius"]]
         yield pd.util.hash_pandas_object(columns).to_numpy().tobytes()

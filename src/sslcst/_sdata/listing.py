@@ -10,13 +10,12 @@ import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from spatialdata import SpatialData
 
 from sslcst._sdata import durable
 from sslcst.errors import KeyMissingError, StoreError
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 LISTING = "zarr.json"
 KINDS = ("images", "labels", "points", "shapes", "tables")

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from spatialdata import SpatialData
+from spatialdata.transformations import get_transformation, set_transformation
 
 from sslcst._logging import logger
 from sslcst._sdata.elements import choose_coordinate_system, choose_key
 from sslcst._sdata.raster import followed, full_scale, matrix_of, systems_of
 from sslcst._section import check
 from sslcst.errors import ParameterError
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 NAME = "micron"  # of a system that is added
 _NAMED = re.compile(r"(?i)(?:.*[^\W\d_][\W_]+)?(?:[u\u00b5\u03bc]m|microns?|micromet(?:er|re)s?)(?:[\W_].*)?")
@@ -102,8 +102,6 @@ def find_microns(
 
 def add_system(sdata: SpatialData, found: Microns) -> list[str]:
     """Have all elements of an object that lie in the base lie in the system too; the names of those that did not."""
-    from spatialdata.transformations import get_transformation, set_transformation
-
     added = []
     for kind, key, element in sdata.gen_elements():
         if kind == "tables" or found.base not in systems_of(element) or found.name in systems_of(element):
@@ -128,10 +126,6 @@ def in_system(sdata: SpatialData, found: Microns) -> SpatialData:
 
 def of_elements(elements: Mapping[str, Mapping[str, Any]], attrs: Mapping[str, Any]) -> SpatialData:
     """An object of elements by kinds and names, whose tables may annotate others too."""
-    import warnings
-
-    from spatialdata import SpatialData
-
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The table is annotating", UserWarning)
         return SpatialData(**elements, attrs=attrs)

@@ -7,14 +7,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from spatialdata import SpatialData, get_dask_backing_files
 
 from sslcst._sdata.lock import CAN_LOCK, held
 from sslcst._sdata.scratch import Scratch, fingerprint_in, is_ours
 from sslcst.errors import StoreError
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 _PREFIX = "sslcst-run-"
 
@@ -32,8 +30,6 @@ def real_store(sdata: SpatialData) -> Path | None:
 
 def check_there(sdata: SpatialData, keys: list[str]) -> None:
     """See that the files that elements are read from are there: a missing chunk would be read as zeros."""
-    from spatialdata import get_dask_backing_files
-
     for key in keys:
         for place in get_dask_backing_files(sdata[key]):
             if not Path(place).exists():

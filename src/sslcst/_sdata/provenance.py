@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from anndata import AnnData
+from spatialdata import SpatialData
 
 from sslcst._logging import logger
 from sslcst._sdata.elements import (
@@ -26,10 +29,6 @@ from sslcst._sdata.raster import plane, systems_of
 from sslcst._sdata.transcripts import columns_of
 from sslcst.errors import KeyMissingError
 from sslcst.params import TranscriptParams
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from spatialdata import SpatialData
 
 PLACE = "sslcst"  # in attrs and uns
 # What is taken from one record as a whole: the columns and channels of one element say nothing of another.

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from spatialdata import SpatialData
+from spatialdata.models import Labels2DModel
+from spatialdata.transformations import Affine, Identity, Scale, Sequence, Translation, get_transformation
+from xarray import DataArray, DataTree
 
 from sslcst.core.counts import owners
 from sslcst.errors import DataError
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
-    from xarray import DataArray
 
 YX = ("y", "x")
 PHASE = 60  # pixels: bins of 1 to 6 pixels begin in a part, or a field, where they do in the whole, or the field alone
@@ -59,8 +59,6 @@ class Raster:
 
     def cropped(self, rows: slice, columns: slice) -> Raster:
         """A part of it; a translation comes before each transformation, as spatialdata's own queries have it."""
-        from spatialdata.transformations import Identity, Sequence, Translation
-
         if self.whole is not None:
             shifted = [
                 slice(own.start + part.start, own.start + part.stop)
@@ -98,8 +96,6 @@ def is_identity(matrix: np.ndarray) -> bool:
 
 def affine_matrix(element: Any, coordinate_system: str) -> np.ndarray:
     """Affine matrix (3, 3) on (y, x) from an element's own coordinates to the coordinate system."""
-    from spatialdata.transformations import get_transformation
-
     return get_transformation(element, to_coordinate_system=coordinate_system).to_affine_matrix(YX, YX)
 
 
@@ -117,7 +113,6 @@ def matrix_of(element: Any, key: str, coordinate_system: str) -> np.ndarray:
 
 def followed(first: Any, step: np.ndarray) -> Any:
     """A transformation, and then an affine matrix (3, 3) on (y, x); as simple as it comes."""
-    from spatialdata.transformations import Affine, Identity, Scale, Sequence
 
     def is_none(matrix: np.ndarray) -> bool:
         return np.allclose(matrix, np.eye(3), rtol=0, atol=1e-9)
@@ -133,15 +128,11 @@ def followed(first: Any, step: np.ndarray) -> Any:
 
 def systems_of(element: Any) -> set[str]:
     """The coordinate systems that an element lies in."""
-    from spatialdata.transformations import get_transformation
-
     return set(get_transformation(element, get_all=True))
 
 
 def full_scale(element: Any) -> DataArray:
     """A raster element itself, or the finest scale of a multiscale one."""
-    from xarray import DataTree
-
     if isinstance(element, DataTree):
         return next(iter(next(iter(element.children.values())).data_vars.values()))
     return element
@@ -160,8 +151,6 @@ def plane(sdata: SpatialData, key: str) -> DataArray:
 
 def raster_of(sdata: SpatialData, key: str, coordinate_system: str) -> Raster:
     """The pixel grid of an image or labels element."""
-    from spatialdata.transformations import get_transformation
-
     element = plane(sdata, key)
     shape, matrix = (element.sizes["y"], element.sizes["x"]), matrix_of(element, key, coordinate_system)
     transformations = get_transformation(element, get_all=True)
@@ -177,8 +166,6 @@ def _scale_factors(element: Any) -> tuple[int, ...]:
 @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused
 def raster_over_points(sdata: SpatialData, points_key: str, coordinate_system: str, pixel_size: float) -> Raster:
     """A pixel grid that just holds the points, where there is no image; no grid nearly all of which would be empty."""
-    from spatialdata.transformations import Affine
-
     points = sdata.points[points_key]
     matrix = matrix_of(points, points_key, coordinate_system)
     low, high, held = np.full(2, np.inf), np.full(2, -np.inf), pd.DataFrame(columns=YX, dtype=float)
@@ -209,8 +196,6 @@ def raster_over_points(sdata: SpatialData, points_key: str, coordinate_system: s
 
 def as_labels(labels: Any, raster: Raster) -> Any:
     """Labels (y, x) on a raster as an element, of as many scales as the raster's own."""
-    from spatialdata.models import Labels2DModel
-
     # A copy, since parsing keeps the dict it is given.
     transformations, scale_factors = dict(raster.transformations), list(raster.scale_factors) or None
     return Labels2DModel.parse(labels, dims=YX, transformations=transformations, scale_factors=scale_factors)

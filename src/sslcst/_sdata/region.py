@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import shapely
+from shapely.affinity import translate
+from spatialdata import SpatialData
 
 from sslcst._arguments import Region
 from sslcst._sdata.elements import choose_key
 from sslcst._sdata.raster import PHASE, Raster, apply_affine, systems_of
 from sslcst._sdata.shapes import Outlines
 from sslcst.errors import DataError, KeyMissingError, ParameterError
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 _NAMED = 5  # rows that a message names at the most
 _locating = threading.Lock()  # GEOS builds the index of a polygon as it is first asked, and dies where two threads ask
@@ -30,8 +30,6 @@ class Area:
 
     def holds(self, yx: np.ndarray) -> np.ndarray:
         """Which positions (n, 2) in pixels lie in it or on its edge, bool (n,)."""
-        import shapely
-
         with _locating:
             shapely.prepare(self.polygon)
             return shapely.intersects_xy(self.polygon, yx[:, 1], yx[:, 0])
@@ -46,8 +44,6 @@ class Area:
 
     def on(self, raster: Raster, around: float) -> tuple[Raster, Area]:
         """The part of a raster that holds it and so many pixels around, and the region on the pixels of that part."""
-        from shapely.affinity import translate
-
         rows, columns = self.window(raster.shape, around)
         rows, columns = (slice(part.start // PHASE * PHASE, part.stop) for part in (rows, columns))
         return raster.cropped(rows, columns), Area(translate(self.polygon, -columns.start, -rows.start), self.name)
@@ -58,8 +54,6 @@ def choose_area(sdata: SpatialData, region: str | Region, raster: Raster) -> Are
 
     It is the name of shapes, of which all polygons count, or (x0, y0, x1, y1) in the raster's coordinate system.
     """
-    import shapely
-
     if isinstance(region, str):
         polygon, to_pixel, name = *_of_shapes(sdata, region, raster), f"region {region!r}"
     else:
@@ -82,8 +76,6 @@ def choose_area(sdata: SpatialData, region: str | Region, raster: Raster) -> Are
 
 def _of_shapes(sdata: SpatialData, key: str, raster: Raster) -> tuple[Any, np.ndarray]:
     """The polygons of shapes as one, and the affine matrix (3, 3) to pixels of a raster."""
-    import shapely
-
     choose_key(sdata.shapes, key, kind="shapes element", argument="region")
     shapes = sdata.shapes[key]
     systems, system = systems_of(shapes), raster.coordinate_system

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from spatialdata import read_zarr
+
 from sslcst._sdata import listing
 from sslcst._sdata.journal import Journal
 from sslcst._sdata.listing import LISTING
@@ -108,8 +110,6 @@ def _unlist(store: Path, places: list[str], kept: Iterable[str], note: Path) -> 
 
 def _fault(store: Path, place: str) -> str:
     """Why spatialdata cannot read an element; empty where it can. It is asked, on a store that holds nothing else."""
-    from spatialdata import read_zarr
-
     kind, name = place.split("/")
     with TemporaryDirectory(prefix="sslcst-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import shapely
+from geopandas import GeoDataFrame
+from skimage.draw import polygon2mask
 
 from sslcst._logging import logger
 from sslcst._sdata.source_ids import number
 from sslcst.errors import DataError
-
-if TYPE_CHECKING:
-    from geopandas import GeoDataFrame
 
 _POINT, _POLYGON = 0, 3  # shapely's numbers of types
 _NAMED = 5  # rows that a message names at the most
@@ -32,8 +31,6 @@ class Outlines:
     @classmethod
     def of(cls, shapes: GeoDataFrame, key: str) -> Outlines:
         """Points become circles of their radius, which nothing else has; polygons that cross themselves are mended."""
-        import shapely
-
         geometry = shapely.force_2d(shapes.geometry.to_numpy())
         useless = {"empty or missing": shapely.is_missing(geometry) | shapely.is_empty(geometry)}
         places, of = shapely.get_coordinates(geometry, return_index=True)
@@ -72,8 +69,6 @@ class Outlines:
 
     def diameter(self) -> float:
         """That of the disc as large as the median shape."""
-        import shapely
-
         area = np.bincount(self.row, shapely.area(self.polygons))
         return 2 * float(np.sqrt(np.median(area[area > 0]) / np.pi))
 
@@ -99,8 +94,6 @@ class DrawnShapes:
     @classmethod
     def of(cls, outlines: Outlines, shape: tuple[int, int], to_pixel: np.ndarray, *, part: bool = False) -> DrawnShapes:
         """Place outlines on a raster by the affine matrix (3, 3) on (y, x) to its pixels."""
-        import shapely
-
         xy, ring = shapely.get_coordinates(shapely.get_exterior_ring(outlines.polygons), return_index=True)
         yx = xy[:, ::-1] @ to_pixel[:2, :2].T + to_pixel[:2, 2] - 0.5
         start = np.flatnonzero(np.diff(ring, prepend=-1))
@@ -154,6 +147,4 @@ class DrawnShapes:
 
     def _mask(self, i: int) -> np.ndarray:
         """Which of the pixels around a polygon it covers; as a whole, so that parts of a raster give what it gives."""
-        from skimage.draw import polygon2mask
-
         return polygon2mask(self.high[i] - self.low[i], self.rings[i] - self.low[i])

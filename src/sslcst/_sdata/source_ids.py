@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from spatialdata import SpatialData
+from spatialdata.models import TableModel
 
 from sslcst._logging import logger
 from sslcst.errors import KeyMissingError
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from spatialdata import SpatialData
 
 LARGEST = np.iinfo(np.uint32).max
 COLUMN = "source_id"
@@ -54,9 +51,6 @@ def add_table(sdata: SpatialData, labels_key: str, source_ids: pd.Series | None)
 
     Labels have no place of their own for it that a store keeps.
     """
-    from anndata import AnnData
-    from spatialdata.models import TableModel
-
     name = table_name(labels_key)
     if _is_of(sdata.tables.get(name), labels_key):
         del sdata.tables[name]

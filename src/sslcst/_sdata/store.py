@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import zarr
+from anndata.io import read_elem
+from spatialdata import SpatialData, read_zarr
 
 from sslcst._logging import logger
 from sslcst._sdata import durable, listing
@@ -35,9 +40,6 @@ from sslcst._sdata.listing import LISTING
 from sslcst._sdata.places import real_store
 from sslcst._sdata.scratch import Scratch, fingerprint_in, has_links, is_ours, is_trash, remove_trash
 from sslcst.errors import KeyMissingError, StoreError
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 # What reading a damaged element raises.
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, AssertionError)
@@ -117,9 +119,6 @@ def made_by(sdata: SpatialData, table: str) -> dict[str, str]:
 
 def told_by(store: Path, table: str, name: str) -> Any:
     """What ``uns["sslcst"]`` of a table tells of the run that made it; None where it does not, or is damaged."""
-    import zarr
-    from anndata.io import read_elem
-
     try:
         return read_elem(zarr.open_group(store / "tables" / table, mode="r")[f"uns/sslcst/{name}"])
     except UNREADABLE:
@@ -251,10 +250,6 @@ def _publish(
     store: Path, elements: Mapping[str, Any], kinds: Mapping[str, str], former: Mapping[str, str], folder: Path
 ) -> dict[str, Any]:
     """Write results, put them in their places, and remove the folder in which they were written; what lies there."""
-    import warnings
-
-    from spatialdata import SpatialData
-
     with unharmed(store), ExitStack() as on_error:
         _clear(folder)
         if not folder.exists():
@@ -332,10 +327,6 @@ def consolidate(store: Path, journal: Journal) -> None:
 
 def read_back(store: Path, kinds: Mapping[str, str]) -> dict[str, Any]:
     """Results as they lie on disk, so that computed arrays can be let go."""
-    import warnings
-
-    from spatialdata import read_zarr
-
     if not kinds:
         return {}
     with warnings.catch_warnings():

@@ -7,11 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
+from spatialdata import SpatialData
 
 from sslcst._logging import logger
 from sslcst._sdata.columns import as_counts, as_numbers, gene_codes
@@ -21,10 +22,6 @@ from sslcst.core.spots import inside_raster
 from sslcst.core.threads import ahead
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.params import TranscriptParams
-
-if TYPE_CHECKING:
-    from dask.dataframe import DataFrame
-    from spatialdata import SpatialData
 
 GENE_COLUMNS = ("gene", "feature_name", "target", "geneID", "name")  # ours, xenium, cosmx, GEM, seqfish
 COUNT_COLUMNS = ("count", "MIDCount", "MIDCounts")
@@ -167,7 +164,7 @@ def annotating_table(sdata: SpatialData, points_key: str) -> str | None:
 class _Molecules:
     """Rows of a points element, with a gene each: blocks are its partitions."""
 
-    frame: DataFrame
+    frame: Any  # of dask
     columns: dict[str, str]  # ours to its own
     points_key: str
     literal: bool  # whether a gene may be named "nan"

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from spatialdata import SpatialData
+from spatialdata.transformations import remove_transformation
 
 from sslcst._sdata import durable
 from sslcst._sdata.listing import LISTING, listed, relist
 from sslcst._sdata.lock import locked
 from sslcst._sdata.places import real_store
 from sslcst._sdata.store import check_writable, finish, unharmed
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 
 def write_transformations(sdata: SpatialData, names: Iterable[str], added: str) -> None:
@@ -24,8 +23,6 @@ def write_transformations(sdata: SpatialData, names: Iterable[str], added: str) 
     stopped, what is written is whole, and readers find the store as it was or as it will be. Where it cannot be
     written, the elements lose the system that was `added`, and object and store are as they were.
     """
-    from spatialdata.transformations import remove_transformation
-
     with ExitStack() as on_error:
         for name in names:
             on_error.callback(remove_transformation, sdata[name], added)

@@ -9,7 +9,8 @@ import numpy as np
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.measure import block_reduce
-from spatialdata import SpatialData
+from spatialdata import SpatialData, transformations
+from spatialdata.transformations import Affine, get_transformation, set_transformation
 from xarray import DataArray
 
 from sslcst._arguments import checked
@@ -149,8 +150,6 @@ def align(
     DataError
         As there; or no placement stands out from chance, so that nothing was moved.
     """
-    from spatialdata.transformations import Affine, Sequence, get_transformation, set_transformation
-
     for key in labels_keys:
         choose_key(sdata.labels, key, kind="labels element", argument="labels_keys")
     image_key, key, points_key, raster = _choose(sdata, image_key, nuclei_key, points_key, coordinate_system)
@@ -169,8 +168,8 @@ def align(
     moving = [each for each in dict.fromkeys([image_key, nuclei_key, *labels_keys]) if each is not None]
     for each in moving:
         old = get_transformation(sdata[each], get_all=True)
-        new = {system: Sequence([step, steps[system]]) if system in steps else step for system, step in old.items()}
-        set_transformation(sdata[each], new, set_all=True)
+        new = {system: transformations.Sequence([old[system], steps[system]]) for system in old.keys() & steps}
+        set_transformation(sdata[each], old | new, set_all=True)
     logger.info("Moved %s.", ", ".join(moving))
     return placement
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dask.array as da
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import zarr
+from anndata import AnnData
 from scipy import sparse
+from spatialdata.models import PointsModel, TableModel
+from spatialdata.transformations import get_transformation
 
 from sslcst._logging import progress
 from sslcst._sdata.raster import Raster, as_labels
@@ -22,9 +25,6 @@ from sslcst.run.stages.cells import STAGE
 from sslcst.run.stages.nuclei import CHUNK, create
 from sslcst.run.tiling import Tile
 from sslcst.run.workspace import Workspace, statistics
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 CELLS = "cells.zarr"
 _OWNERS = {"owner": np.uint32, "probability": np.float32}  # files of all rows of the points element
@@ -58,10 +58,7 @@ def as_table(
 
     It annotates the labels that `regions` name cell by cell. The original ids are noted where they differ.
     """
-    import anndata
-    from spatialdata.models import TableModel
-
-    table = anndata.AnnData(
+    table = AnnData(
         cells.counts,
         obs=pd.DataFrame({"cell_id": cells.id, "region": regions}, index=cells.id.astype(str)),
         var=pd.DataFrame(index=genes),
@@ -131,9 +128,6 @@ def transcripts_element(
 
     `source` says which of several points elements they are, and `tiles` are those that hold any of them.
     """
-    from spatialdata.models import PointsModel
-    from spatialdata.transformations import get_transformation
-
     ends = np.cumsum(points.map_partitions(len).compute(scheduler="synchronous")).tolist()
     _lay_out_owners(scratch, tiles, ends[-1], dropped, source)
     meta = points._meta.assign(cell_id=np.zeros(0, np.uint32), probability=np.zeros(0, np.float32))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from spatialdata import SpatialData
 
-from sslcst._arguments import checked
+from sslcst._arguments import Region, checked
 from sslcst.core.geometry import Regions
 from sslcst.core.layout import lay_out
 from sslcst.core.spots import Grid, inside_raster, slices
 from sslcst.device import choose_device
 from sslcst.methods import choose_method, default_method
+from sslcst.methods.base import Method
 from sslcst.params import Params
 from sslcst.run.execute import THREADS
 from sslcst.run.pipeline import NUCLEI_ACROSS, Input
@@ -22,12 +24,6 @@ from sslcst.run.tiling import cut, occupied, seen, squares, tile_bytes
 from sslcst.run.warnings import check_on_image
 from sslcst.tl._fields import choose_fields, choose_input
 from sslcst.tl._sources import choose_keys
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
-
-    from sslcst._arguments import Region
-    from sslcst.methods.base import Method
 
 # Rounded from what benchmarks/chip.py gave.
 _BASE_BYTES = 1.5 * 2**30  # the packages

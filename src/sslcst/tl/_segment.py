@@ -7,11 +7,13 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
+from spatialdata import SpatialData
+
 from sslcst import __version__
-from sslcst._arguments import checked
+from sslcst._arguments import Region, checked
 from sslcst._logging import collect_stages, logger, progress
 from sslcst._sdata.fingerprint import digest, fingerprint, recorded, weights_in
 from sslcst._sdata.lock import locked
@@ -23,6 +25,7 @@ from sslcst._section import check, check_seed
 from sslcst.device import choose_device
 from sslcst.errors import ClusterError, KeyMissingError, SslcstError, StoreError
 from sslcst.methods import choose_method, default_method
+from sslcst.methods.base import Method, Model
 from sslcst.names import check_name
 from sslcst.params import Params
 from sslcst.run.elements import elements
@@ -31,12 +34,6 @@ from sslcst.run.pipeline import Input, run
 from sslcst.tl._fields import choose_fields, choose_input, keys_of
 from sslcst.tl._learnt import keep_model, learning_params, learnt_before
 from sslcst.tl._sources import choose_keys
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
-
-    from sslcst._arguments import Region
-    from sslcst.methods.base import Method, Model
 
 _KINDS = {"nuclei": "labels", "cells": "labels", "boundaries": "shapes", "transcripts": "points", "table": "tables"}
 _PACKAGES = ("spatialdata", "torch", "numpy", "scipy", "scikit-image")
