@@ -12,9 +12,12 @@ from scipy import sparse
 from shapely import Polygon
 from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesModel, TableModel
 from spatialdata.transformations import Affine, Identity, get_transformation, set_transformation
+from tiny_chips import chip, with_nuclei
 
 import sslcst
 from sslcst._sdata.raster import full_scale
+from sslcst.errors import DataError
+from sslcst.run import pipeline
 
 QUICK = {  # of "ssl-cst"
     "encoder": {"width": 16, "depth": 2, "hidden": (16,)},
@@ -334,3 +337,14 @@ def test_chained_with_scanpy_squidpy_and_spatialdata_plot(tissue, tmp_path):
     sq.gr.nhood_enrichment(adata, cluster_key="leiden", show_progress_bar=False)
     n = adata.obs["leiden"].nunique()
     assert adata.uns["leiden_nhood_enrichment"]["zscore"].shape == (n, n)
+
+
+def test_cells_without_a_nucleus_that_cannot_be_numbered_are_refused_before_transcripts_are_read(monkeypatch):
+    """Their ids follow those of the nuclei, bin by bin, in 32 bits, which a long run need not end to tell."""
+    sdata = chip()
+    nuclei = sdata["true_nuclei"].to_numpy().astype(np.uint32)
+    with_nuclei(sdata, np.where(nuclei == nuclei.max(), 2**32 - 9, nuclei))
+    monkeypatch.setattr(pipeline, "fill", pytest.fail)
+    how = {"nuclei_key": "true_nuclei", "method": "ssl-cst"}
+    with pytest.raises(DataError, match=r"cannot be numbered on a grid of \d+ bins: set flow.orphans=False"):
+        sslcst.tl.segment(sdata, **how, params={"flow": {"orphans": True}})

@@ -200,6 +200,8 @@ def _channels(image: DataArray) -> list[str]:
 
 def channel_in_words(image_key: str, channel: object) -> str:
     """What warnings and errors call a stain."""
+    if isinstance(channel, list):
+        return f"image {image_key!r}, channels {' and '.join(map(repr, channel))}"
     return f"image {image_key!r}" + ("" if channel is None else f", channel {channel!r}")
 
 

@@ -20,7 +20,7 @@ from sslcst._sdata.raster import PHASE, Raster, apply_affine
 from sslcst._sdata.source_ids import by_number, of_cells
 from sslcst._sdata.transcripts import ROWS_OF_A_SOURCE, Transcripts, TranscriptSource
 from sslcst.core.covered import Covered
-from sslcst.core.nuclei.intensity import check_image, intensity_range, scale_channels
+from sslcst.core.nuclei.intensity import channels_of, check_finite, check_image, intensity_range, scale_channels
 from sslcst.core.spots import in_ranges, ranges_of, slices, within
 from sslcst.errors import DataError
 
@@ -123,23 +123,29 @@ class MosaicImage:
     """The stains of all fields, scaled sample by sample, read by slices; 0 where there is none."""
 
     images: tuple  # of each field (y, x) or (channels, y, x), of numpy or dask
+    names: tuple[str, ...]  # what errors call them
     ranges: tuple[list[tuple[float, float]], ...]  # intensities of each one's channels that become 0 and 1
     covered: Covered  # where they lie; where two do, the first counts
     shape: tuple[int, ...]  # of all
 
     @classmethod
-    def of(cls, images: Sequence, samples: Sequence[str], percentiles, covered: Covered, shape) -> MosaicImage:
+    def of(
+        cls, images: Sequence, names: Sequence[str], samples: Sequence[str], percentiles, covered: Covered, shape
+    ) -> MosaicImage:
         """Scale by the percentiles of all fields of a sample; raises DataError where one cannot be segmented."""
-        ranges, channels = {}, images[0].shape[:-2]
+        ranges = {}
         for sample in dict.fromkeys(samples):
-            own = [image for image, of in zip(images, samples, strict=True) if of == sample]
-            step = int(np.ceil(np.sqrt(sum(np.prod(image.shape[-2:]) for image in own) / _LOOK)))
-            parts = [np.asarray(image[..., step // 2 :: step, step // 2 :: step]) for image in own]
-            seen = np.concatenate([part.reshape(*channels, -1) for part in parts], axis=-1).reshape(
-                *channels or [1], -1
-            )
-            ranges[sample] = [intensity_range(check_image(channel[None]), percentiles) for channel in seen]
-        return cls(tuple(images), tuple(ranges[sample] for sample in samples), covered, (*channels, *shape))
+            own = [i for i, of in enumerate(samples) if of == sample]
+            step = int(np.ceil(np.sqrt(sum(np.prod(images[i].shape[-2:]) for i in own) / _LOOK)))
+            parts = []
+            for i in own:
+                part = np.asarray(images[i][..., step // 2 :: step, step // 2 :: step])
+                check_finite(part, names[i])
+                parts.append(channels_of(part).reshape(-1, np.prod(part.shape[-2:])))
+            seen = np.concatenate(parts, axis=1)
+            ranges[sample] = [intensity_range(check_image(each[None], names[own[0]]), percentiles) for each in seen]
+        of_each = tuple(ranges[sample] for sample in samples)
+        return cls(tuple(images), tuple(names), of_each, covered, (*images[0].shape[:-2], *shape))
 
     def __getitem__(self, part: tuple) -> np.ndarray:
         part = part[-2:]
@@ -157,7 +163,9 @@ class MosaicImage:
                 slice(each[at.start] - start, each[at.stop - 1] + 1 - start, of.step)
                 for each, at, start, of in zip(wanted, to, corner, part, strict=True)
             )
-            out[..., *to] = scale_channels(read_part(self.images[i], *own), self.ranges[i])
+            seen = read_part(self.images[i], *own)
+            check_finite(seen, self.names[i])
+            out[..., *to] = scale_channels(seen, self.ranges[i])
         return out
 
 

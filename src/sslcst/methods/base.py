@@ -226,6 +226,12 @@ class Method(ABC):
         """How far from its nucleus a cell may reach, in bins; `max_distance`, in r, is what the parameters say."""
         return (max_distance or self.max_distance) * radius
 
+    def check_grid(self, grid: Grid, first_free_id: int) -> None:  # noqa: B027 (most methods take any)
+        """Raise a `DataError`, before any transcript is looked at, where cells cannot be made on such a grid.
+
+        Ids from the first free one on are no nucleus'.
+        """
+
     @property
     @abstractmethod
     def learning(self) -> Sequence[Pass]:

@@ -15,7 +15,14 @@ from xarray import DataArray
 
 from sslcst._arguments import checked
 from sslcst._logging import logger
-from sslcst._sdata.elements import channel_of, choose_coordinate_system, choose_image, choose_key, choose_points
+from sslcst._sdata.elements import (
+    channel_in_words,
+    channel_of,
+    choose_coordinate_system,
+    choose_image,
+    choose_key,
+    choose_points,
+)
 from sslcst._sdata.raster import YX, Raster, affine_matrix, full_scale, raster_of, systems_of
 from sslcst._sdata.transcripts import TranscriptSource, open_transcripts
 from sslcst._section import check
@@ -91,7 +98,7 @@ def check_alignment(
     transcripts = open_transcripts(sdata, points_key, gene_key=gene_key, count_key=count_key, raster=raster)
     counts = _count_map(transcripts, raster.shape, finest)
     sample = _sample(pixels, key, counts, finest)
-    threshold, across = (0, Regions.of(sample).diameter) if key == nuclei_key else _stain_size(sample)
+    threshold, across = (0, Regions.of(sample).diameter) if key == nuclei_key else _stain_size(sample, key)
     if diameter is not None:
         across = diameter / raster.pixel_size
     elif across is None:
@@ -208,9 +215,9 @@ def _sample(pixels: DataArray, key: str, counts: np.ndarray, step: int) -> np.nd
     return sample
 
 
-def _stain_size(sample: np.ndarray) -> tuple[float, float | None]:
+def _stain_size(sample: np.ndarray, key: str) -> tuple[float, float | None]:
     """Above what a pixel of a stain is nucleus, and the diameter of nuclei in pixels, where that can be told."""
-    sample = check_image(sample)
+    sample = check_image(sample, channel_in_words(key, None))
     return threshold_otsu(sample), estimate_diameter(scale_intensity(sample, *intensity_range(sample, (1, 99.8))))
 
 

@@ -29,7 +29,7 @@ from sslcst._sdata.raster import Raster, matrix_of, raster_of, raster_over_point
 from sslcst._sdata.shapes import Outlines
 from sslcst.core.nuclei import choose_method, none_found
 from sslcst.core.nuclei import segment_nuclei as segment_array
-from sslcst.core.nuclei.intensity import merge_channels
+from sslcst.core.nuclei.intensity import check_image, merge_channels
 from sslcst.device import choose_device
 from sslcst.methods import shared_params
 from sslcst.params import Params
@@ -95,15 +95,16 @@ def segment_nuclei(
     image_key = choose_image(sdata, image_key, finds_nuclei=True)
     source = sdata if scale is None else _at_scale(sdata, image_key, scale)
     coordinate_system = choose_coordinate_system(source, [image_key], coordinate_system)
-    raster, name = raster_of(source, image_key, coordinate_system), channel_in_words(image_key, channel)
+    raster = raster_of(source, image_key, coordinate_system)
     if not isinstance(channel, str | Integral | None):  # of several, in a list or an array
-        channel = [choose_channel(source, image_key, name) for name in channel]
-        image = merge_channels([read_channel(source, image_key, name) for name in channel], params.percentiles)
+        channel = [choose_channel(source, image_key, each) for each in channel]
+        parts = {channel_in_words(image_key, each): read_channel(source, image_key, each) for each in channel}
+        image = merge_channels([check_image(part, each) for each, part in parts.items()], params.percentiles)
     else:
         channel = choose_channel(source, image_key, channel)
         image = read_channel(source, image_key, channel)
-    params = choose_method(params)
-    labels = segment_array(image, pixel_size=raster.pixel_size, params=params, device=device)
+    params, name = choose_method(params), channel_in_words(image_key, channel)
+    labels = segment_array(image, pixel_size=raster.pixel_size, params=params, device=device, name=name)
     if not labels.any():
         raise none_found(name, params.method)
     if params.diameters:

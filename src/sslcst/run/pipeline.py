@@ -108,6 +108,7 @@ def run(
         pixel_sides=raster.pixel_sides,
         params=params,
     )
+    method.check_grid(layout.grid, int(regions.ids[-1]) + 1)
     reach = method.reach(params.cells.max_distance, layout.radius)
     genes = np.asarray(given.transcripts.genes)
     nuclei_file = MATCHED if matched else NUCLEI

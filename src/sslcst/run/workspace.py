@@ -46,7 +46,7 @@ class Workspace:
         matrix = None
         if counts:
             matrices = self._of_blocks("spots.counts", ranges)
-            none = sparse.csr_matrix((0, self.n_genes), dtype=np.int64)
+            none = sparse.csr_matrix((0, self.n_genes), dtype=np.int32)
             matrix = sparse.vstack([none, *matrices], format="csr")[order]
         return Spots(self.grid.view(ranges), index, matrix)
 

@@ -76,7 +76,7 @@ def _joined(fields: Sequence[FieldName], chosen: list[Input], params: Params) ->
         each = [getattr(given, name) for given in chosen]
         return None if each[0] is None else join(each, *how)
 
-    of_images = (samples, params.nuclei.percentiles, covered, raster.shape)
+    of_images = ([each.image_name for each in chosen], samples, params.nuclei.percentiles, covered, raster.shape)
     told = [name for name in fields[0].marks if any(field.marks[name] for field in fields)]
     return Input(
         raster=raster,

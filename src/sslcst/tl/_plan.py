@@ -131,6 +131,7 @@ def plan(
         pixel_sides=raster.pixel_sides,
         params=params,
     ).grid
+    chosen.check_grid(grid, 1)
     tiles = cut(grid, params.tiles)
     side = tiles[0].ranges[0][1] if len(tiles) > 1 else max(grid.whole_shape)
     in_tile = _count(given, grid, side)
@@ -167,7 +168,7 @@ def _diameter(given: Input, params: Params) -> float:
     """Diameter of the nuclei in pixels; of cells that are given, what their nuclei are taken to measure."""
     labels, raster = given.cells or given.nuclei, given.raster
     if labels is None:
-        sample = sample_stain(given.image, given.image.shape, params.nuclei)
+        sample = sample_stain(given.image, given.image.shape, params.nuclei, given.image_name)
         return nucleus_diameter(sample, pixel_size=raster.pixel_size, params=params.nuclei, device=choose_device(None))
     parts = [
         Regions.of(labels.read(*slices(ranges)), tuple(start for start, _ in ranges))

@@ -135,7 +135,7 @@ def choose_sources(
         raster=raster,
         image=image,
         cell_stain=cell_stain,
-        image_name=channel_in_words(chosen.read[-1], channel),
+        image_name=channel_in_words(chosen.read[-1], channels or channel),
         nuclei=nuclei,
         cells=cells,
         transcripts=transcripts,

@@ -117,7 +117,12 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 def segment_nuclei(
-    image: NDArray[np.generic], *, pixel_size: float = 1.0, params: NucleiParams | None = None, device: str = "cpu"
+    image: NDArray[np.generic],
+    *,
+    pixel_size: float = 1.0,
+    params: NucleiParams | None = None,
+    device: str = "cpu",
+    name: str = "the stain image",
 ) -> NDArray[np.uint32]:
     """Segment the nuclei of a stain image (y, x) of one channel: labels from 1 without gaps, 0 where there is none.
 
@@ -125,11 +130,12 @@ def segment_nuclei(
     `pixel_size`, is tried, and the one whose nuclei cover most is kept; with none, the backend takes its own. Networks
     run on the device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
 
-    Raises a `DataError` where the image cannot be segmented (`check_image`), a `ParameterError` where there is no such
-    method, or a diameter is below three pixels or wider than the image, and what `load_backend` raises.
+    Raises a `DataError`, which calls the image by its name, where it cannot be segmented (`check_image`), a
+    `ParameterError` where there is no such method, or a diameter is below three pixels or wider than the image, and
+    what `load_backend` raises.
     """
     params = params or NucleiParams()
-    image = check_image(image)
+    image = check_image(image, name)
     diameters = _diameters_in_pixels(params, pixel_size, min(image.shape)) or [None]
     segment = load_backend(params, device=device)
     if min(image.shape) < MIN_DIAMETER:

@@ -21,37 +21,42 @@ _COMMON = 0.25  # share of the blocks that must show nuclei, for the others to b
 _FAR_BRIGHTER = 5  # times their median, as nuclei are in no image of DSB2018
 
 
-def check_image(image: NDArray[np.generic]) -> NDArray[np.generic]:
+def check_image(image: NDArray[np.generic], name: str = "the stain image") -> NDArray[np.generic]:
     """Return a stain image, (y, x), as integers or as floats of at least single precision, if it can be segmented.
 
-    A `DataError` says why it cannot: it is not one channel of real numbers, is empty, not finite everywhere, beyond all
-    measure somewhere, or the same everywhere.
+    A `DataError`, which calls it by its name, says why it cannot: it is not one channel of real numbers, is empty, not
+    finite everywhere, beyond all measure somewhere, or the same everywhere.
     """
-    image = np.asarray(image)
+    image, name = np.asarray(image), name[0].upper() + name[1:]
     if image.ndim != 2:
-        raise DataError(f"The stain image has the shape {image.shape}: give one channel as a (y, x) array.")
+        raise DataError(f"{name} has the shape {image.shape}: give one channel as a (y, x) array.")
     if image.size == 0:
-        raise DataError(f"The stain image is empty: its shape is {image.shape}.")
+        raise DataError(f"{name} is empty: its shape is {image.shape}.")
     if image.dtype.kind not in "buif":
-        raise DataError(f"The stain image is of type {image.dtype}: give integers, floats or booleans.")
+        raise DataError(f"{name} is of type {image.dtype}: give integers, floats or booleans.")
     if image.dtype.kind == "b":
         image = image.astype(np.uint8)
     elif image.dtype.kind == "f":
         image = image.astype(np.promote_types(image.dtype, np.float32), copy=False)
-        if bad := image.size - np.count_nonzero(np.isfinite(image)):
-            raise DataError(
-                f"The stain image has {bad} of {image.size} pixels that are NaN or infinite: "
-                "give them the value of the background first."
-            )
+        check_finite(image, name)
     low, high = image.min(), image.max()
     if max(abs(float(low)), abs(float(high))) > _LARGEST:
         raise DataError(
-            f"The stain image reaches from {low:g} to {high:g}. Does that mark missing pixels? "
+            f"{name} reaches from {low:g} to {high:g}. Does that mark missing pixels? "
             "Give them the value of the background first."
         )
     if low == high:
-        raise DataError(f"The stain image has no contrast: every pixel is {image.flat[0]}. Is it the right channel?")
+        raise DataError(f"{name} has no contrast: every pixel is {image.flat[0]}. Is it the right channel?")
     return image
+
+
+def check_finite(image: NDArray[np.generic], name: str) -> None:
+    """Raise a `DataError` where pixels of an image, or of a part of it, are not finite."""
+    if bad := image.size - np.count_nonzero(np.isfinite(image)):
+        raise DataError(
+            f"{name[0].upper()}{name[1:]} has {bad} of {image.size} pixels that are NaN or infinite: give them the "
+            "value of the background first."
+        )
 
 
 def intensity_range(image: NDArray[np.generic], percentiles: tuple[float, float]) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sslcst.core.geometry import nearest_centroid
-from sslcst.core.spots import GeneMoments, Spots, in_ranges, take_genes, widened
+from sslcst.core.spots import GeneMoments, Grid, Spots, in_ranges, take_genes, widened
 from sslcst.methods.base import Method, Part, Pass, Tissue, Window, check_scale
 from sslcst.methods.model_file import read_model, write_model
 from sslcst.methods.ssl_cst.cores import MARGIN, cores_of
@@ -24,7 +24,7 @@ from sslcst.methods.ssl_cst.model import Model, model_of, places_of, weights_of
 from sslcst.methods.ssl_cst.params import FlowParams, SslCstParams
 from sslcst.methods.ssl_cst.prior import direction_posterior, direction_prior
 from sslcst.methods.ssl_cst.sampling import Samples, Survey, choose_samples, draw, relate, survey
-from sslcst.methods.ssl_cst.tracking import find_cells, halo
+from sslcst.methods.ssl_cst.tracking import check_ids, find_cells, halo
 from sslcst.methods.ssl_cst.training import fit, square_side
 
 logger = logging.getLogger("sslcst")
@@ -52,6 +52,11 @@ class SslCst(Method):
     Params: ClassVar[type] = SslCstParams
     bytes_per_spot: ClassVar[int] = 750
     has_weights: ClassVar[bool] = True
+
+    def check_grid(self, grid: Grid, first_free_id: int) -> None:
+        """Cells without a nucleus need ids."""
+        if self.params.flow.orphans:
+            check_ids(grid, first_free_id)
 
     @property
     def learning(self) -> Sequence[Pass]:

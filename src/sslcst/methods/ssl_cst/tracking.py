@@ -60,6 +60,16 @@ def halo(extent: int, *, reach: float, spacing: float, orphans: bool) -> int:
     return int(np.ceil(span + reach + 4 * spacing)) + 2
 
 
+def check_ids(grid: Grid, first_id: int) -> None:
+    """See that there is an id for each bin of a grid, from a first one on."""
+    n_bins = int(np.prod(grid.whole_shape))
+    if first_id + n_bins > np.iinfo(np.uint32).max:
+        raise DataError(
+            f"Cells without a nucleus cannot be numbered on a grid of {n_bins} bins: "
+            "set flow.orphans=False, or a larger spots.bin_size."
+        )
+
+
 def orphan_cells(sinks: np.ndarray, grid: Grid, *, radius: float, first_id: int, min_area: int) -> np.ndarray:
     """Cells that the flow forms around no nucleus: paths run into one cell whose ends climb to the same summit.
 
@@ -68,12 +78,8 @@ def orphan_cells(sinks: np.ndarray, grid: Grid, *, radius: float, first_id: int,
     distance. Its id is `first_id` plus the key of its summit, wherever the window lies, and must fit 32 bits; one of
     fewer bins than `min_area` is dropped.
     """
+    check_ids(grid, first_id)
     n_bins = int(np.prod(grid.whole_shape))
-    if first_id + n_bins > np.iinfo(np.uint32).max:
-        raise DataError(
-            f"Cells without a nucleus cannot be numbered on a grid of {n_bins} bins: "
-            "set flow.orphans=False, or a larger spots.bin_size."
-        )
     start = sinks >= 0
     ends = np.bincount(sinks[start], minlength=sinks.size).reshape(sinks.shape)
     places = np.argwhere(ends > 0)

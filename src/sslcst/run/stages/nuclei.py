@@ -18,7 +18,7 @@ from sslcst.core.covered import Covered
 from sslcst.core.geometry import Regions
 from sslcst.core.nuclei import Segmenter, load_backend, segment_nuclei
 from sslcst.core.nuclei.diameter import estimate_diameter
-from sslcst.core.nuclei.intensity import channels_of, check_image, intensity_range, scale_channels
+from sslcst.core.nuclei.intensity import channels_of, check_finite, check_image, intensity_range, scale_channels
 from sslcst.core.nuclei.sslcst import DIAMETER, some_of, typical_diameter
 from sslcst.core.spots import Ranges, in_ranges, overlap, slices, widened
 from sslcst.params import NucleiParams, Params
@@ -41,6 +41,7 @@ class Stain:
     """What the tiles of a stain have in common."""
 
     image: Any  # (y, x) or (channels, y, x), read by slices
+    name: str  # what errors call it
     scratch: Scratch  # where the tiles' nuclei go
     to: str  # and under what name
     scale: Scale  # intensities of each channel that become 0 and 1
@@ -79,16 +80,16 @@ def find(
     every, labels = tuple((0, size) for size in shape), None
     if to == NUCLEI and raster.window is None and max(shape) <= side:
         with progress(_in_words(to)):
-            labels = _within(covered, segment_nuclei(read_part(image, *slices(every)), **how), every)
+            labels = _within(covered, segment_nuclei(read_part(image, *slices(every)), **how, name=name), every)
     if labels is None or params.nuclei.diameters:
-        sample = sample_stain(stain, stain.shape[-2:], params.nuclei)
+        sample = sample_stain(stain, stain.shape[-2:], params.nuclei, name)
         if to == NUCLEI and (warning := doubt_of_size(sample, name=name, **how)):
             warn(scratch, warning)
     if labels is not None:
         _write(out, every, labels)
         return _finish(scratch, Regions.of(labels), to)
     diameter = nucleus_diameter(sample, **how)
-    job = Stain(image, scratch, to, sample.scale, diameter, params, device, covered)
+    job = Stain(image, name, scratch, to, sample.scale, diameter, params, device, covered)
     tiles = [
         (f"{Path(to).stem}/{row:03}-{column:03}.npz", ranges)
         for row, column, ranges in squares(shape, side)
@@ -126,11 +127,13 @@ class StainSample:
     windows: list[np.ndarray]  # some parts of it, so scaled
 
 
-def sample_stain(image: Any, shape: tuple[int, int], params: NucleiParams) -> StainSample:
+def sample_stain(
+    image: Any, shape: tuple[int, int], params: NucleiParams, name: str = "the stain image"
+) -> StainSample:
     """Intensities by pixels on a regular grid over all of the image, and some windows that show much."""
     step = int(np.ceil(np.sqrt(np.prod(shape) / _LOOK)))
     coarse = np.asarray(image[..., step // 2 :: step, step // 2 :: step])
-    scale = [intensity_range(check_image(channel), params.percentiles) for channel in channels_of(coarse)]
+    scale = [intensity_range(check_image(channel, name), params.percentiles) for channel in channels_of(coarse)]
     coarse = np.clip(scale_channels(coarse, scale), 0, 1)
 
     def contrast(ranges: Ranges) -> float:
@@ -191,6 +194,7 @@ def _segment_tile(stain: Stain, tile: tuple[str, Ranges]) -> None:
     shape = stain.image.shape[-2:]
     wide = overlap(widened(ranges, int(_HALO * stain.diameter)), tuple((0, size) for size in shape))
     image = scale_channels(read_part(stain.image, *slices(wide)), stain.scale)
+    check_finite(image, stain.name)  # of a large stain the sample has not seen all
     segment = load_backend(stain.params.nuclei, device=stain.device)
     labels = _within(stain.covered, segment(image, stain.diameter), wide)
     labels = relabel_sequential(labels)[0].astype(np.uint32)
