@@ -178,7 +178,9 @@ def test_what_is_not_named_keeps_its_default() -> None:
 def test_an_unknown_section_or_parameter_is_answered_with_the_known_ones() -> None:
     with pytest.raises(ParameterError, match=r"no such section of method \'ssl-cst\'; there are .*training"):
         both({"trainning": {}})
-    with pytest.raises(ParameterError, match=r"no such parameter; there are .*max_epochs"):
+    with pytest.raises(ParameterError, match=r"^trainning.patience=3: no such section .*did you mean 'training'"):
+        both({"trainning": {"patience": 3}})
+    with pytest.raises(ParameterError, match=r"^training.epochs=3: no such parameter; there are .*max_epochs"):
         both({"training": {"epochs": 3}})
     with pytest.raises(ParameterError, match="must map parameters to values"):
         both({"training": 3})

@@ -64,8 +64,9 @@ def test_help_shows_an_example_and_explains_every_option(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
     assert f"sslcst {command} " in result.stdout
-    parameters = typer.main.get_command(app).commands[command].params
-    assert all(parameter.help for parameter in parameters)
+    (function,) = (each.callback for each in app.registered_commands if each.callback.__name__ == command)
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    assert all(parameter.annotation.__metadata__[0].help for parameter in parameters)
 
 
 def test_defaults_are_those_of_tl_segment(store: Path, segmented_with: dict[str, Any]) -> None:
@@ -305,6 +306,10 @@ def test_errors_name_options(message: str, shown: str, store: Path, monkeypatch:
         (["--device", "gpu"], "did you mean 'cuda'?"),
         (["--set", "nuclei.diameter=3"], "did you mean 'diameters'?"),
         (["--set", "cells.radius=0"], "--set cells.radius=0"),
+        (["--set", "cell.radius=3"], "--set cell.radius=3: no such section of method 'network'; there are cells, "),
+        (["--set", "cell.radius=3"], "did you mean 'cells'?"),
+        (["--set", "flow.threshold=0.3"], "--set flow.threshold=0.3: no such section of method 'network'"),
+        (["--set", "cells.radus=3"], "--set cells.radus=3: no such parameter"),  # --cells is an option of the demo
     ],
 )
 def test_a_wrong_value_is_told_by_its_option(arguments: list, shown: str, store: Path) -> None:

@@ -250,7 +250,7 @@ def test_fast_enough_for_a_chip() -> None:
         pytest.param(np.ones((2, 3), int), np.ones((3, 2), int), r"\(2, 3\).*\(3, 2\)", id="shapes"),
         pytest.param(np.ones(3), np.ones(3, int), "reference is of type float64", id="float"),
         pytest.param(np.ones(3, int), np.ones(3, bool), "labels is of type bool", id="bool"),
-        pytest.param(np.ones(3, int), np.array([0, 1, -1]), "labels holds the negative id -1", id="negative"),
+        pytest.param(np.ones(3, int), np.array([0, 1, -1]), "labels holds the negative number -1", id="negative"),
         pytest.param(np.zeros(3, int), np.ones(3, int), "reference holds no cell", id="no reference cell"),
         pytest.param(np.zeros(0, int), np.zeros(0, int), "reference holds no cell", id="empty"),
     ],
@@ -258,6 +258,17 @@ def test_fast_enough_for_a_chip() -> None:
 def test_refuses_what_cannot_be_compared(metric, reference, labels, message) -> None:
     with pytest.raises(DataError, match=message):
         metric(reference, labels)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [best_iou, mean_best_iou, f1, average_precision, splits_merges, match, fraction_right],
+)
+@pytest.mark.parametrize("dtype", [">u2", ">i8", "<u4"])
+def test_labels_may_be_of_any_byte_order(metric, dtype: str) -> None:
+    """Those of TIFF files often have the other one."""
+    reference, labels = np.array([[0, 1, 1], [2, 2, 2]]), np.array([[0, 3, 3], [3, 2, 2]])
+    np.testing.assert_array_equal(metric(reference.astype(dtype), labels.astype(dtype)), metric(reference, labels))
 
 
 @pytest.mark.parametrize("threshold", [0.49, 1, float("nan")])

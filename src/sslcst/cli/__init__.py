@@ -8,6 +8,7 @@ import typer
 
 import sslcst
 from sslcst.cli import _demo, _read, _segment, _store
+from sslcst.cli._console import on_console
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,4 +35,4 @@ def main(
 
 
 for command in (_read.read, _segment.segment, _segment.plan, _read.export, _store.repair, _store.report, _demo.demo):
-    app.command()(command)
+    app.command()(on_console(command))

@@ -7,25 +7,35 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 import typer.main
 
 from sslcst._logging import logger
 from sslcst.errors import SslcstError, StoreError
-from sslcst.methods import section_names
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+def on_console(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that logs to stderr, and whose foreseen failure is its message and exit code 1."""
+
+    @wraps(command)
+    def call(**options: Any) -> None:
+        with _console(command.__name__):
+            command(**options)
+
+    return call
+
+
 @contextmanager
-def console() -> Iterator[None]:
+def _console(command: str) -> Iterator[None]:
     """Log to stderr without breaking the progress bars; turn a foreseen failure into its message and exit code 1."""
     import spatialdata  # noqa: F401  (sets the levels of its loggers when it is loaded)
     from tqdm.contrib.logging import logging_redirect_tqdm
@@ -34,7 +44,7 @@ def console() -> Iterator[None]:
         warnings.simplefilter("ignore")
     logging.getLogger("ome_zarr").setLevel(logging.ERROR)  # warns of each labels element that it has no image above it
     handler = logging.StreamHandler()
-    handler.setFormatter(_InOptions("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_InOptions(command))
     spatialdatas = logging.getLogger("spatialdata._logging")  # writes to stdout, which is for results
     spatialdatas.setLevel(logging.WARNING)
     spatialdatas.addFilter(_is_for_users)
@@ -46,7 +56,7 @@ def console() -> Iterator[None]:
         with logging_redirect_tqdm([logger, spatialdatas]):
             yield
     except SslcstError as error:
-        typer.echo(f"Error: {_in_options(str(error))}", err=True)
+        typer.echo(f"Error: {_in_options(str(error), command)}", err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as stop:
         raise typer.Exit(130) from stop  # as shells say of what Ctrl-C ended
@@ -63,37 +73,38 @@ def _is_for_users(record: logging.LogRecord) -> bool:
 
 
 class _InOptions(logging.Formatter):
-    """Lines of the log in the words of the command line."""
+    """Lines of the log in the words of a command."""
+
+    def __init__(self, command: str) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+        self.command = command
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = _in_options(record.message)
+        record.message = _in_options(record.message, self.command)
         return super().formatMessage(record)
 
 
-def _in_options(message: str) -> str:
-    """A message on arguments of Python in one line and in the words of the command line."""
-    for name, word in _options().items():
+def _in_options(message: str, command: str) -> str:
+    """A message on arguments of Python in one line and in the words of a command."""
+    options = _options(command)
+    for name, word in options.items():
         argument = rf"(?<![\w./'\"-]){name}"
         message = re.sub(rf"{argument}=(True\b|(?=[\s;,.:)]|$))", word, message)
         message = re.sub(rf"{argument}=", f"{word} ", message)
         if "_" in name:  # others are words of the language too
             message = re.sub(rf"{argument}(?![\w'/-])", word, message)
-    message = re.sub(r"(?<![\w./'\"-])((\w+)\.\w+=)", _with_set, message)
+    if "set_" in options:
+        message = re.sub(r"(?<![\w./'\"-])(\w+\.\w+=)", r"--set \1", message)
     return " ".join(message.replace("the same call", "the same command").splitlines())
 
 
 @cache
-def _options() -> dict[str, str]:
-    """Option of each argument, of all commands."""
+def _options(command: str) -> dict[str, str]:
+    """Option of each argument of a command."""
     from sslcst.cli import app
 
-    commands = typer.main.get_command(app).commands.values()
-    words = [(option.name, option.opts[0]) for command in commands for option in command.params]
-    return {name: word for name, word in words if word.startswith("--")}  # others are what stands without a name
-
-
-def _with_set(setting: re.Match) -> str:
-    return f"--set {setting[1]}" if setting[2] in section_names() else setting[1]
+    words = {option.name: option.opts[0] for option in typer.main.get_command(app).commands[command].params}
+    return {name: word for name, word in words.items() if word.startswith("--")}  # others stand without a name
 
 
 def read_store(store: Path) -> SpatialData:

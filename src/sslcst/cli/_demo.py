@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from sslcst.cli._console import console
-
 
 def demo(
     out: Annotated[
@@ -26,8 +24,7 @@ def demo(
     sslcst demo --out somewhere --cells 500
     ```
     """
-    with console():
-        from sslcst._demo import run_demo
+    from sslcst._demo import run_demo
 
-        result = run_demo(out, n_cells=cells, seed=seed)
+    result = run_demo(out, n_cells=cells, seed=seed)
     typer.echo(result)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import sslcst
-from sslcst.cli._console import console, read_store
+from sslcst.cli._console import read_store
 from sslcst.cli._options import Key, Store, parse_value
 
 
@@ -39,12 +39,11 @@ def read(
         if not (equals and name):
             raise typer.BadParameter(f"{option!r} is not name=value", param_hint="--option")
         given[name] = parse_value(value)
-    with console():
-        from sslcst.cli import _folder
+    from sslcst.cli import _folder
 
-        _folder.check_new(out)
-        sdata = _folder.read_folder(folder, reader=reader, options=given)
-        _folder.write_new(sdata, out)
+    _folder.check_new(out)
+    sdata = _folder.read_folder(folder, reader=reader, options=given)
+    _folder.write_new(sdata, out)
     kinds = ("images", "labels", "points", "shapes", "tables")
     found = {kind: ", ".join(getattr(sdata, kind)) for kind in kinds}
     typer.echo(f"{out}: {'; '.join(f'{kind} {names}' for kind, names in found.items() if names)}.")
@@ -70,12 +69,11 @@ def export(
     sslcst export run.zarr cells.geojson --class-key leiden
     ```
     """
-    with console():
-        from sslcst._sdata.provenance import result_table
+    from sslcst._sdata.provenance import result_table
 
-        sdata = read_store(store)
-        sslcst.io.write_geojson(
-            sdata, out, key=key, image_key=image_key, coordinate_system=coordinate_system, class_key=class_key
-        )
-        n_cells = result_table(sdata, key).n_obs
+    sdata = read_store(store)
+    sslcst.io.write_geojson(
+        sdata, out, key=key, image_key=image_key, coordinate_system=coordinate_system, class_key=class_key
+    )
+    n_cells = result_table(sdata, key).n_obs
     typer.echo(f"{out}: {n_cells} cells of {store}.")

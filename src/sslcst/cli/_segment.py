@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import sslcst
-from sslcst.cli._console import console, read_store
+from sslcst.cli._console import read_store
 from sslcst.cli._options import Store, asks
 from sslcst.methods import default_method, method_class
 
@@ -52,28 +52,27 @@ def segment(
     sslcst segment two.zarr --model model.json
     ```
     """
-    with console():
-        learnt = None if model is None else sslcst.io.read_model(model)
-        if asked["method"] is None and learnt is not None:
-            asked["method"] = learnt.method
-        if save_model is not None:  # before a run of hours, not behind it
-            from sslcst.methods.model_file import new_files
+    learnt = None if model is None else sslcst.io.read_model(model)
+    if asked["method"] is None and learnt is not None:
+        asked["method"] = learnt.method
+    if save_model is not None:  # before a run of hours, not behind it
+        from sslcst.methods.model_file import new_files
 
-            new_files(method_class(asked["method"] or default_method(asked["cells_key"])), save_model)
-        sdata = read_store(store)
-        sslcst.tl.segment(
-            sdata,
-            **asked,
-            model=learnt,
-            device=device,
-            seed=seed,
-            key_added=key_added,
-            shapes=shapes,
-            assign_points=assign_points,
-            overwrite=overwrite,
-        )
-        if save_model is not None:
-            sslcst.io.write_model(sslcst.io.read_model(sdata, key=key_added), save_model)
+        new_files(method_class(asked["method"] or default_method(asked["cells_key"])), save_model)
+    sdata = read_store(store)
+    sslcst.tl.segment(
+        sdata,
+        **asked,
+        model=learnt,
+        device=device,
+        seed=seed,
+        key_added=key_added,
+        shapes=shapes,
+        assign_points=assign_points,
+        overwrite=overwrite,
+    )
+    if save_model is not None:
+        sslcst.io.write_model(sslcst.io.read_model(sdata, key=key_added), save_model)
     labels = f"{key_added}_cells" if asked["fields"] is None else f"{key_added}_FIELD_cells"
     typer.echo(f"{store}: {sdata.tables[f'{key_added}_table'].n_obs} cells in {labels} and {key_added}_table.")
 
@@ -88,6 +87,5 @@ def plan(store: Store, asked: dict[str, Any]) -> None:
     sslcst plan run.zarr --image-key dapi
     ```
     """
-    with console():
-        result = sslcst.tl.plan(read_store(store), **asked)
+    result = sslcst.tl.plan(read_store(store), **asked)
     typer.echo(result)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import sslcst
-from sslcst.cli._console import console, read_store
+from sslcst.cli._console import read_store
 from sslcst.cli._options import Channel, ImageKey, Key, Store
 
 
@@ -34,9 +34,8 @@ def report(
     sslcst report run.zarr --truth-key vendor_boundaries
     ```
     """
-    with console():
-        keys = {"key": key, "image_key": image_key, "channel": channel, "truth_key": truth_key}
-        sslcst.report.write_report(read_store(store), out, **keys)
+    keys = {"key": key, "image_key": image_key, "channel": channel, "truth_key": truth_key}
+    sslcst.report.write_report(read_store(store), out, **keys)
     typer.echo(f"{out}: the report of {store}.")
 
 
@@ -51,8 +50,7 @@ def repair(
     sslcst repair run.zarr --dry-run
     ```
     """
-    with console():
-        from sslcst._sdata.repair import repair as clean
+    from sslcst._sdata.repair import repair as clean
 
-        done = clean(store, dry_run=dry_run)
+    done = clean(store, dry_run=dry_run)
     typer.echo("\n".join(done) or f"{store}: nothing to repair.")

@@ -10,7 +10,7 @@ from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sslcst.params import Params, check_known
+from sslcst.params import Params, check_known, check_sections
 
 if TYPE_CHECKING:
     from sslcst.methods.base import Method
@@ -65,8 +65,7 @@ def shared_params(params: Params | Mapping[str, Any] | None) -> Params:
     """The parameters that all methods share; sections of a method may stand beside them, and are not read."""
     shared = {each.name for each in fields(Params)}
     if isinstance(params, Mapping) and not set(params) <= shared:
-        for name in params:
-            check_known("section", "params", name, section_names())
+        check_sections(params, section_names())
         params = {name: values for name, values in params.items() if name in shared}
     return Params.of(params)
 
@@ -76,7 +75,6 @@ def split(params: Params | Mapping[str, Any] | None, kind: type[Method]) -> tupl
     if not isinstance(params, Mapping):
         return params, None
     shared, own = ({each.name for each in fields(sections)} for sections in (Params, kind.Params))
-    for name in params:
-        check_known(f"section of method {kind.name!r}", "params", name, shared | own)
+    check_sections(params, shared | own, f" of method {kind.name!r}")
     parts = ({name: values for name, values in params.items() if name in names} for names in (shared, own))
     return tuple(parts)

@@ -72,12 +72,13 @@ def ious(table: Overlap) -> tuple[NDArray[np.integer], NDArray[np.integer], NDAr
 
 
 def check_ids(name: str, array: ArrayLike) -> NDArray[np.integer]:
+    """Ids, genes or counts as an array, in the byte order that pandas wants and files need not have."""
     array = np.asarray(array)
     if not np.issubdtype(array.dtype, np.integer):
-        raise DataError(f"{name} is of type {array.dtype}: cell ids must be integers, 0 = no cell.")
-    if np.issubdtype(array.dtype, np.signedinteger) and array.size and array.min() < 0:
-        raise DataError(f"{name} holds the negative id {array.min()}: cell ids are positive, 0 = no cell.")
-    return array
+        raise DataError(f"{name} is of type {array.dtype}: it must hold integers (.astype(int) of whole numbers).")
+    if array.min(initial=0) < 0:
+        raise DataError(f"{name} holds the negative number {array.min()}: it must hold 0 (for a cell: none) and more.")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def check_places(name: str, array: ArrayLike) -> NDArray[np.float64]:

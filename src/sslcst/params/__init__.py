@@ -7,7 +7,7 @@ own folder: `sslcst.methods.density.params`, `sslcst.methods.ssl_cst.params`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
@@ -42,14 +42,15 @@ class Sections:
         rule = f"must be {cls.__name__}, or map sections to parameters"
         check(isinstance(given, Mapping), "params", given if isinstance(given, str) else type(given), rule)
         kinds, changed = {each.name: each.default_factory for each in fields(cls)}, {}
+        check_sections(given, kinds)
         for section, values in given.items():
-            check_known("section", "params", section, kinds)
             kind = kinds[section]
             if isinstance(values, str) and kind.shorthand:
                 values = {kind.shorthand: values}
             check(isinstance(values, Mapping), section, values, "must map parameters to values")
             for name in values:
-                check_known("parameter", section, name, [each.name for each in fields(kind)])
+                known = [each.name for each in fields(kind)]
+                check(name in known, f"{section}.{name}", values[name], f"no such parameter; {_listed(known, name)}")
             try:
                 changed[section] = kind(**values)
             except ParameterError as error:
@@ -61,10 +62,23 @@ class Sections:
         return asdict(self)
 
 
-def check_known(what: str, where: str, name: object, known: Iterable[str]) -> None:
+def check_known(what: str, where: str, name: object, known: Collection[str]) -> None:
     """Raise ParameterError unless a name is among those that are known."""
-    known = sorted(known)
-    check(name in known, where, name, f"no such {what}; there are {', '.join(known)}{did_you_mean(name, known)}")
+    check(name in known, where, name, f"no such {what}; {_listed(known, name)}")
+
+
+def check_sections(params: Mapping[str, Any], known: Collection[str], of: str = "") -> None:
+    """Raise ParameterError unless all sections are known, with the first thing that an unknown one was to set."""
+    for section, values in params.items():
+        where, value = section, values
+        if isinstance(values, Mapping) and values:
+            name, value = next(iter(values.items()))
+            where = f"{section}.{name}"
+        check(section in known, where, value, f"no such section{of}; {_listed(known, section)}")
+
+
+def _listed(known: Iterable[str], name: object) -> str:
+    return f"there are {', '.join(sorted(known))}{did_you_mean(name, known)}"
 
 
 @dataclass(frozen=True, kw_only=True)
