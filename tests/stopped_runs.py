@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import spatialdata as sd
+from patience import PATIENCE
 from tiny_chips import params_of, segment
 
 from sslcst._sdata import journal, store
@@ -35,7 +36,7 @@ def start(
 def exit_code(path: Path, *stopped_at, **kwargs) -> int:
     """How such a process ended."""
     child = start(path, stopped_at or None, **kwargs)
-    child.join(120)
+    child.join(PATIENCE)
     return child.exitcode
 
 
@@ -46,7 +47,7 @@ def _work(path: Path, stopped_at: tuple[str, str, int] | None, waits: Path | Non
         if waits is None:
             os.kill(os.getpid(), signal.SIGKILL)
         waits.touch()
-        time.sleep(120)
+        time.sleep(PATIENCE)
 
     if stopped_at is not None:
         module, name, call = stopped_at

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
+from patience import PATIENCE
 from reported_tissue import HISTORY, PARAMS, Page, five, report, section
 from spatialdata import SpatialData, read_zarr
 from spatialdata.models import Image2DModel
@@ -253,7 +254,9 @@ def browser(tmp_path: Path) -> Iterator[object]:
         picture = tmp_path / f"{width}.png"
         options = [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},5000", f"--screenshot={picture}"]
         options += ["--blink-settings=preferredColorScheme=0"] if dark else []
-        subprocess.run([program, *flags.split(), *options, page.as_uri()], check=True, capture_output=True, timeout=120)
+        subprocess.run(
+            [program, *flags.split(), *options, page.as_uri()], check=True, capture_output=True, timeout=PATIENCE
+        )
         return plt.imread(picture)[..., :3]
 
     return shoot

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from contextlib import contextmanager
 
 import dask
 import pytest
-from stopped_runs import PARAMS
+from patience import PATIENCE, wait_until
+from stopped_runs import PARAMS, before
 from tiny_chips import assert_same_cells, chip, segment
 
 from sslcst.errors import ClusterError
@@ -28,6 +28,7 @@ def client(tmp_path_factory):
         processes=True,
         dashboard_address=":0",  # any free port: another suite may run beside this one
         local_directory=str(tmp_path_factory.mktemp("dask")),
+        memory_limit=None,  # else a share of the machine's, which may be small where there are many cores
     )
     with cluster, distributed.Client(cluster) as client:
         yield client
@@ -42,17 +43,17 @@ def by_threads():
 
 
 @contextmanager
-def workers(memory_limit: str, **memory: object):
-    """One worker in this process, and how dask watches its memory."""
+def workers(memory_limit: str | None, **memory: object):
+    """One worker in this process, which may hold much of other tests, and how dask watches its memory."""
     settings = {f"distributed.worker.memory.{name}": value for name, value in memory.items()}
     with (
         dask.config.set(settings),
         distributed.LocalCluster(
             n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0", memory_limit=memory_limit
         ) as cluster,
-        distributed.Client(cluster),
+        distributed.Client(cluster) as client,
     ):
-        yield
+        yield client
 
 
 def ours(caplog) -> list[str]:
@@ -87,8 +88,10 @@ def test_workers_that_stand_still_are_an_error(monkeypatch):
     """Paused for lack of memory, with none of them at work: nothing would ever come."""
     monkeypatch.setattr(execute, "_PATIENCE", 1.0)
     pausing = {"pause": 1e-6, "target": False, "spill": False, "terminate": False, "monitor-interval": "10ms"}
-    with workers("8GB", **pausing), pytest.raises(ClusterError, match=r"stood still for 1 s.*tiles\.size smaller"):
-        execute.run("stage", _double, None, [1, 2])
+    with workers("8GB", **pausing) as client:
+        wait_until(lambda: [worker["status"] for worker in execute._workers(client)] == ["paused"])
+        with pytest.raises(ClusterError, match=r"stood still for 1 s.*tiles\.size smaller"):
+            execute.run("stage", _double, None, [1, 2])
 
 
 @pytest.mark.parametrize(
@@ -106,7 +109,7 @@ def test_a_worker_that_is_paused_as_it_is_sent_data_is_waited_for(monkeypatch, e
         return scatter(*args, **kwargs)
 
     monkeypatch.setattr(distributed.Client, "scatter", once_in_vain)
-    with workers("8GB"):
+    with workers(None):
         assert execute.run("stage", _double, None, [1, 2]) == [2, 4]
 
 
@@ -117,7 +120,9 @@ def _double(job: None, item: int) -> int:
 def test_a_cluster_whose_workers_are_yet_to_come_is_waited_for(monkeypatch):
     """Jobs of a cluster may wait in a queue for hours."""
     monkeypatch.setattr(execute, "_PATIENCE", 0.1)
-    waiting = distributed.LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address=":0")
+    waiting = distributed.LocalCluster(
+        n_workers=0, threads_per_worker=1, processes=False, dashboard_address=":0", memory_limit=None
+    )
     with waiting as cluster, distributed.Client(cluster):
         threading.Timer(1, cluster.scale, [1]).start()
         execute.check_workers(2**50)
@@ -134,21 +139,14 @@ def test_processes_give_what_threads_give(by_threads, client):
         assert (one == other).all()
 
 
-def test_a_killed_worker_is_made_up_for(by_threads, client):
+def test_a_killed_worker_is_made_up_for(by_threads, client, monkeypatch):
     """Its tasks go to the other, and the result is the same."""
     pids = set(client.run(os.getpid).values())
-
-    def kill():
-        while not any(client.processing().values()):
-            time.sleep(0.01)
-        os.kill(min(pids), signal.SIGKILL)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
+    before(execute, "_finished", 1, lambda: os.kill(min(pids), signal.SIGKILL), monkeypatch.setattr)
     sdata = chip(n_cells=40)
     segment(sdata, PARAMS)
-    killer.join()
-    assert set(client.run(os.getpid).values()) != pids
+    client.wait_for_workers(2, timeout=PATIENCE)
+    assert min(pids) not in client.run(os.getpid).values()
     assert_same_cells(sdata, by_threads)
 
 
@@ -161,6 +159,6 @@ def test_a_run_within_a_task_waits_for_no_worker(by_threads, client):
         return sdata["sslcst_cells"].to_numpy()
 
     samples = client.map(cells, range(2), pure=False)
-    distributed.wait(samples, timeout=100)
+    distributed.wait(samples, timeout=PATIENCE)
     for found in client.gather(samples):
         assert (found == by_threads["sslcst_cells"].to_numpy()).all()

@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 from tiny_chips import chip, params_of, segment, segment_whole
 
 import sslcst
@@ -18,7 +19,6 @@ from sslcst.core import threads
 from sslcst.errors import ProcessError, SslcstError
 
 PARAMS = params_of({"tiles": {"size": 64}})
-TIMEOUT = 60
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here"),
@@ -49,7 +49,7 @@ def forked(function):
     child = context.Process(target=work)
     child.start()
     try:
-        assert here.poll(TIMEOUT), "it waits for ever"
+        assert here.poll(PATIENCE), "it waits for ever"
         return here.recv()
     finally:
         child.kill()
@@ -83,7 +83,7 @@ def test_a_pool_of_processes_hands_the_error_over(done):
     pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"))
     try:
         with pytest.raises(ProcessError, match="spawn"):
-            pool.submit(_segment).result(TIMEOUT)
+            pool.submit(_segment).result(PATIENCE)
     finally:
         for child in multiprocessing.active_children():
             child.kill()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import PATIENCE
 
 from sslcst._sdata.places import temporary_folder
 from sslcst._sdata.scratch import Scratch, checksum, fingerprint_in
@@ -205,7 +206,7 @@ def test_the_folder_of_a_killed_run_in_memory_goes_with_the_next_and_that_of_a_l
     (tmp_path / "sslcst-run-mine" / "notes").write_text("of a user")
     env = os.environ | {"TMPDIR": str(tmp_path)}
     dead = subprocess.run(
-        [sys.executable, "-c", KILLED.format(then="os._exit(9)")], stdout=subprocess.PIPE, env=env, timeout=60
+        [sys.executable, "-c", KILLED.format(then="os._exit(9)")], stdout=subprocess.PIPE, env=env, timeout=PATIENCE
     )
     waiting = [sys.executable, "-c", KILLED.format(then="input()")]
     with subprocess.Popen(waiting, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as alive:

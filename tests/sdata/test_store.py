@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import spatialdata as sd
+from patience import PATIENCE
 from spatialdata.models import Image2DModel, Labels2DModel
 
 from sslcst._sdata import store
@@ -103,7 +104,7 @@ def test_a_killed_write_leaves_a_store_that_opens_and_that_the_next_run_cleans(s
     """A process that ends at the step runs no handler, as with kill -9."""
     if had_results:
         store.commit(sdata, results(1), KINDS)
-    child = subprocess.run([sys.executable, "-c", KILLED, str(sdata.path), step, str(call)], timeout=120)
+    child = subprocess.run([sys.executable, "-c", KILLED, str(sdata.path), step, str(call)], timeout=PATIENCE)
     assert child.returncode == 9
     assert values(sdata.path) in ({}, {"a_nuclei": 1, "a_cells": 1})
     again = sd.read_zarr(sdata.path)

@@ -13,6 +13,7 @@ import shapely
 import spatialdata as sd
 from geopandas import GeoDataFrame
 from matplotlib import pyplot as plt
+from patience import PATIENCE
 from spatialdata.models import Labels2DModel, ShapesModel
 from spatialdata.transformations import Affine, Identity, Scale, Sequence, get_transformation, set_transformation
 
@@ -293,4 +294,4 @@ for _ in range(20):
 
 def test_tiles_may_ask_a_region_at_once():
     """As threads of one worker do: GEOS ended the process where a polygon was first asked by two."""
-    assert subprocess.run([sys.executable, "-c", ASKED_AT_ONCE], timeout=100).returncode == 0
+    assert subprocess.run([sys.executable, "-c", ASKED_AT_ONCE], timeout=PATIENCE).returncode == 0
