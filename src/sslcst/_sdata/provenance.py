@@ -27,8 +27,8 @@ from sslcst._sdata.fields import by_number
 from sslcst._sdata.microns import in_system, through
 from sslcst._sdata.raster import plane, systems_of
 from sslcst._sdata.transcripts import columns_of
-from sslcst.errors import KeyMissingError
-from sslcst.params import TranscriptParams
+from sslcst.errors import DataError, KeyMissingError, ParameterError
+from sslcst.params import Params, TranscriptParams
 
 PLACE = "sslcst"  # in attrs and uns
 # What is taken from one record as a whole: the columns and channels of one element say nothing of another.
@@ -76,23 +76,38 @@ def nuclei_of(sdata: SpatialData, cells_key: str, key: str) -> str:
     """The name of the nuclei that cells were made around; of cells that nothing is known of, those of a result."""
     about = _about(sdata, cells_key)
     own = [name for name in about.get("results", {}) if name.endswith("_nuclei")] or [about.get("nuclei_key")]
-    return own[0] or f"{key}_nuclei"
+    return own[0] or result_name(sdata, key, "nuclei")
+
+
+def result_name(sdata: SpatialData, key: str, kind: str) -> str:
+    """The name of a result, cells, table, ..., of a run; a key may end with a sample, as `_parts` tells."""
+    stem, sample = _parts(sdata, key)
+    return f"{stem}_{kind}{sample}"
+
+
+def _parts(sdata: SpatialData, key: str) -> tuple[str, str]:
+    """A run's `key_added`, and what `spatialdata.concatenate` put behind the names of its results: "-old"."""
+    cuts = [len(key), *(i for i, letter in enumerate(key) if letter == "-")]
+    there = (i for i in cuts if any(f"{key[:i]}_{kind}{key[i:]}" in sdata for kind in ("table", "cells")))
+    cut = next(there, len(key))
+    return key[:cut], key[cut:]
 
 
 def keys_of_fields(sdata: SpatialData, key: str) -> list[str]:
     """What names the result of each field of a run, or the run itself where it is not of several."""
-    about = sdata.tables[f"{key}_table"].uns.get(PLACE, {}) if f"{key}_table" in sdata.tables else {}
-    return [f"{key}_{field}" for field in sorted(about.get("fields", {}), key=by_number)] or [key]
+    (stem, sample), about = _parts(sdata, key), dict(_records(sdata)).get(result_name(sdata, key, "table"), {})
+    return [f"{stem}_{field}{sample}" for field in sorted(about.get("fields", {}), key=by_number)] or [key]
 
 
 def run_of(sdata: SpatialData, key: str) -> tuple[list[str], AnnData]:
     """What names the result of each field of a run (`keys_of_fields`), all of which are there, and its table."""
-    keys, table_key = keys_of_fields(sdata, key), f"{key}_table"
+    keys, table_key = keys_of_fields(sdata, key), result_name(sdata, key, "table")
     for name, about in _records(sdata):
-        if _of_field(about, f"{key}_cells") is not about:
-            raise KeyMissingError(f"key={key!r} is one field of a run: give key={name.removesuffix('_table')!r}.")
+        if _of_field(about, result_name(sdata, key, "cells")) is not about:
+            whole = "".join(name.rpartition("_table")[::2])
+            raise KeyMissingError(f"key={key!r} is one field of a run: give key={whole!r}.")
     for each in keys:
-        choose_key(sdata.labels, f"{each}_cells", kind="labels element", argument="key")
+        choose_key(sdata.labels, result_name(sdata, each, "cells"), kind="labels element", argument="key")
     return keys, sdata.tables[choose_key(sdata.tables, table_key, kind="table", argument="key")]
 
 
@@ -124,8 +139,8 @@ def result_table(sdata: SpatialData, key: str, *labels_keys: str) -> AnnData:
     for name in labels_keys:
         choose_key(sdata.labels, name, kind="labels element", argument="key")
     table = table_of(sdata, key)
-    about = table.uns.get(PLACE, {})
-    own = _of_field(about, f"{key}_cells")
+    about = _as_named(sdata, table)
+    own = _of_field(about, result_name(sdata, key, "cells"))
     if own is not about:
         table = table[table.obs["region"].isin(own["results"])].copy()
         table.uns = dict(table.uns) | {PLACE: own}
@@ -135,9 +150,9 @@ def result_table(sdata: SpatialData, key: str, *labels_keys: str) -> AnnData:
 def table_of(sdata: SpatialData, key: str) -> AnnData:
     """The table of a run, or of the run of several fields that a field's key is of; else raise KeyMissingError."""
     for name, about in _records(sdata):
-        if _of_field(about, f"{key}_cells") is not about:
+        if _of_field(about, result_name(sdata, key, "cells")) is not about:
             return sdata.tables[name]
-    return sdata.tables[choose_key(sdata.tables, f"{key}_table", kind="table", argument="key")]
+    return sdata.tables[choose_key(sdata.tables, result_name(sdata, key, "table"), kind="table", argument="key")]
 
 
 @dataclass(frozen=True)
@@ -162,7 +177,10 @@ class Used:
                     record |= {name: str(about[name]) for name in group if group[0] in about and name in about}
         if own := record.get("coordinate_system"):
             sdata = _in_system(sdata, own, [*names, record.get("image_key"), record.get("points_key")])
-        return cls(sdata, record, TranscriptParams(**taken))
+        try:
+            return cls(sdata, record, Params.of({"transcripts": taken}).transcripts)
+        except ParameterError as error:
+            raise DataError(f"What the table of {names[0]!r} tells is of another version of sslcst: {error}") from error
 
     def transcripts(self, points_key: str | None, gene_key: str | None, count_key: str | None) -> dict[str, str | None]:
         """Points and their columns: as asked for, as they were used, or as `sslcst.tl.segment` chooses."""
@@ -268,8 +286,29 @@ def _maker(sdata: SpatialData, name: str) -> Mapping[str, Any]:
 
 def _records(sdata: SpatialData) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for key, table in sdata.tables.items():
-        if isinstance(about := table.uns.get(PLACE), Mapping):
+        if about := _as_named(sdata, table):
             yield key, about
+
+
+def _as_named(sdata: SpatialData, table: AnnData) -> Mapping[str, Any]:
+    """What a table tells, by the names of today: `spatialdata.concatenate` puts the sample behind those of elements."""
+    about = table.uns.get(PLACE)
+    if not isinstance(about, Mapping):
+        return {}
+    every = [name for each in (about, *about.get("fields", {}).values()) for name in each.get("results", {})]
+    samples = {place.removeprefix(name) for place in regions_of(table) for name in every if f"{name}-" in place}
+    if len(samples) != 1:
+        return about
+    [sample] = samples
+    elements = [(name, element) for kind, name, element in sdata.gen_elements() if kind != "tables"]
+    known = {*sdata.tables, *(name for name, _ in elements)}.union(*(systems_of(element) for _, element in elements))
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {renamed(name): renamed(item) for name, item in value.items()}
+        return f"{value}{sample}" if isinstance(value, str) and f"{value}{sample}" in known else value
+
+    return renamed(about)
 
 
 def _run_of(about: Mapping[str, Any]) -> str:

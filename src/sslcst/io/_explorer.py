@@ -20,7 +20,7 @@ from sslcst._sdata.boundaries import boundaries_of
 from sslcst._sdata.columns import counts_of
 from sslcst._sdata.elements import choose_image
 from sslcst._sdata.microns import NAME, check_unit, find_microns, pixel_side
-from sslcst._sdata.provenance import Used, nuclei_of, result_table
+from sslcst._sdata.provenance import Used, nuclei_of, result_name, result_table
 from sslcst._sdata.raster import plane
 from sslcst.errors import BackendError, StoreError
 
@@ -81,7 +81,7 @@ def write_xenium_explorer(
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise StoreError(f"{path} is a file: give a folder.")
-    cells_key, table_key = f"{key}_cells", f"{key}_table"
+    cells_key, table_key, boundaries_key = (result_name(sdata, key, kind) for kind in ("cells", "table", "boundaries"))
     nuclei_key = nuclei_of(sdata, cells_key, key)
     table = result_table(sdata, key, cells_key, nuclei_key)
     used = Used.by(sdata, cells_key)
@@ -98,7 +98,7 @@ def write_xenium_explorer(
         from sopa.io import explorer
 
         ids = table.obs["cell_id"].to_numpy()
-        cells, nuclei = _shapes(sdata, ids, cells_key, nuclei_key, f"{key}_boundaries")
+        cells, nuclei = _shapes(sdata, ids, cells_key, nuclei_key, boundaries_key)
         names = pd.Index([explorer.str_cell_id(int(i)) for i in ids])
         groups = table.obs.select_dtypes("category").drop(columns="source_id", errors="ignore")
         about = {"cell_id": names, "region": pd.Categorical([cells_key] * len(ids))}

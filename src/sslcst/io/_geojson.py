@@ -17,7 +17,7 @@ from spatialdata import SpatialData
 from sslcst._arguments import checked
 from sslcst._logging import logger, progress
 from sslcst._sdata.elements import choose_coordinate_system
-from sslcst._sdata.provenance import Used, nuclei_of, result_table
+from sslcst._sdata.provenance import Used, nuclei_of, result_name, result_table
 from sslcst._sdata.raster import affine_matrix, apply_affine, full_scale
 from sslcst.core.polygons import polygons
 from sslcst.errors import KeyMissingError, StoreError
@@ -68,7 +68,7 @@ def write_geojson(
     path = Path(path)
     if not path.parent.is_dir():
         raise StoreError(f"{path} could not be written: there is no folder {path.parent}.")
-    cells_key = f"{key}_cells"
+    cells_key = result_name(sdata, key, "cells")
     nuclei_key = nuclei_of(sdata, cells_key, key)
     table = result_table(sdata, key, cells_key, nuclei_key)
     obs = table.obs.set_index("cell_id")

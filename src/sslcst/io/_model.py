@@ -7,7 +7,7 @@ import os
 from spatialdata import SpatialData
 
 from sslcst._arguments import checked
-from sslcst._sdata.provenance import table_of
+from sslcst._sdata.provenance import result_name, table_of
 from sslcst.errors import KeyMissingError
 from sslcst.methods import model_file
 from sslcst.methods.base import Model
@@ -59,7 +59,7 @@ def read_model(path: SpatialData | str | os.PathLike[str], *, key: str = "sslcst
     """
     if isinstance(path, str | os.PathLike):
         return model_file.read_model(path)
-    name = f"{key}_table"
+    name = result_name(path, key, "table")
     kept = kept_in(table_of(path, key))
     if kept is None:
         raise KeyMissingError(

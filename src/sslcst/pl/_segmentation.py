@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 from spatialdata import SpatialData
 
 from sslcst._arguments import Region, checked
-from sslcst._sdata.provenance import Used, check_one, nuclei_of, result_table
+from sslcst._sdata.provenance import Used, check_one, nuclei_of, result_name, result_table
 from sslcst._section import check
 from sslcst.pl._canvas import CELLS, NUCLEI, REFERENCE, View, draw_outlines, pick
 from sslcst.pl._fill import as_norm, choose_fill, fill_cells
@@ -96,16 +96,17 @@ def segmentation(
     genes = [genes] if isinstance(genes, str) else genes
     check(genes is None or len(genes) > 0, "genes", genes, "must name one at least")
     check_one(sdata, key)
-    used = Used.by(sdata, f"{key}_cells")
-    nuclei_key = nuclei_of(used.sdata, f"{key}_cells", key)
-    for labels_key in (nuclei_key, f"{key}_cells"):
+    cells_key = result_name(sdata, key, "cells")
+    used = Used.by(sdata, cells_key)
+    nuclei_key = nuclei_of(used.sdata, cells_key, key)
+    for labels_key in (nuclei_key, cells_key):
         pick(used.sdata.labels, labels_key, "labels")
     fill = None if color is None else choose_fill(result_table(used.sdata, key), color, norm)
     points = None if points_key is None else pick(used.sdata.points, points_key, "points")
     if genes is not None:
         molecules = used.transcripts(points_key, gene_key, None)
         points_key = molecules["points_key"]
-    keys = {"nuclei": nuclei_key, "cells": f"{key}_cells", "reference": truth_key}
+    keys = {"nuclei": nuclei_key, "cells": cells_key, "reference": truth_key}
     view = View.of(used, keys, "cells", image_key, channel, coordinate_system, region, points_key)
     dots = None
     if genes is not None:

@@ -95,7 +95,7 @@ def segment_nuclei(
     image_key = choose_image(sdata, image_key, finds_nuclei=True)
     source = sdata if scale is None else _at_scale(sdata, image_key, scale)
     coordinate_system = choose_coordinate_system(source, [image_key], coordinate_system)
-    raster = raster_of(source, image_key, coordinate_system)
+    raster, name = raster_of(source, image_key, coordinate_system), channel_in_words(image_key, channel)
     if not isinstance(channel, str | Integral | None):  # of several, in a list or an array
         channel = [choose_channel(source, image_key, each) for each in channel]
         parts = {channel_in_words(image_key, each): read_channel(source, image_key, each) for each in channel}
@@ -103,7 +103,7 @@ def segment_nuclei(
     else:
         channel = choose_channel(source, image_key, channel)
         image = read_channel(source, image_key, channel)
-    params, name = choose_method(params), channel_in_words(image_key, channel)
+    params = choose_method(params)
     labels = segment_array(image, pixel_size=raster.pixel_size, params=params, device=device, name=name)
     if not labels.any():
         raise none_found(name, params.method)

@@ -20,6 +20,7 @@ from sslcst.core.geometry import Regions
 from sslcst.core.layout import Layout, lay_out
 from sslcst.core.spots import Grid, Spots, bin_transcripts, inside_raster
 from sslcst.methods import shared_params
+from sslcst.params import Params
 from sslcst.run.warnings import check_on_image
 
 
@@ -32,7 +33,7 @@ def bin_spots(
     count_key: str | None = None,
     nuclei_key: str = "sslcst_nuclei",
     coordinate_system: str | None = None,
-    params: Mapping[str, Any] | None = None,
+    params: Params | Mapping[str, Any] | None = None,
     key_added: str = "sslcst_spots",
 ) -> None:
     """Sum transcripts into spots, the occupied bins of a grid that is laid over the nuclei's pixels.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from sslcst._sdata.elements import channel_in_words, choose_key
-from sslcst._sdata.provenance import Used, result_table
+from sslcst._sdata.provenance import Used, result_name, result_table
 from sslcst.errors import DataError, KeyMissingError
 
 
@@ -40,24 +40,29 @@ class Result:
         truth_key: str | None = None,
     ) -> Result:
         """Read it; raise KeyMissingError or DataError where there is nothing, or no telling which image is meant."""
-        if f"{key}_table" not in sdata.tables and f"{key}_cells" not in sdata.labels:
+        cells_key, table_key = (result_name(sdata, key, kind) for kind in ("cells", "table"))
+        if table_key not in sdata.tables and cells_key not in sdata.labels:
             raise KeyMissingError(
-                f"There is no table {key + '_table'!r} to report of: run sslcst.tl.segment, or give the key of another "
+                f"There is no table {table_key!r} to report of: run sslcst.tl.segment, or give the key of another "
                 f"segmentation; tables: {', '.join(map(repr, sdata.tables)) or 'none'}."
             )
         table = result_table(sdata, key)
-        choose_key(sdata.labels, f"{key}_cells", kind="labels element", argument="key")
+        choose_key(sdata.labels, cells_key, kind="labels element", argument="key")
         if truth_key is not None:
             kind = "labels or shapes element"
             choose_key([*sdata.labels, *sdata.shapes], truth_key, kind=kind, argument="truth_key")
-        used = Used.by(sdata, f"{key}_cells", truth_key)
+        used = Used.by(sdata, cells_key, truth_key)
         image_key = used.image(image_key)
         if not table.n_obs:
-            raise DataError(f"Table {key + '_table'!r} has no cells, so that there is nothing to report.")
+            raise DataError(f"Table {table_key!r} has no cells, so that there is nothing to report.")
         about = plain(table.uns.get("sslcst", {}))
-        system = used.system([f"{key}_cells", image_key, truth_key], None)
+        system = used.system([cells_key, image_key, truth_key], None)
         channel = None if image_key is None else used.channel(image_key, channel)
         return cls(sdata, key, table, about, system, image_key, channel, truth_key)
+
+    def named(self, kind: str) -> str:
+        """The name of its cells, or its table."""
+        return result_name(self.sdata, self.key, kind)
 
     @property
     def name(self) -> str:

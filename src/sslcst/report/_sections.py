@@ -116,7 +116,7 @@ def _counts(result: Result) -> Iterable[str]:
 
 def _genes(result: Result) -> Iterable[str]:
     try:
-        counts = counts_of(result.table, f"{result.key}_table")
+        counts = counts_of(result.table, result.named("table"))
     except DataError as error:
         yield text(f"What genes have in cells is unknown: {error}")
         return
@@ -179,7 +179,7 @@ def _quality(result: Result) -> Iterable[str]:
 
 def _measured(result: Result) -> Iterable[str]:
     """The figures of `sslcst.tl.quality` that the table lacks."""
-    n_pixels = full_scale(result.sdata[f"{result.key}_cells"]).size
+    n_pixels = full_scale(result.sdata[result.named("cells")]).size
     if n_pixels > MOST_PIXELS:
         yield text(
             f"Contamination and density ratio are not measured, since that takes long for {number(n_pixels)} pixels: "
@@ -207,7 +207,7 @@ def _reference(result: Result) -> Iterable[str]:
     from sslcst.tl import compare
 
     system = result.coordinate_system
-    frame = compare(result.sdata, f"{result.key}_cells", result.truth_key, coordinate_system=system).to_frame()
+    frame = compare(result.sdata, result.named("cells"), result.truth_key, coordinate_system=system).to_frame()
     rows = [[name, *map(number, frame.loc[name])] for name in frame.index]
     yield table("Beside the reference", ("What", *frame.columns), rows)
 

@@ -61,7 +61,9 @@ def write_report(
     if not path.parent.is_dir():
         raise StoreError(f"{path} could not be written: there is no folder {path.parent}.")
     result = Result.of(sdata, key, image_key, channel, truth_key)
-    subtitle = f"{number(result.table.n_obs)} cells in {key}_cells and {key}_table{result.origin}"
+    subtitle = (
+        f"{number(result.table.n_obs)} cells in {result.named('cells')} and {result.named('table')}{result.origin}"
+    )
     with progress("report"):
         text = page(f"Segmentation of {result.name}", subtitle, sections(result))
     try:

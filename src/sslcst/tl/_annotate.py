@@ -7,7 +7,7 @@ from spatialdata import SpatialData
 from sslcst._arguments import checked
 from sslcst._sdata.boundaries import boundaries_of
 from sslcst._sdata.elements import add_element, check_addable
-from sslcst._sdata.provenance import note_made, result_table, run_of
+from sslcst._sdata.provenance import note_made, result_name, result_table, run_of
 from sslcst._section import check
 
 _ELEMENTS = ("boundaries", "cells")
@@ -44,15 +44,17 @@ def annotate(sdata: SpatialData, element: str = "boundaries", *, key: str = "ssl
     keys, table = run_of(sdata, key)
     annotated = {}
     for each in keys:
-        own, region = result_table(sdata, each), f"{each}_{element}"
+        own, cells_key = result_table(sdata, each), result_name(sdata, each, "cells")
+        region = result_name(sdata, each, element)
         if not len(own):
             continue
         if element == "boundaries" and region not in sdata.shapes:
             check_addable(sdata, "shapes", region)
-            add_element(sdata, "shapes", region, boundaries_of(sdata, f"{each}_cells", own.obs["cell_id"].to_numpy()))
-            note_made(table, region, "shapes", beside=f"{each}_cells")
+            add_element(sdata, "shapes", region, boundaries_of(sdata, cells_key, own.obs["cell_id"].to_numpy()))
+            note_made(table, region, "shapes", beside=cells_key)
         annotated |= dict.fromkeys(own.obs["region"].unique(), region)
     table.obs["region"] = table.obs["region"].astype(str).map(annotated).astype("category")
     regions = list(annotated.values())
     region = regions[0] if len(regions) == 1 else regions
-    sdata.set_table_annotates_spatialelement(f"{key}_table", region, region_key="region", instance_key="cell_id")
+    columns = {"region_key": "region", "instance_key": "cell_id"}
+    sdata.set_table_annotates_spatialelement(result_name(sdata, key, "table"), region, **columns)

@@ -13,7 +13,7 @@ from sslcst._arguments import checked
 from sslcst._logging import logger
 from sslcst._sdata.elements import choose_image
 from sslcst._sdata.labels import read_part
-from sslcst._sdata.provenance import Used, run_of
+from sslcst._sdata.provenance import Used, result_name, run_of
 from sslcst._sdata.raster import apply_affine, centers, is_identity, plane, raster_of
 from sslcst.core.counts import owners
 from sslcst.core.spots import Ranges, slices
@@ -52,7 +52,7 @@ def intensities(sdata: SpatialData, *, key: str = "sslcst", image_key: str | Non
         No cell lies on the image; two channels have one name; an image of three dimensions.
     """
     keys, table = run_of(sdata, key)
-    keys = [f"{each}_cells" for each in keys]
+    keys = [result_name(sdata, each, "cells") for each in keys]
     parts, channels, images = zip(*(_sums(sdata, cells_key, image_key) for cells_key in keys), strict=True)
     if any(not each.equals(channels[0]) for each in channels):
         raise DataError(f"The channels of the images {', '.join(map(repr, images))} differ: name them alike.")

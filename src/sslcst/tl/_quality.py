@@ -7,7 +7,7 @@ from spatialdata import SpatialData
 
 from sslcst._arguments import checked
 from sslcst._sdata.elements import choose_key, read_nuclei, read_with_ids
-from sslcst._sdata.provenance import Used, check_one, nuclei_of
+from sslcst._sdata.provenance import Used, check_one, nuclei_of, result_name
 from sslcst._sdata.raster import labels_on
 from sslcst._sdata.source_ids import of_cells
 from sslcst._sdata.transcripts import read_transcripts
@@ -66,12 +66,12 @@ def quality(
     """
     if cells_key is None:
         check_one(sdata, key)
-        cells_key = f"{key}_cells"
+        cells_key = result_name(sdata, key, "cells")
     if nuclei_key is None:
         nuclei_key = nuclei_of(sdata, cells_key, key)
     for argument, name in (("cells_key", cells_key), ("nuclei_key", nuclei_key)):
         choose_key([*sdata.labels, *sdata.shapes], name, kind="labels or shapes element", argument=argument)
-    used = Used.by(sdata, cells_key, f"{key}_cells")
+    used = Used.by(sdata, cells_key, result_name(sdata, key, "cells"))
     sdata, molecules = used.sdata, used.transcripts(points_key, gene_key, count_key)
     coordinate_system = used.system([cells_key, nuclei_key, molecules["points_key"]], coordinate_system)
     where = {"image_key": used.known_image, "points_key": molecules["points_key"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ from spatialdata import SpatialData
 from sslcst import __version__
 from sslcst._arguments import Region, checked
 from sslcst._logging import collect_stages, logger, progress
+from sslcst._sdata.field_names import FieldName
 from sslcst._sdata.fingerprint import digest, fingerprint, recorded, weights_in
 from sslcst._sdata.lock import locked
 from sslcst._sdata.places import real_store, temporary_folder
@@ -189,85 +191,107 @@ def segment(
     --------
     sslcst.pl.segmentation : look at the result.
     """
-    arguments = dict(locals())
-    check_name(key_added, results=tuple(_KINDS))
-    check_seed(seed)
-    seed = int(seed)  # those of numpy are written in another way
-    device = choose_device(device)
-    params, chosen = choose_method(
-        method or default_method(cells_key), params, seed=seed, device=device, progress=progress
-    )
-    keys = choose_keys(arguments, chosen)
-    if model is not None:
-        check(model.method == chosen.name, "method", chosen.name, f"the model is of method {model.method!r}: give that")
-    parts = choose_fields(sdata, fields, keys)
-    every = _names(key_added, [part.name for part in parts])
-    left_out = {"boundaries": not shapes, "transcripts": not assign_points}
-    names = {place: name for place, name in every.items() if not left_out.get(place[1])}
-    results, family = ({name: _KINDS[kind] for (_, kind), name in each.items()} for each in (names, every))
-    table = names["", "table"]
-    family = made_by(sdata, table) | family
+    call = _call_of(sdata, dict(locals()))
+    results, table = call.results, call.names["", "table"]
     store = real_store(sdata)
     check_workers()
-    about = {
-        "method": chosen.name,
-        "params": params.to_dict() | chosen.params.to_dict(),
-        "versions": _versions(),
-        "seed": seed,
-        "model": None if model is None else [chosen.about(model), keep_model(chosen, model).get("sha256")],
-        "device": device,
-        "results": results,
-    }
-    # Once results are published in the place of what they were made of, the call alone tells whose they are.
-    inputs = [(name, own) for part in parts for name, own in keys_of(sdata, part, keys).items() if own]
-    call = "" if results.keys().isdisjoint(key for _, key in inputs) else f"{digest(about | keys)}-"
     with ExitStack() as stack:
         finished, done = [], None
         if store is not None:
             stack.enter_context(locked(store))
             finished = finish(store)
             done = None if overwrite else recorded(store, results)
-        if call and any(run and run.startswith(call) for run in finished):
-            _take_over(sdata, store, table, results, family)
+        if call.prefix and any(run and run.startswith(call.prefix) for run in finished):
+            _take_over(sdata, store, table, results, call.family)
             return
         if done is None:
-            former = check_free(sdata, results, overwrite=overwrite, family=family)
+            former = check_free(sdata, results, overwrite=overwrite, family=call.family)
             check_own(sdata, former, table)
-            _check_kept(former.keys() - results, inputs)
-        given, params = choose_input(sdata, parts, keys, params=params, method=chosen)
-        input_id = fingerprint(sdata, given.keys, given.about)
-        about |= {"params": params.to_dict() | chosen.params.to_dict(), "input": input_id}
-        about |= {"weights": weights_in(about["params"])}
+            _check_kept(former.keys() - results, call.inputs)
+        given, params = choose_input(sdata, call.fields, call.keys, params=call.params, method=call.method)
+        about = call.about | {"params": params.to_dict() | call.method.params.to_dict()}
+        about |= {"input": fingerprint(sdata, given.keys, given.about), "weights": weights_in(about["params"])}
         if store is None:
             run_id, folder = uuid4().hex, stack.enter_context(temporary_folder())
         else:
-            run_id, folder = call + digest(about), scratch_folder(store, key_added)
-            if run_id in (*finished, done):
-                held = set() if run_id in finished else {name for _, name, _ in sdata.gen_elements()}
-                former = family if run_id in finished else ()
-                lacking = {name: kind for name, kind in results.items() if name not in held}
-                _take_over(sdata, store, table, lacking, former)
-                return
+            run_id, folder = call.prefix + digest(about), scratch_folder(store, key_added)
+        if run_id in finished:
+            _take_over(sdata, store, table, results, call.family)
+            return
+        if run_id == done:
+            _take_over(sdata, store, table, {name: kind for name, kind in results.items() if name not in sdata})
+            return
         if done is not None:  # by a call with other arguments
-            former = check_free(sdata, results, overwrite=overwrite, family=family)
+            former = check_free(sdata, results, overwrite=overwrite, family=call.family)
         learning = None
         if model is None:
-            learning = digest(about | {"results": None, "params": learning_params(chosen, about["params"])})
+            learning = digest(about | {"results": None, "params": learning_params(call.method, about["params"])})
             model = learnt_before(sdata, table, learning)
+        told = {name: about[name] for name in ("results", "seed", "method", "params", "versions")}
+        told |= {"run": run_id, "unit": unit, "region": call.keys["region"], "learning": learning}
         scratch = Scratch(folder, run_id)
         stages = stack.enter_context(collect_stages())
         with _kept(scratch, in_memory=store is None):
             if scratch.open(run_id):
                 logger.info("Going on with a run that was stopped, from what lies in %s.", folder)
-            told = {name: about[name] for name in ("results", "seed", "method", "params", "versions")}
-            told |= {"run": run_id, "unit": unit, "region": keys["region"], "learning": learning}
-            made = _run(given, params, chosen, model, scratch, names, told, in_memory=store is None)
+            made = _run(given, params, call.method, model, scratch, call.names, told, in_memory=store is None)
             with progress("write results"):
                 commit(sdata, made, {name: results[name] for name in made}, former=former, folder=folder)
         logger.info("%s", stages)
 
 
-def _take_over(sdata: SpatialData, store: Path, table: str, results: Mapping[str, str], former: Iterable[str]) -> None:
+@dataclass(frozen=True)
+class _Call:
+    """What a call asks for, as far as its arguments tell."""
+
+    keys: dict[str, Any]  # which elements are read, and where they meet
+    inputs: list[tuple[str, str]]  # of these elements that are named, the argument and the name, of all fields
+    fields: Sequence[FieldName]
+    params: Params
+    method: Method
+    names: dict[tuple[str, str], str]  # of the results, by field and kind
+    results: dict[str, str]  # name -> kind of these
+    family: dict[str, str]  # name -> kind of all that runs of this `key_added` may have added
+    about: dict[str, Any]  # what the results depend on beside what is read, in plain values
+    prefix: (
+        str  # of the run's id, where results take the place of what is read: then the call alone tells whose they are
+    )
+
+
+def _call_of(sdata: SpatialData, arguments: dict[str, Any]) -> _Call:
+    """Check the arguments of a call."""
+    key_added, seed, model = (arguments[name] for name in ("key_added", "seed", "model"))
+    check_name(key_added, results=tuple(_KINDS))
+    check_seed(seed)
+    seed, device = int(seed), choose_device(arguments["device"])  # seeds of numpy are written in another way
+    method = arguments["method"] or default_method(arguments["cells_key"])
+    params, method = choose_method(method, arguments["params"], seed=seed, device=device, progress=progress)
+    keys = choose_keys(arguments, method)
+    if model is not None:
+        check(model.method == method.name, "method", method.name, f"the model is of method {model.method!r}: give that")
+    fields = choose_fields(sdata, arguments["fields"], keys)
+    every = _names(key_added, [field.name for field in fields])
+    left_out = {"boundaries": not arguments["shapes"], "transcripts": not arguments["assign_points"]}
+    names = {place: name for place, name in every.items() if not left_out.get(place[1])}
+    results, family = ({name: _KINDS[kind] for (_, kind), name in each.items()} for each in (names, every))
+    about = {
+        "method": method.name,
+        "params": params.to_dict() | method.params.to_dict(),
+        "versions": _versions(),
+        "seed": seed,
+        "model": None if model is None else [method.about(model), keep_model(method, model).get("sha256")],
+        "device": device,
+        "results": results,
+    }
+    inputs = [(name, own) for field in fields for name, own in keys_of(sdata, field, keys).items() if own]
+    prefix = "" if results.keys().isdisjoint(key for _, key in inputs) else f"{digest(about | keys)}-"
+    family = made_by(sdata, names["", "table"]) | family
+    return _Call(keys, inputs, fields, params, method, names, results, family, about, prefix)
+
+
+def _take_over(
+    sdata: SpatialData, store: Path, table: str, results: Mapping[str, str], former: Iterable[str] = ()
+) -> None:
     """Add results to the object that an earlier, equal run has written to its store, in place of former ones."""
     logger.info("A run with the same input and arguments has written its results to %s: nothing is left to do.", store)
     made = written(store, table)
