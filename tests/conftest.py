@@ -12,15 +12,17 @@ from types import ModuleType
 import matplotlib
 import matplotlib.pyplot as plt
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 matplotlib.use("agg")  # pictures without a screen
 os.environ.setdefault("MPLBACKEND", "agg")  # and in the processes that tests start
 # OpenMP threads that spin while they wait are slow where several workers share the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-# Several workers share the cores, so that the time of one example says little.
-settings.register_profile("sslcst", deadline=None)
+# Several workers share the cores, so that the time of examples says little. They are the same in each run, so that none
+# fails by its luck; `pytest --hypothesis-profile=search` looks for others.
+settings.register_profile("search", deadline=None, derandomize=False, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("sslcst", settings.get_profile("search"), derandomize=True, database=None)
 settings.load_profile("sslcst")
 
 
