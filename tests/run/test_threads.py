@@ -235,13 +235,24 @@ def test_no_tile_is_begun_once_a_run_is_stopped_and_none_is_left_at_work(monkeyp
     assert sorted(begun) == sorted(ended)
 
 
+def test_loops_are_compiled_where_there_is_no_folder_to_keep_them_in(monkeypatch):
+    """As in a container, by a user without a home: numba would not even let the package be imported."""
+    monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
+
+    @threads.compiled()
+    def doubled(x):
+        return x + x
+
+    assert doubled(3) == 6
+
+
 def test_all_parallel_loops_ask_for_the_process():
     """A loop that numba spreads over threads is compiled in one place, which looks at the process before each call."""
     src = Path(sslcst.__file__).parent
     found = {
         path.relative_to(src).as_posix()
         for path in src.rglob("*.py")
-        if re.search(r"parallel=True", path.read_text(encoding="utf-8"))
+        if re.search(r"parallel=True|numba\.n?jit\(|cache=True", path.read_text(encoding="utf-8"))
     }
     assert found == {"core/threads.py"}
 

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from skimage.measure import label
 
-from sslcst.core.threads import parallel
+from sslcst.core.threads import njit, parallel
 from sslcst.errors import DataError
 
 # Headings of a walk along the edges of pixels, clockwise where y runs downward: right, down, left, up.
@@ -58,7 +58,7 @@ def _largest_pieces(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
     return known, first[order][largest], pieces
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _walk(pieces, y, x, corners):  # pragma: no cover (compiled)
     """Walk around a piece from its first pixel, write as many corners as there is room for, and count them.
 

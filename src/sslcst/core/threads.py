@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -85,11 +86,26 @@ def one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:
     return alone
 
 
-def compiled(**options: object) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Compile a loop: ``numba.njit`` with these options, `aside`."""
+def njit(**options: object) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """``numba.njit``, whose code is kept on the disk where numba finds a folder for it.
+
+    Neither the package's own nor one in the home need be such that a user of a cluster or a container may write to it.
+    """
 
     def compile_loop(function: Callable[P, R]) -> Callable[P, R]:
-        dispatcher = numba.njit(cache=True, **options)(function)
+        dispatcher = numba.njit(**options)(function)
+        with suppress(RuntimeError):  # there is none: each process compiles
+            dispatcher.enable_caching()
+        return dispatcher
+
+    return compile_loop
+
+
+def compiled(**options: object) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Compile a loop: `njit` with these options, `aside`."""
+
+    def compile_loop(function: Callable[P, R]) -> Callable[P, R]:
+        dispatcher = njit(**options)(function)
 
         @wraps(function)
         def loop(*args: P.args, **kwargs: P.kwargs) -> R:

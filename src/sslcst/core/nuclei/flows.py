@@ -14,7 +14,7 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from sslcst.core.cells import fill_holes, largest_pieces
-from sslcst.core.threads import compiled, parallel
+from sslcst.core.threads import compiled, njit, parallel
 
 CORE = 3.0  # pixels
 _STEPS = 80  # of one pixel; nuclei longer than twice that come apart
@@ -70,13 +70,13 @@ def _follow(logit, flow, height, width):  # pragma: no cover (compiled)
     return ends
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def _place(pixel, n_pixels, n_points):  # pragma: no cover (compiled)
     """Place of an image's pixel on the flow's grid, along one axis."""
     return min(max((pixel + 0.5) * n_points / n_pixels - 0.5, 0.0), n_points - 1.0)
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def _between(values, y, x):  # pragma: no cover (compiled)
     """Bilinear interpolation."""
     row, column = int(y), int(x)
