@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from matplotlib.colors import to_hex
 from spatialdata import SpatialData, read_zarr
 from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesModel
 
-from sslcst.errors import DataError, KeyMissingError, ParameterError
+from sslcst import pl
+from sslcst.errors import DataError, KeyMissingError, ParameterError, StoreError
 from sslcst.pl import _canvas as module
 from sslcst.pl import nuclei, segmentation
 from sslcst.pl._transcripts import read_all
@@ -243,13 +245,15 @@ def test_without_image_on_given_axes_into_a_file(sdata: SpatialData, tmp_path: P
     assert (np.abs(picture[..., :3] - orange).max(axis=-1) < 0.05).sum() > 50
 
 
-@pytest.mark.parametrize("kind", ["bool", "nan", "two channels"])
+@pytest.mark.parametrize("kind", ["bool", "nan", "inf", "all nan", "two channels"])
 def test_a_stain_of_any_values(sdata: SpatialData, kind: str) -> None:
     """A mask has two levels, and a pixel that is missing leaves the others as they are."""
     stain = np.random.default_rng(0).random((2, HEIGHT, WIDTH))
     stain = stain > 0.5 if kind == "bool" else stain
-    if kind == "nan":
-        stain[:, 3, 3] = np.nan
+    if kind in ("nan", "inf"):
+        stain[:, 3, 3] = float(kind)
+    if kind == "all nan":
+        stain[:] = np.nan
     sdata.images["stain"] = Image2DModel.parse(stain, dims=("c", "y", "x"), transformations=systems())
     if kind == "two channels":
         sdata["sslcst_table"].uns["sslcst"] = {"image_key": "stain", "channel": "0\n1"}
@@ -257,6 +261,30 @@ def test_a_stain_of_any_values(sdata: SpatialData, kind: str) -> None:
     low, high = ax.images[0].get_clim()
     assert 0 <= low < 0.2 and 0.9 < high < 1.1
     ax.figure.canvas.draw()
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda save: segmentation(SpatialData(), save=save),
+        lambda save: nuclei(SpatialData(), save=save),
+        lambda save: pl.direction_field(SpatialData(), save=save),
+        lambda save: pl.compare(SpatialData(), "a", "b", save=save),
+        lambda save: pl.training(SpatialData(), save=save),
+        lambda save: pl.quality({}, save=save),
+    ],
+)
+def test_where_a_picture_cannot_be_saved_is_told_before_the_work(draw: Callable, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"a.png could not be written: there is no folder"):
+        draw(tmp_path / "none" / "a.png")
+    with pytest.raises(ParameterError, match=r"save='.*a.foo': must end in one of .*png"):
+        draw(tmp_path / "a.foo")
+
+
+def test_a_picture_that_the_disk_does_not_take(sdata: SpatialData, tmp_path: Path) -> None:
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(StoreError, match=r"a.png could not be written: .*Is a directory"):
+        segmentation(sdata, save=tmp_path / "a.png")
 
 
 def test_circles_are_seen_to_their_edge(sdata: SpatialData) -> None:

@@ -21,7 +21,7 @@ FILES = sorted(SRC.rglob("*.py"))
 # Each room may import from its own layer and from those before it. A new room takes its place here.
 LAYERS = [
     {"errors", "_logging"},
-    {"_arguments", "_section", "names"},
+    {"_arguments", "_files", "_section", "names"},
     {"params"},
     {"core", "metrics"},
     {"methods"},

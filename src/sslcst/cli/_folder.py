@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
+from sslcst._files import check_folder
 from sslcst._logging import logger
 from sslcst._sdata.store import UNREADABLE
 from sslcst.errors import BackendError, DataError, SslcstError, StoreError
@@ -89,8 +90,7 @@ def read_folder(path: Path, *, reader: str | None = None, options: Mapping[str, 
 
 
 def write_new(sdata: SpatialData, out: Path) -> None:
-    """Write a store that was not there, whole or not at all."""
-    check_new(out)
+    """Write a store that was not there (`check_new`), whole or not at all."""
     part = Path(mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         sdata.write(part / "new.zarr")
@@ -108,8 +108,7 @@ def check_new(out: Path) -> None:
     """Raise StoreError unless a store can be written here, where nothing is yet."""
     if out.exists() or out.is_symlink():
         raise StoreError(f"{out} exists, and is not written over: choose another name, or delete it.")
-    if not out.parent.is_dir():
-        raise StoreError(f"{out} could not be written: there is no folder {out.parent}.")
+    check_folder(out)
 
 
 def _of_spatialdata_io(reader: str) -> Callable[..., SpatialData]:

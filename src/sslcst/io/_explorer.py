@@ -15,6 +15,7 @@ from spatialdata import SpatialData
 from spatialdata.models import TableModel
 
 from sslcst._arguments import checked
+from sslcst._files import writing
 from sslcst._logging import logger, progress
 from sslcst._sdata.boundaries import boundaries_of
 from sslcst._sdata.columns import counts_of
@@ -109,9 +110,9 @@ def write_xenium_explorer(
             shapes={cells_key: cells.set_index(names), nuclei_key: nuclei.set_index(names)},
             tables={table_key: TableModel.parse(written, cells_key, "region", "cell_id")},
         )
-        try:
-            # It writes metadata into its zip files twice, which readers do not mind, and calls xarray as of old.
-            warnings.filterwarnings("ignore", "Duplicate name|Supplying chunks")
+        # It writes metadata into its zip files twice, which readers do not mind, and calls xarray as of old.
+        warnings.filterwarnings("ignore", "Duplicate name|Supplying chunks")
+        with writing(path):
             explorer.write(
                 path,
                 written,
@@ -125,8 +126,6 @@ def write_xenium_explorer(
             )
             # By itself, since `write` of sopa 2.2 does not pass the size of a pixel on to it.
             explorer.write_metadata(path, image_key, cells_key, len(ids), pixel_size=side)
-        except OSError as error:
-            raise StoreError(f"{path} could not be written: {error}.") from error
     logger.info("%s: %d cells, in pixels of %.4g microns.", path, len(ids), side)
 
 

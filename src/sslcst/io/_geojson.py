@@ -15,12 +15,13 @@ from anndata import AnnData
 from spatialdata import SpatialData
 
 from sslcst._arguments import checked
+from sslcst._files import check_folder, writing
 from sslcst._logging import logger, progress
 from sslcst._sdata.elements import choose_coordinate_system
 from sslcst._sdata.provenance import Used, nuclei_of, result_name, result_table
 from sslcst._sdata.raster import affine_matrix, apply_affine, full_scale
 from sslcst.core.polygons import polygons
-from sslcst.errors import KeyMissingError, StoreError
+from sslcst.errors import KeyMissingError
 
 
 @checked
@@ -66,8 +67,7 @@ def write_geojson(
         The file cannot be written.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise StoreError(f"{path} could not be written: there is no folder {path.parent}.")
+    check_folder(path)
     cells_key = result_name(sdata, key, "cells")
     nuclei_key = nuclei_of(sdata, cells_key, key)
     table = result_table(sdata, key, cells_key, nuclei_key)
@@ -80,15 +80,12 @@ def write_geojson(
         with_nucleus = obs.index[np.isin(obs.index, nuclei)]
         outlines, inner = _move(polygons(cells, obs.index), matrix), _move(polygons(nuclei, with_nucleus), matrix)
         features = _features(obs, outlines, inner, classes, cells_key)
-        try:
-            with path.open("w", encoding="utf-8") as file:
-                file.write('{"type": "FeatureCollection", "features": [\n')
-                for i, feature in enumerate(features):
-                    file.write((",\n" if i else "") + json.dumps(feature))
-                    bar.update()
-                file.write("\n]}\n")
-        except OSError as error:
-            raise StoreError(f"{path} could not be written: {error}.") from error
+        with writing(path), path.open("w", encoding="utf-8") as file:
+            file.write('{"type": "FeatureCollection", "features": [\n')
+            for i, feature in enumerate(features):
+                file.write((",\n" if i else "") + json.dumps(feature))
+                bar.update()
+            file.write("\n]}\n")
     logger.info("%s: %d cells, %d with a nucleus.", path, len(obs), len(with_nucleus))
 
 

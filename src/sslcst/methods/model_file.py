@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from sslcst._files import check_folder
 from sslcst.errors import DataError, ParameterError, StoreError
 from sslcst.methods import METHODS, method_class
 from sslcst.methods.base import Method, Model
@@ -83,8 +84,7 @@ def new_files(method: type[Method], path: str | Path) -> list[Path]:
     for file in files:
         if file.exists():
             raise StoreError(f"{file} exists: choose another name, or delete it.")
-        if not file.parent.is_dir():
-            raise StoreError(f"{file} could not be written: there is no folder {file.parent}.")
+        check_folder(file)
     return files
 
 

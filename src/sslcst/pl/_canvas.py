@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from geopandas import GeoDataFrame
 from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba_array
 from matplotlib.lines import Line2D
@@ -29,11 +31,13 @@ from spatialdata.transformations import get_transformation
 from xarray import DataArray, DataTree
 
 from sslcst._arguments import Region
+from sslcst._files import check_folder, writing
 from sslcst._sdata.elements import channel_name, choose_key
 from sslcst._sdata.microns import is_in_microns
 from sslcst._sdata.provenance import Used
 from sslcst._sdata.raster import full_scale
 from sslcst._sdata.shapes import DrawnShapes, Outlines
+from sslcst._section import check
 from sslcst.errors import DataError, KeyMissingError, ParameterError
 
 # Okabe and Ito's sky blue, orange and reddish purple, and white: told apart with any colour vision, on grey and black.
@@ -122,10 +126,19 @@ class View:
         return ax
 
 
+def check_save(file: str | os.PathLike[str] | None) -> None:
+    """See, before any work, that a figure can be saved there, if asked to."""
+    if file is not None:
+        check_folder(Path(file))
+        suffix, known = Path(file).suffix.removeprefix("."), FigureCanvasBase.get_supported_filetypes()
+        check(suffix.lower() in {"", *known}, "save", os.fspath(file), f"must end in one of {', '.join(known)}")
+
+
 def save_figure(ax: Axes, file: str | os.PathLike[str] | None) -> None:
     """Save the figure that axes are of, if asked to."""
     if file is not None:
-        ax.figure.figure.savefig(file, dpi=200, bbox_inches="tight")  # of a subfigure, the figure that it is part of
+        with writing(Path(file)):
+            ax.figure.figure.savefig(file, dpi=200, bbox_inches="tight")  # also of a subfigure, the whole figure
 
 
 def _draw_scale(ax: Axes, width: float) -> None:
@@ -257,8 +270,9 @@ def _read_stain(
 
 
 def _ends(pixels: NDArray[Any]) -> NDArray[np.float64]:
-    """What of a stain is drawn black, and what white."""
-    return np.nanpercentile(pixels.astype(float), PERCENTILES)
+    """What of a stain is drawn black, and what white; pixels that are missing or infinite have no say."""
+    known = pixels[np.isfinite(pixels)]
+    return np.percentile(known.astype(float), PERCENTILES) if known.size else np.array([0.0, 1.0])
 
 
 def show(ax: Axes, raster: Raster, pixels: NDArray[Any], **style: Any) -> None:

@@ -20,7 +20,7 @@ from sslcst._sdata.raster import Raster as Grid
 from sslcst._sdata.raster import labels_on
 from sslcst.errors import KeyMissingError, ParameterError
 from sslcst.metrics import match
-from sslcst.pl._canvas import CELLS, NUCLEI, TRANSCRIPTS, Raster, View, draw_outlines, show
+from sslcst.pl._canvas import CELLS, NUCLEI, TRANSCRIPTS, Raster, View, check_save, draw_outlines, show
 
 if TYPE_CHECKING:
     from sslcst.tl import Comparison
@@ -74,7 +74,10 @@ def compare(
         `axes` are not two; and as there.
     DataError
         As there; what `sslcst.tl.compare` refuses.
+    StoreError
+        As there.
     """
+    check_save(save)
     if axes is not None and len(axes) != 2:
         raise ParameterError(f"axes hold {len(axes)}: there must be two, for the map and the bars.")
     if comparison is not None and (comparison.a, comparison.b) != (a_key, b_key):

@@ -27,6 +27,7 @@ from sslcst.pl._canvas import (
     View,
     affine_of,
     bounds_of,
+    check_save,
     draw_outlines,
     pick,
     say_why_empty,
@@ -79,9 +80,10 @@ def direction_field(
     ------
     KeyMissingError
         The spots have no predictions; and as in `sslcst.pl.segmentation`.
-    ParameterError, DataError
+    ParameterError, DataError, StoreError
         As in `sslcst.pl.segmentation`.
     """
+    check_save(save)
     table = _predicted(sdata, spots_key)
     used = Used.by(sdata, spots_key)
     if nuclei_key is None:

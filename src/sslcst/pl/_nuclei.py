@@ -9,7 +9,7 @@ from spatialdata import SpatialData
 
 from sslcst._arguments import Region, checked
 from sslcst._sdata.provenance import Used
-from sslcst.pl._canvas import NUCLEI, REFERENCE, View, draw_outlines
+from sslcst.pl._canvas import NUCLEI, REFERENCE, View, check_save, draw_outlines
 
 
 @checked
@@ -42,9 +42,10 @@ def nuclei(
 
     Raises
     ------
-    KeyMissingError, ParameterError, DataError
+    KeyMissingError, ParameterError, DataError, StoreError
         As in `sslcst.pl.segmentation`.
     """
+    check_save(save)
     keys = {"reference": truth_key, "nuclei": nuclei_key}  # the nuclei are drawn over it
     view = View.of(Used.by(sdata, nuclei_key), keys, "nuclei", image_key, channel, coordinate_system, region)
     ax = view.draw_stain(ax)

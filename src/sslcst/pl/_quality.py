@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sslcst._arguments import checked
 from sslcst.errors import KeyMissingError, ParameterError
-from sslcst.pl._canvas import save_figure, say_why_empty
+from sslcst.pl._canvas import check_save, save_figure, say_why_empty
 
 _NAMES = {
     "n_counts": "counts a cell",
@@ -60,10 +60,13 @@ def quality(
     Raises
     ------
     ParameterError
-        There is no frame, or the axes are not as many as the columns.
+        There is no frame, the axes are not as many as the columns, or `save` ends as no kind of picture does.
     KeyMissingError
         A frame lacks a column.
+    StoreError
+        The figure cannot be saved.
     """
+    check_save(save)
     if not frames or not len(columns):
         raise ParameterError("There is nothing to draw: give a frame of tl.quality and a column at least.")
     for name, frame in frames.items():

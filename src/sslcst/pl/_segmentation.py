@@ -13,7 +13,7 @@ from spatialdata import SpatialData
 from sslcst._arguments import Region, checked
 from sslcst._sdata.provenance import Used, check_one, nuclei_of, result_name, result_table
 from sslcst._section import check
-from sslcst.pl._canvas import CELLS, NUCLEI, REFERENCE, View, draw_outlines, pick
+from sslcst.pl._canvas import CELLS, NUCLEI, REFERENCE, View, check_save, draw_outlines, pick
 from sslcst.pl._fill import as_norm, choose_fill, fill_cells
 from sslcst.pl._transcripts import draw, read_all, read_genes
 
@@ -87,11 +87,14 @@ def segmentation(
         An element, channel, coordinate system, gene or `color` is not there, or there are several images, or points, to
         choose from.
     ParameterError
-        `region` has no area, `genes` are none, `vmin` is not below `vmax`, or `norm` goes with neither them nor the
-        values.
+        `region` has no area, `genes` are none, `vmin` is not below `vmax`, `norm` goes with neither them nor the
+        values, or `save` ends as no kind of picture does.
     DataError
         An element does not reach into the region.
+    StoreError
+        The figure cannot be saved.
     """
+    check_save(save)
     norm = as_norm(norm, vmin, vmax)
     genes = [genes] if isinstance(genes, str) else genes
     check(genes is None or len(genes) > 0, "genes", genes, "must name one at least")

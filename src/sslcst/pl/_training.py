@@ -15,7 +15,7 @@ from spatialdata import SpatialData
 from sslcst._arguments import checked
 from sslcst._sdata.provenance import table_of
 from sslcst.errors import KeyMissingError
-from sslcst.pl._canvas import save_figure, say_why_empty
+from sslcst.pl._canvas import check_save, save_figure, say_why_empty
 
 # Blue and vermilion of Okabe and Ito, which carry on white; line styles tell the lines apart without any colour.
 FIRST, SECOND = "#0072b2", "#d55e00"
@@ -55,7 +55,10 @@ def training(
     ------
     KeyMissingError
         There is no such table, or it has no history.
+    ParameterError, StoreError
+        As in `sslcst.pl.segmentation`.
     """
+    check_save(save)
     table = data if isinstance(data, AnnData) else table_of(data, key)
     history = table.uns.get("sslcst", {}).get("history")
     if history is None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from spatialdata import SpatialData
 
 from sslcst._arguments import checked
+from sslcst._files import check_folder, writing
 from sslcst._logging import logger, progress
-from sslcst.errors import StoreError
 from sslcst.report._page import page
 from sslcst.report._result import Result
 from sslcst.report._sections import number, sections
@@ -58,16 +58,13 @@ def write_report(
     sslcst.pl.segmentation, sslcst.pl.training : the pictures one by one.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise StoreError(f"{path} could not be written: there is no folder {path.parent}.")
+    check_folder(path)
     result = Result.of(sdata, key, image_key, channel, truth_key)
     subtitle = (
         f"{number(result.table.n_obs)} cells in {result.named('cells')} and {result.named('table')}{result.origin}"
     )
     with progress("report"):
         text = page(f"Segmentation of {result.name}", subtitle, sections(result))
-    try:
+    with writing(path):
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"{path} could not be written: {error}.") from error
     logger.info("%s: %.1f MB.", path, len(text) / 1e6)
