@@ -137,8 +137,7 @@ def is_in_microns(system: str) -> bool:
 
 
 def _matrix(sdata: SpatialData, key: str, system: str) -> np.ndarray:
-    element = sdata[key] if key in sdata.points or key in sdata.shapes else full_scale(sdata[key])
-    return matrix_of(element, key, system)
+    return matrix_of(full_scale(sdata[key]), key, system)
 
 
 def pixel_side(sdata: SpatialData, key: str, system: str) -> float:

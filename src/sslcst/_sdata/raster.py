@@ -15,7 +15,9 @@ from spatialdata.transformations import Affine, Identity, Scale, Sequence, Trans
 from xarray import DataArray, DataTree
 
 from sslcst.core.counts import owners
+from sslcst.core.layout import Layout, lay_out
 from sslcst.errors import DataError
+from sslcst.params import Params
 
 YX = ("y", "x")
 PHASE = 60  # pixels: bins of 1 to 6 pixels begin in a part, or a field, where they do in the whole, or the field alone
@@ -47,6 +49,11 @@ class Raster:
     def pixel_size(self) -> float:
         """Side of a square of a pixel's area, in units of the coordinate system."""
         return float(np.sqrt(abs(np.linalg.det(self.to_system[:2, :2]))))
+
+    def lay_out(self, diameter: float, params: Params) -> Layout:
+        """The grid of bins over it, where the median nucleus measures so many pixels."""
+        sides = {"pixel_size": self.pixel_size, "pixel_sides": self.pixel_sides}
+        return lay_out(diameter, self.shape, **sides, params=params)
 
     def to_pixel(self, element: Any, key: str) -> np.ndarray:
         """Affine matrix (3, 3) on (y, x) from an element's own coordinates to pixels."""

@@ -175,7 +175,7 @@ def finish(store: Path) -> list[str | None]:
                 on_error.callback(_clear, folder)
                 _swap(store, folder)
                 on_error.pop_all()
-            _retire(folder)
+            Scratch(folder).remove()
             runs.append(run)
     return runs
 
@@ -196,11 +196,6 @@ def unharmed(store: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise StoreError(f"{store} could not be written: {error}. What was in it before is unharmed.") from error
-
-
-def _retire(folder: Path) -> None:
-    """Remove the scratch folder of a run whose results are published."""
-    Scratch(folder).remove()
 
 
 def commit(
@@ -263,7 +258,7 @@ def _publish(
         Journal(folder, [f"{kinds[name]}/{name}" for name in elements], sorted(_places(former))).write()
         there = _swap(store, folder)
         on_error.pop_all()
-        _retire(folder)
+        Scratch(folder).remove()
     return there
 
 

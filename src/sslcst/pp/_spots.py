@@ -17,7 +17,7 @@ from sslcst._sdata.provenance import Used, as_record
 from sslcst._sdata.raster import apply_affine, raster_of
 from sslcst._sdata.transcripts import is_of_gem, read_transcripts
 from sslcst.core.geometry import Regions
-from sslcst.core.layout import Layout, lay_out
+from sslcst.core.layout import Layout
 from sslcst.core.spots import Grid, Spots, bin_transcripts, inside_raster
 from sslcst.methods import shared_params
 from sslcst.params import Params
@@ -76,10 +76,7 @@ def bin_spots(
         logger.warning("%s", warning)
 
     nuclei = read_nuclei(sdata, nuclei_key, raster)
-    regions = Regions.of(nuclei)
-    layout = lay_out(
-        regions.diameter, raster.shape, pixel_size=raster.pixel_size, pixel_sides=raster.pixel_sides, params=params
-    )
+    layout = raster.lay_out(Regions.of(nuclei).diameter, params)
     grid = layout.grid
     spots = bin_transcripts(
         transcripts.yx, transcripts.gene, transcripts.count, n_genes=len(transcripts.genes), grid=grid

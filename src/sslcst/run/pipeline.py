@@ -16,7 +16,6 @@ from sslcst._sdata.scratch import Scratch
 from sslcst._sdata.transcripts import TranscriptSource
 from sslcst.core.covered import Covered
 from sslcst.core.geometry import Regions
-from sslcst.core.layout import lay_out
 from sslcst.core.nuclei import load_backend, none_found
 from sslcst.errors import DataError
 from sslcst.methods.base import Fit, Method, Tissue
@@ -101,13 +100,7 @@ def run(
     what = "cell" if method.whole_cells else "nucleus"
     if area is not None and not area.holds(regions.centers).any():
         raise DataError(f"No {what} has its centroid in {area.name}: {len(regions)} lie around it.")
-    layout = lay_out(
-        regions.diameter / (NUCLEI_ACROSS if method.whole_cells else 1),
-        raster.shape,
-        pixel_size=raster.pixel_size,
-        pixel_sides=raster.pixel_sides,
-        params=params,
-    )
+    layout = raster.lay_out(regions.diameter / (NUCLEI_ACROSS if method.whole_cells else 1), params)
     method.check_grid(layout.grid, int(regions.ids[-1]) + 1)
     reach = method.reach(params.cells.max_distance, layout.radius)
     genes = np.asarray(given.transcripts.genes)

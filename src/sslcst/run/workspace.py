@@ -66,7 +66,7 @@ class Workspace:
             if out is None:
                 shape = tuple(stop - start for start, stop in ranges)
                 out = np.full((*values.shape[:-2], *shape), fill, values.dtype)
-            out, values = _wider(out, values)
+            out = out.astype(np.result_type(out, values), copy=False)
             seen = overlap(ranges, inner)
             out[..., *within(seen, ranges)] = values[..., *within(seen, inner)]
         return out
@@ -172,11 +172,6 @@ def _narrow(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind not in "iu":
         return values
     return values.astype(np.min_scalar_type(int(values.max(initial=0))))
-
-
-def _wider(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    kind = np.result_type(one, other)
-    return one.astype(kind, copy=False), other
 
 
 def read_labels(scratch: Scratch, file: str, pixels: tuple[slice, slice]) -> np.ndarray:

@@ -46,7 +46,10 @@ def choose_input(
     """
     if not fields[0].name:
         return choose_sources(sdata, keys, params=params, method=method)
-    check(keys["region"] is None, "region", keys["region"], "goes with one field: leave out fields")
+    rule = (
+        "goes with one field: leave out fields, or have those segmented in which it lies, and choose among their cells"
+    )
+    check(keys["region"] is None, "region", keys["region"], rule)
     chosen: list[Input] = []
     with progress("fields", len(fields), unit="field") as bar:
         for field in fields:

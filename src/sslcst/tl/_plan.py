@@ -11,7 +11,6 @@ from spatialdata import SpatialData
 
 from sslcst._arguments import Region, checked
 from sslcst.core.geometry import Regions
-from sslcst.core.layout import lay_out
 from sslcst.core.spots import Grid, inside_raster, slices
 from sslcst.device import choose_device
 from sslcst.methods import choose_method, default_method
@@ -123,14 +122,7 @@ def plan(
     params, chosen = choose_method(method or default_method(cells_key), params)
     keys = choose_keys(arguments, chosen)
     given, params = choose_input(sdata, choose_fields(sdata, fields, keys), keys, params=params, method=chosen)
-    raster = given.raster
-    grid = lay_out(
-        _diameter(given, params),
-        raster.shape,
-        pixel_size=raster.pixel_size,
-        pixel_sides=raster.pixel_sides,
-        params=params,
-    ).grid
+    grid = given.raster.lay_out(_diameter(given, params), params).grid
     chosen.check_grid(grid, 1)
     tiles = cut(grid, params.tiles)
     side = tiles[0].ranges[0][1] if len(tiles) > 1 else max(grid.whole_shape)
