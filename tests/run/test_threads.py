@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -172,6 +172,19 @@ def test_torchs_threads_are_those_of_a_new_thread(monkeypatch):
 
     asked, expected = on_a_new_thread(unsettled)
     assert asked == expected
+
+
+def test_what_is_done_aside_is_asked_for_when_it_has_ended(monkeypatch):
+    """Ctrl-C while a future is waited for may leave it locked: then its thread never ends, nor who waits for that."""
+    result, ended = Future.result, []
+
+    def asked(future, timeout=None):
+        ended.append(future.done())
+        return result(future, timeout)
+
+    monkeypatch.setattr(Future, "result", asked)
+    assert threads.aside(lambda: time.sleep(0.05) or 3) == 3
+    assert ended == [True]
 
 
 def test_what_takes_all_cores_is_called_by_one_thread_at_a_time():

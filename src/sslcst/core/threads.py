@@ -59,7 +59,9 @@ def aside(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     it any more in that process.
     """
     with ThreadPoolExecutor(1) as new:
-        return new.submit(function, *args, **kwargs).result()
+        future = new.submit(function, *args, **kwargs)
+        new.shutdown()  # waits; Ctrl-C in the way that a future waits may leave it locked, also for the thread
+    return future.result()
 
 
 def ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
