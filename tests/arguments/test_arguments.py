@@ -168,7 +168,7 @@ FITS = {
     "Model": {"Model"},
     "Comparison": {"Comparison"},
     "Params": {"Params"},
-    "Mapping[str, Any]": {"frames", "mapping"},  # answered by what they hold
+    "Mapping[str, Any]": {"frames", "mapping", "labels of several scales"},  # answered by what they hold
     "Mapping[str, pd.DataFrame]": {"frames"},
     "None": {"nothing"},
     "str": {"text", "empty text"},
