@@ -15,8 +15,10 @@ from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, Labels2DModel, TableModel
 from spatialdata.transformations import Affine, Identity, Scale, Translation
 
+from sslcst._sdata.raster import apply_affine
 from sslcst.errors import DataError, KeyMissingError, StoreError
-from sslcst.io import write_geojson
+from sslcst.io import _geojson, write_geojson
+from sslcst.pl import segmentation
 
 HEIGHT, WIDTH = 30, 40
 # The labels lie on a coarser grid than the image, and begin elsewhere: pixel (x, y) is the image's (2 x + 6, 2 y + 4).
@@ -89,6 +91,26 @@ def test_in_the_pixels_of_the_image(sdata: SpatialData, tmp_path: Path) -> None:
                 filled[contains_xy(Polygon(ring(feature[geometry])), columns, rows)] = int(cell)
         assert (filled == expected).all()
     assert "nucleusGeometry" not in found["12"]
+
+
+@pytest.mark.parametrize("kept", [["red", "no colour"], {"one": "red", "two": "blue"}])
+def test_colours_that_are_none_are_told(sdata: SpatialData, tmp_path: Path, kept: object) -> None:
+    sdata["sslcst_table"].uns["leiden_colors"] = kept
+    with pytest.raises(DataError, match=r"uns\['leiden_colors'\] of the table must list colours"):
+        write_geojson(sdata, tmp_path / "a.geojson", class_key="leiden")
+    with pytest.raises(DataError, match=r"uns\['leiden_colors'\] of the table must list colours"):
+        segmentation(sdata, color="leiden")
+
+
+def test_outlines_become_numbers_one_by_one(
+    sdata: SpatialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As objects, those of a whole chip would take many times the memory of its labels."""
+    moved, at_feature = [], []
+    monkeypatch.setattr(_geojson, "apply_affine", lambda *given: moved.append(given) or apply_affine(*given))
+    monkeypatch.setattr(_geojson.json, "dumps", lambda feature: at_feature.append(len(moved)) or "{}")
+    write_geojson(sdata, tmp_path / "a.geojson")
+    assert at_feature == [1, 3, 5]  # 12 has no nucleus
 
 
 def test_features_are_as_qupath_exports_them(sdata: SpatialData, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def write_geojson(
     KeyMissingError
         An element, a column or a coordinate system is not there, or there are several images to choose from.
     DataError
-        The table has cells that the labels lack.
+        The table has cells that the labels lack, or colours of `class_key` that are none.
     StoreError
         The file cannot be written.
     """
@@ -78,8 +78,8 @@ def write_geojson(
     with progress("write GeoJSON", len(obs), unit="cell") as bar:
         cells, nuclei = (full_scale(sdata.labels[name]).to_numpy() for name in (cells_key, nuclei_key))
         with_nucleus = obs.index[np.isin(obs.index, nuclei)]
-        outlines, inner = _move(polygons(cells, obs.index), matrix), _move(polygons(nuclei, with_nucleus), matrix)
-        features = _features(obs, outlines, inner, classes, cells_key)
+        outlines, inner = polygons(cells, obs.index), polygons(nuclei, with_nucleus)
+        features = _features(obs, outlines, inner, matrix, classes, cells_key)
         with writing(path), path.open("w", encoding="utf-8") as file:
             file.write('{"type": "FeatureCollection", "features": [\n')
             for i, feature in enumerate(features):
@@ -103,17 +103,6 @@ def _to_target(sdata: SpatialData, cells_key: str, image_key: str | None, coordi
     return np.linalg.inv(image_to_shared) @ to_shared
 
 
-def _move(rings: dict[int, np.ndarray], matrix: np.ndarray) -> dict[int, list[list[float]]]:
-    """Rings of (x, y), closed as GeoJSON wants them, to a hundredth of a pixel or finer, whatever the unit."""
-    pixel = np.sqrt(abs(np.linalg.det(matrix)))
-    digits = max(3, int(np.ceil(-np.log10(pixel))) + 2)
-    moved = {}
-    for label, ring in rings.items():
-        xy = apply_affine(matrix, ring)[:, ::-1].round(digits)
-        moved[label] = [*xy.tolist(), xy[0].tolist()]
-    return moved
-
-
 def _classes(table: AnnData, class_key: str) -> dict[int, dict[str, Any]]:
     """Name and colour of each cell's class, the colours as in `sslcst.pl.segmentation`."""
     from sslcst.pl._canvas import category_colours
@@ -121,7 +110,7 @@ def _classes(table: AnnData, class_key: str) -> dict[int, dict[str, Any]]:
     if class_key not in table.obs:
         raise KeyMissingError(f"There is no column {class_key!r} in the table; it has {list(table.obs)}.")
     values = table.obs[class_key].astype("category").cat
-    colours = category_colours(len(values.categories), table.uns.get(f"{class_key}_colors"))
+    colours = category_colours(len(values.categories), table, class_key)
     classes = [
         {"name": str(name), "color": (255 * colour[:3]).round().astype(int).tolist()}
         for name, colour in zip(values.categories, colours, strict=True)
@@ -130,21 +119,32 @@ def _classes(table: AnnData, class_key: str) -> dict[int, dict[str, Any]]:
 
 
 def _features(
-    obs: pd.DataFrame, outlines: dict[int, list], nuclei: dict[int, list], classes: dict[int, dict], namespace: str
+    obs: pd.DataFrame,
+    outlines: dict[int, np.ndarray],
+    nuclei: dict[int, np.ndarray],
+    matrix: np.ndarray,
+    classes: dict[int, dict],
+    namespace: str,
 ) -> Iterator[dict[str, Any]]:
-    """The cells as QuPath's own export has them; QuPath wants ids to be UUIDs, and measurements to be numbers."""
+    """The cells as QuPath's own export has them; QuPath wants ids to be UUIDs, and measurements to be numbers.
+
+    They are made one by one, since the numbers of a whole chip's outlines would not fit into memory as objects.
+    """
+    pixel = np.sqrt(abs(np.linalg.det(matrix)))
+    digits = max(3, int(np.ceil(-np.log10(pixel))) + 2)  # a hundredth of a pixel or finer, whatever the unit
+
+    def polygon(ring: np.ndarray) -> dict[str, Any]:
+        xy = apply_affine(matrix, ring)[:, ::-1].round(digits).tolist()
+        return {"type": "Polygon", "coordinates": [[*xy, xy[0]]]}
+
     numeric = [name for name in obs if obs[name].dtype.kind in "biuf" and name != "source_id"]
-    measured = obs[numeric].astype(float)
-    for cell, values in zip(obs.index.tolist(), measured.to_numpy(), strict=True):
-        numbers = {name: value for name, value in zip(measured, values.tolist(), strict=True) if np.isfinite(value)}
+    for cell, values in zip(obs.index.tolist(), obs[numeric].astype(float).to_numpy(), strict=True):
+        numbers = {name: value for name, value in zip(numeric, values.tolist(), strict=True) if np.isfinite(value)}
         properties = {"objectType": "cell", "name": str(cell), "measurements": numbers}
         if cell in classes:
             properties["classification"] = classes[cell]
-        feature = {
-            "type": "Feature",
-            "id": str(uuid5(NAMESPACE_OID, f"{namespace} {cell}")),
-            "geometry": {"type": "Polygon", "coordinates": [outlines[cell]]},
-        }
+        identity = str(uuid5(NAMESPACE_OID, f"{namespace} {cell}"))
+        feature = {"type": "Feature", "id": identity, "geometry": polygon(outlines[cell])}
         if cell in nuclei:
-            feature["nucleusGeometry"] = {"type": "Polygon", "coordinates": [nuclei[cell]]}
+            feature["nucleusGeometry"] = polygon(nuclei[cell])
         yield feature | {"properties": properties}

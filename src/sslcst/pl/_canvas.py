@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import shapely
+from anndata import AnnData
 from geopandas import GeoDataFrame
 from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
@@ -159,11 +160,17 @@ def say_why_empty(ax: Axes, why: str) -> None:
     ax.text(**place, s=why, color="0.5", wrap=True, bbox=ground)
 
 
-def category_colours(n: int, kept: Sequence[str] | None) -> NDArray[np.float64]:
-    """RGBA (n, 4): those that a table keeps, if it has enough; else `CATEGORIES`, again and again."""
-    if kept is not None and len(kept) >= n:
+def category_colours(n: int, table: AnnData | None = None, column: str = "") -> NDArray[np.float64]:
+    """RGBA (n, 4): those that a table keeps for a column, if it has enough; else `CATEGORIES`, again and again."""
+    kept = [] if table is None else table.uns.get(f"{column}_colors", [])
+    if len(kept) < n:
+        return to_rgba_array(CATEGORIES)[np.arange(n) % len(CATEGORIES)]
+    try:
         return to_rgba_array(kept)[:n]
-    return to_rgba_array(CATEGORIES)[np.arange(n) % len(CATEGORIES)]
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"uns['{column}_colors'] of the table must list colours: {error}. Mend it, or delete it."
+        ) from error
 
 
 def pick(elements: Mapping[str, Any], key: str, kind: str) -> Any:

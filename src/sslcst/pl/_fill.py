@@ -63,7 +63,7 @@ def choose_fill(table: AnnData, color: str, norm: Normalize) -> Fill:
         mappable = _colour_scale(values.to_numpy(float), norm, color)
         return Fill(color, cells, mappable.to_rgba(mappable.get_array()), {}, mappable)
     values = values.astype("category").cat
-    colours = category_colours(len(values.categories), table.uns.get(f"{color}_colors"))
+    colours = category_colours(len(values.categories), table, color)
     rgba = np.vstack([colours, np.zeros(4)])[values.codes]
     return Fill(color, cells, rgba, dict(zip(map(str, values.categories), colours, strict=True)), None)
 

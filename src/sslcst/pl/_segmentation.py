@@ -90,7 +90,7 @@ def segmentation(
         `region` has no area, `genes` are none, `vmin` is not below `vmax`, `norm` goes with neither them nor the
         values, or `save` ends as no kind of picture does.
     DataError
-        An element does not reach into the region.
+        An element does not reach into the region, or the table keeps colours of `color` that are none.
     StoreError
         The figure cannot be saved.
     """

@@ -78,7 +78,7 @@ def draw(ax: Axes, dots: Mapping[str, Dots]) -> list[Artist]:
     Returns what the legend needs.
     """
     of_genes = any(each.molecules is not None for each in dots.values())
-    colours = dict(zip(dots, category_colours(len(dots), None) if of_genes else [TRANSCRIPTS], strict=True))
+    colours = dict(zip(dots, category_colours(len(dots)) if of_genes else [TRANSCRIPTS], strict=True))
     step = math.ceil(sum(len(each.xy) for each in dots.values()) / MAX_DOTS) or 1
     for name, each in sorted(dots.items(), key=lambda item: -len(item[1].xy)):
         ax.scatter(*each.xy[::step].T, s=8 if of_genes else 4, color=colours[name], linewidths=0)
