@@ -120,8 +120,6 @@ def _check(cells, nuclei, yx, gene, count, pixel_size, ring) -> None:
 
 def _density(owner, labels, count, ids) -> NDArray[np.float64]:
     """Counts a pixel of each cell's part; NaN where the part has no pixel."""
-    n_counts, area = (
-        np.bincount(np.searchsorted(ids, of[of > 0]), weights, minlength=len(ids))
-        for of, weights in ((owner, count[owner > 0]), (labels, None))
-    )
+    n_counts = np.bincount(np.searchsorted(ids, owner[owner > 0]), count[owner > 0], minlength=len(ids))
+    area = np.bincount(np.searchsorted(ids, labels[labels > 0]), minlength=len(ids))
     return np.divide(n_counts, area, out=np.full(len(ids), np.nan), where=area > 0)

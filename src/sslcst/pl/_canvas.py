@@ -50,6 +50,7 @@ CATEGORIES = (
 )
 PERCENTILES = (1, 99.8)  # of a stain, drawn black and white
 MAX_PIXELS = 2000  # of an element's longer side: about what a page can show
+SWAP = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]])  # on both sides of a matrix of (x, y): one of (y, x)
 
 
 class Raster(NamedTuple):
@@ -117,8 +118,8 @@ class View:
     def finish(self, ax: Axes, handles: Sequence[Artist], save: str | os.PathLike[str] | None) -> Axes:
         """Limit the axes to the region, y downward, name them, explain the colours, and save the figure if asked to."""
         x0, y0, x1, y1 = self.region
-        ax.set(xlim=(x0, x1), ylim=(y1, y0), aspect="equal")
-        ax.set(xlabel=f"x ({self.coordinate_system})", ylabel=f"y ({self.coordinate_system})")
+        x, y = (f"{axis} ({self.coordinate_system})" for axis in "xy")
+        ax.set(xlim=(x0, x1), ylim=(y1, y0), aspect="equal", xlabel=x, ylabel=y)
         if is_in_microns(self.coordinate_system):
             _draw_scale(ax, x1 - x0)
         legend = ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1), frameon=True, facecolor="0.35")
@@ -227,8 +228,7 @@ def _over(region: Region) -> Raster:
 
 
 def _read_shapes(shapes: GeoDataFrame, key: str, coordinate_system: str, like: Raster, name: str) -> Raster:
-    swap = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]])
-    to_pixel = swap @ np.linalg.inv(like.to_axes) @ affine_of(shapes, coordinate_system, name) @ swap
+    to_pixel = SWAP @ np.linalg.inv(like.to_axes) @ affine_of(shapes, coordinate_system, name) @ SWAP
     drawn = DrawnShapes.of(Outlines.of(shapes, key), like.pixels.shape, to_pixel)
     return like._replace(pixels=drawn.read(*(slice(0, size) for size in like.pixels.shape)))
 

@@ -20,7 +20,7 @@ from sslcst._sdata.raster import Raster as Grid
 from sslcst._sdata.raster import labels_on
 from sslcst.errors import KeyMissingError, ParameterError
 from sslcst.metrics import match
-from sslcst.pl._canvas import CELLS, NUCLEI, TRANSCRIPTS, Raster, View, check_save, draw_outlines, show
+from sslcst.pl._canvas import CELLS, NUCLEI, SWAP, TRANSCRIPTS, Raster, View, check_save, draw_outlines, show
 
 if TYPE_CHECKING:
     from sslcst.tl import Comparison
@@ -120,8 +120,7 @@ def _disagreement(a: Raster, b: Raster) -> NDArray[np.float64]:
 
 def _grid(raster: Raster) -> Grid:
     """A drawn raster as one of (y, x)."""
-    swap = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]])
-    return Grid(raster.pixels.shape, swap @ raster.to_axes @ swap, "", {})
+    return Grid(raster.pixels.shape, SWAP @ raster.to_axes @ SWAP, "", {})
 
 
 def _draw_bars(ax: Axes, comparison: Comparison) -> None:

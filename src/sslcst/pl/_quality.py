@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import cycle
 
 import numpy as np
@@ -79,17 +80,13 @@ def quality(
         raise ParameterError(f"axes hold {len(axes)} for {len(columns)} columns: there must be one for each.")
     axes = np.atleast_1d(axes)
     for ax, column in zip(axes, columns, strict=True):
-        drawn = False
         for (name, frame), colour, stroke in zip(frames.items(), cycle(_COLOURS), cycle(_STROKES)):
             values = frame[column].to_numpy(float)
             values = values[np.isfinite(values) & ((values > 0) | (column not in _LOGARITHMIC))]
             label = f"{name} ({len(frame)} cells, {frame['share'].sum():.0%} of counts)"
-            drawn = drawn or len(values) > 0
-            if len(values):
-                ax.ecdf(values, color=colour, linestyle=stroke, label=label)
-            else:
-                ax.plot([], [], color=colour, linestyle=stroke, label=label)
-        if not drawn:
+            draw = partial(ax.ecdf, values) if len(values) else partial(ax.plot, [])
+            draw(color=colour, linestyle=stroke, label=label)
+        if not any(len(line.get_xdata()) for line in ax.lines):
             say_why_empty(ax, f"no cell has a value{' above 0' if column in _LOGARITHMIC else ''}")
         elif column in _LOGARITHMIC:
             ax.set_xscale("log")

@@ -102,11 +102,6 @@ class Result:
         return None if area is None or nucleus_area is None else np.isclose(area, nucleus_area)
 
     @property
-    def total_counts(self) -> int | None:
-        """Counts of the whole tissue, in cells or not; None where the table does not tell."""
-        return self.about.get("total_counts")
-
-    @property
     def history(self) -> dict[str, list[float]] | None:
         return self.about.get("history")
 

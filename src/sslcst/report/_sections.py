@@ -98,7 +98,7 @@ def _size(element: Any) -> str:
 
 
 def _counts(result: Result) -> Iterable[str]:
-    counts, total = result.counts, result.total_counts
+    counts, total = result.counts, result.about.get("total_counts")  # of the whole tissue
     rows = [["All counts", number(total)], ["Counts in cells", number(int(counts.sum()))]]
     if not total:
         yield text("Which points were segmented is not clear, so that the share of counts in cells is unknown.")

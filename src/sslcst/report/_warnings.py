@@ -43,7 +43,7 @@ def _of_run(result: Result) -> Iterator[Warn]:
 
 
 def _of_counts(result: Result) -> Iterator[Warn]:
-    counts, total = result.counts, result.total_counts
+    counts, total = result.counts, result.about.get("total_counts")  # of the whole tissue
     if np.median(counts) < FEW_COUNTS:
         yield Warn(
             f"Half of the cells have {np.median(counts):.0f} counts or fewer.",
