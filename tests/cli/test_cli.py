@@ -222,6 +222,16 @@ def test_settings_win_over_the_file(suffix: str, store: Path, segmented_with: di
     }
 
 
+def test_a_file_of_parameters_may_begin_with_a_byte_order_mark(
+    store: Path, segmented_with: dict[str, Any], tmp_path: Path
+) -> None:
+    """As editors on Windows write it."""
+    for name, text in (("a.toml", "[cells]\nradius = 3.0\n"), ("a.json", '{"cells": {"radius": 3.0}}')):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+        assert run("segment", store, "--params", tmp_path / name).exit_code == 0
+        assert segmented_with.pop("params") == {"cells": {"radius": 3.0}}
+
+
 @pytest.mark.parametrize("setting", ["training", "training=1", "training.max_epochs", ".max_epochs=1", "training.=1"])
 def test_malformed_setting_is_wrong_usage(setting: str, store: Path) -> None:
     result = run("segment", store, "--set", setting)
@@ -308,6 +318,7 @@ def test_errors_name_options(message: str, shown: str, store: Path, monkeypatch:
         (["--set", "cells.radius=0"], "--set cells.radius=0"),
         (["--set", "cell.radius=3"], "--set cell.radius=3: no such section of method 'network'; there are cells, "),
         (["--set", "cell.radius=3"], "did you mean 'cells'?"),
+        (["--set", "cells.radius.x=3"], "--set cells.radius.x=3: no such parameter"),
         (["--set", "flow.threshold=0.3"], "--set flow.threshold=0.3: no such section of method 'network'"),
         (["--set", "cells.radus=3"], "--set cells.radus=3: no such parameter"),  # --cells is an option of the demo
     ],

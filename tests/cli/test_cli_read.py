@@ -183,6 +183,7 @@ def test_a_folder_of_several_readers_asks_which(tmp_path: Path) -> None:
     [
         (["--reader", "xenum"], 1, "did you mean 'xenium'?"),
         (["--reader", "xenium", "--option", "cell_labels=true"], 1, "did you mean 'cells_labels'?"),
+        (["--reader", "gem", "--option", "spot=0.4"], 1, "--option spot=0.4: no such argument of reader 'gem'"),
         (["--reader", "xenium"], 1, "could not be read by xenium"),
         (["--reader", "stereoseq"], 1, "could not be read by stereoseq"),
         (["--reader", "gem"], 1, "must hold one GEM file, and holds none"),

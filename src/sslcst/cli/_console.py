@@ -94,7 +94,7 @@ def _in_options(message: str, command: str) -> str:
         if "_" in name:  # others are words of the language too
             message = re.sub(rf"{argument}(?![\w'/-])", word, message)
     if "set_" in options:
-        message = re.sub(r"(?<![\w./'\"-])(\w+\.\w+=)", r"--set \1", message)
+        message = re.sub(r"(?<![\w./'\"-])(\w+(?:\.\w+)+=)", r"--set \1", message)
     return " ".join(message.replace("the same call", "the same command").splitlines())
 
 

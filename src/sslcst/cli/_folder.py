@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from sslcst._files import check_folder
 from sslcst._logging import logger
 from sslcst._sdata.store import UNREADABLE
+from sslcst._section import check
 from sslcst.errors import BackendError, DataError, SslcstError, StoreError
 from sslcst.io import read_gef, read_gem
-from sslcst.params import check_known
+from sslcst.params import check_known, listed
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -70,8 +71,9 @@ def read_folder(path: Path, *, reader: str | None = None, options: Mapping[str, 
     check_known("reader", "--reader", reader, MARKS)
     read = _OWN.get(reader) or _of_spatialdata_io(reader)
     arguments = [name for name in inspect.signature(read).parameters if name != "path"]
-    for name in options:
-        check_known(f"argument of reader {reader!r}", "--option", name, arguments)
+    for name, value in options.items():
+        rule = f"no such argument of reader {reader!r}; {listed(arguments, name)}"
+        check(name in arguments, f"--option {name}", value, rule)
     if reader in _OWN and path.is_dir():
         options = _registered_stain(path) | options
         path = _one_file(path, reader)

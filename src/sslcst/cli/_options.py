@@ -105,10 +105,10 @@ def asks(command: Callable[..., None]) -> Callable[..., None]:
 def _read_params(file: Path | None, settings: list[str] | None) -> dict[str, dict[str, Any]]:
     """Merge the sections of a TOML or JSON file with ``section.field=value`` settings, which win."""
     try:
-        text = file.read_text(encoding="utf-8") if file else "{}"
+        text = file.read_text(encoding="utf-8-sig") if file else "{}"
         params = tomllib.loads(text) if file and file.suffix == ".toml" else json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
-        raise typer.BadParameter(f"{file} cannot be read: {error}", param_hint="--params") from error
+        raise typer.BadParameter(f"{file} cannot be read as TOML or JSON: {error}", param_hint="--params") from error
     if not isinstance(params, dict) or not all(isinstance(section, dict) for section in params.values()):
         raise typer.BadParameter(f"{file} must map sections to parameters and their values", param_hint="--params")
     for setting in settings or []:

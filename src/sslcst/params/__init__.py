@@ -50,7 +50,7 @@ class Sections:
             check(isinstance(values, Mapping), section, values, "must map parameters to values")
             for name in values:
                 known = [each.name for each in fields(kind)]
-                check(name in known, f"{section}.{name}", values[name], f"no such parameter; {_listed(known, name)}")
+                check(name in known, f"{section}.{name}", values[name], f"no such parameter; {listed(known, name)}")
             try:
                 changed[section] = kind(**values)
             except ParameterError as error:
@@ -64,7 +64,7 @@ class Sections:
 
 def check_known(what: str, where: str, name: object, known: Collection[str]) -> None:
     """Raise ParameterError unless a name is among those that are known."""
-    check(name in known, where, name, f"no such {what}; {_listed(known, name)}")
+    check(name in known, where, name, f"no such {what}; {listed(known, name)}")
 
 
 def check_sections(params: Mapping[str, Any], known: Collection[str], of: str = "") -> None:
@@ -74,10 +74,11 @@ def check_sections(params: Mapping[str, Any], known: Collection[str], of: str = 
         if isinstance(values, Mapping) and values:
             name, value = next(iter(values.items()))
             where = f"{section}.{name}"
-        check(section in known, where, value, f"no such section{of}; {_listed(known, section)}")
+        check(section in known, where, value, f"no such section{of}; {listed(known, section)}")
 
 
-def _listed(known: Iterable[str], name: object) -> str:
+def listed(known: Iterable[str], name: object) -> str:
+    """Words for an error on a name that is none of those that are known."""
     return f"there are {', '.join(sorted(known))}{did_you_mean(name, known)}"
 
 

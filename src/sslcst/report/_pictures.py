@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from sslcst import pl
+from sslcst._sdata.elements import channel_in_words
 from sslcst.pl._canvas import say_why_empty
 from sslcst.report._page import picture, row
 from sslcst.report._result import Result
@@ -76,7 +77,11 @@ def _picture(result: Result, region: tuple[float, float, float, float] | None, c
     if region is not None:  # the picture of all explains the colours
         ax.get_legend().remove()
     (x0, x1), (y1, y0) = ax.get_xlim(), ax.get_ylim()
-    ground = "a black ground" if result.image_key is None else f"the stain, {result.stain},"
+    ground = (
+        "a black ground"
+        if result.image_key is None
+        else f"the stain, {channel_in_words(result.image_key, result.channel)},"
+    )
     reference = "" if result.truth_key is None else f" and of {result.truth_key} (white)"
     alt = (
         f"Outlines of cells (orange) and nuclei (blue){reference} on {ground}, x from {x0:.4g} to {x1:.4g} and y "

@@ -46,8 +46,7 @@ class Result:
                 f"There is no table {table_key!r} to report of: run sslcst.tl.segment, or give the key of another "
                 f"segmentation; tables: {', '.join(map(repr, sdata.tables)) or 'none'}."
             )
-        table = result_table(sdata, key)
-        choose_key(sdata.labels, cells_key, kind="labels element", argument="key")
+        table = result_table(sdata, key, cells_key)
         if truth_key is not None:
             kind = "labels or shapes element"
             choose_key([*sdata.labels, *sdata.shapes], truth_key, kind=kind, argument="truth_key")
@@ -67,11 +66,6 @@ class Result:
     @property
     def name(self) -> str:
         return Path(self.sdata.path).name if self.sdata.path is not None else "an object in memory"
-
-    @property
-    def stain(self) -> str:
-        """What the pictures show, in words."""
-        return channel_in_words(self.image_key, self.channel)
 
     @property
     def origin(self) -> str:
