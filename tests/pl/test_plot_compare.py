@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,27 @@ def test_quality_curves_are_the_cumulative_shares(tmp_path: Path) -> None:
     assert axes[0].lines[0].get_linestyle() != axes[0].lines[1].get_linestyle()
     assert axes[-1].get_legend().get_texts()[0].get_text() == "ours (4 cells, 100% of counts)"
     assert (tmp_path / "q.png").exists()
+
+
+@pytest.mark.parametrize("counts", [[60, 100, 300, 900], [3, 3, 3, 3], [210, 220, 250, 280], [1, 10, 500, 40_000]])
+def test_labels_of_a_logarithmic_axis_stand_apart(counts: list[int]) -> None:
+    """However few decades it spans, there are some, and none lies on another."""
+    [ax] = pl.quality({"ours": frame(n_counts=counts)}, columns=["n_counts"])
+    ax.figure.canvas.draw()
+    low, high = ax.get_xlim()
+    labels = [tick.label1 for tick in ax.xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+    labels += [label for label in ax.get_xticklabels(minor=True) if label.get_text()]
+    boxes = sorted((label.get_window_extent() for label in labels), key=lambda box_: box_.x0)
+    assert len(boxes) > 1
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+@pytest.mark.parametrize("style", ["default", "dark_background"])
+def test_each_curve_of_quality_stands_out_from_its_ground(style: str) -> None:
+    with plt.style.context(style):
+        [ax] = pl.quality({str(i): frame() for i in range(6)}, columns=["diameter"])
+    ground = np.array(to_rgb(ax.get_facecolor()))
+    assert min(np.abs(np.array(to_rgb(line.get_color())) - ground).max() for line in ax.lines) > 0.3
 
 
 def test_quality_without_values_and_on_given_axes() -> None:

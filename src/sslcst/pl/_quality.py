@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from sslcst._arguments import checked
@@ -25,8 +26,8 @@ _NAMES = {
     "density_ratio": "density ratio, cytoplasm to outside",
 }
 _LOGARITHMIC = {"n_counts", "density_ratio"}
-# Okabe and Ito's colours that stand out from white, each with a stroke of its own.
-_COLOURS = ("#e69f00", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000")
+# Okabe and Ito's colours that stand out from white and from black, and a grey; each with a stroke of its own.
+_COLOURS = ("#e69f00", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#808080")
 _STROKES = ("-", "--", "-.", ":")
 
 
@@ -75,7 +76,8 @@ def quality(
         if missing:
             raise KeyMissingError(f"The frame of {name!r} has no column {sorted(missing)}: take it from tl.quality.")
     if axes is None:
-        _, axes = plt.subplots(1, len(columns), figsize=(3.2 * len(columns), 3.2), sharey=True, layout="constrained")
+        size = (3.2 * len(columns) + 3, 3.2)  # inches, with room for the legend
+        _, axes = plt.subplots(1, len(columns), figsize=size, sharey=True, layout="constrained")
     elif len(axes) != len(columns):
         raise ParameterError(f"axes hold {len(axes)} for {len(columns)} columns: there must be one for each.")
     axes = np.atleast_1d(axes)
@@ -89,10 +91,19 @@ def quality(
         if not any(len(line.get_xdata()) for line in ax.lines):
             say_why_empty(ax, f"no cell has a value{' above 0' if column in _LOGARITHMIC else ''}")
         elif column in _LOGARITHMIC:
-            ax.set_xscale("log")
+            _make_logarithmic(ax)
         ax.set(xlabel=_NAMES.get(column, column), ylim=(0, 1))
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("share of cells")
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     save_figure(axes[0], save)
     return axes
+
+
+def _make_logarithmic(ax: Axes) -> None:
+    """A logarithmic axis whose labels are plain numbers, with room between them also where it spans few decades."""
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 20 * low else (1,)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
