@@ -59,7 +59,7 @@ def test_a_table_of_another_version_is_told() -> None:
     sdata = chip()
     sslcst.tl.segment(sdata, **HOW)
     sdata["sslcst_table"].uns["sslcst"]["params"]["transcripts"]["new"] = 1
-    with pytest.raises(DataError, match="'sslcst_cells' tells is of another version of sslcst: .*no such parameter"):
+    with pytest.raises(DataError, match=r"'sslcst_cells' tells is of another version of sslcst: .*no such parameter"):
         sslcst.tl.quality(sdata)
 
 

@@ -47,7 +47,7 @@ def choose_input(
     if not fields[0].name:
         return choose_sources(sdata, keys, params=params, method=method)
     rule = (
-        "goes with one field: leave out fields, or have those segmented in which it lies, and choose among their cells"
+        "goes with one field: leave out fields, or segment those in which it lies and choose among their cells"
     )
     check(keys["region"] is None, "region", keys["region"], rule)
     chosen: list[Input] = []
