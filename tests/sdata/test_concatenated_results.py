@@ -69,3 +69,19 @@ def test_spots_are_binned_by_parameters_of_either_kind() -> None:
     for params in ({"spots": {"bin_size": 1.0}}, Params.of({"spots": {"bin_size": 1.0}})):
         sslcst.pp.bin_spots(sdata, params=params)
         assert sdata["sslcst_spots"].uns["sslcst"]["bin_size"] == 1
+
+
+def test_tables_that_were_joined_give_each_sample_its_cells(tmp_path: Path) -> None:
+    """They tell nothing of how they were made: what is named as of the same sample is taken."""
+    samples = {"old": chip(), "new": chip(1)}
+    for sdata in samples.values():
+        sslcst.tl.segment(sdata, **HOW)
+    before = sslcst.tl.quality(samples["new"])
+    both = sd.concatenate(samples, concatenate_tables=True)
+    pd.testing.assert_frame_equal(sslcst.tl.quality(both, key="sslcst-new"), before)
+    table = both["sslcst_table"]
+    table.obs["type"] = pd.Categorical(np.where(table.obs["region"] == "sslcst_cells-new", "ours", "theirs"))
+    ax = sslcst.pl.segmentation(both, key="sslcst-new", color="type")
+    assert ax.get_legend().get_texts()[0].get_text() == "ours"
+    sslcst.io.write_geojson(both, tmp_path / "cells.geojson", key="sslcst-new", class_key="type")
+    assert (tmp_path / "cells.geojson").read_text().count('"ours"') == before.shape[0]

@@ -138,21 +138,30 @@ def result_table(sdata: SpatialData, key: str, *labels_keys: str) -> AnnData:
     check_one(sdata, key)
     for name in labels_keys:
         choose_key(sdata.labels, name, kind="labels element", argument="key")
-    table = table_of(sdata, key)
+    table, cells_key = table_of(sdata, key), result_name(sdata, key, "cells")
     about = _as_named(sdata, table)
-    own = _of_field(about, result_name(sdata, key, "cells"))
+    own = _of_field(about, cells_key)
     if own is not about:
         table = table[table.obs["region"].isin(own["results"])].copy()
         table.uns = dict(table.uns) | {PLACE: own}
+    elif cells_key in (regions := regions_of(table)) and len(regions) > 1:
+        table = table[table.obs[table.uns["spatialdata_attrs"]["region_key"]] == cells_key].copy()
     return table
 
 
 def table_of(sdata: SpatialData, key: str) -> AnnData:
-    """The table of a run, or of the run of several fields that a field's key is of; else raise KeyMissingError."""
+    """The table of a run, or of the run of several fields that a field's key is of; else raise KeyMissingError.
+
+    Or the one table that annotates the cells, as `spatialdata.concatenate` joins those of several samples.
+    """
+    cells_key, table_key = (result_name(sdata, key, kind) for kind in ("cells", "table"))
     for name, about in _records(sdata):
-        if _of_field(about, result_name(sdata, key, "cells")) is not about:
+        if _of_field(about, cells_key) is not about:
             return sdata.tables[name]
-    return sdata.tables[choose_key(sdata.tables, result_name(sdata, key, "table"), kind="table", argument="key")]
+    joined = [name for name, table in sdata.tables.items() if cells_key in regions_of(table)]
+    if table_key not in sdata.tables and len(joined) == 1:
+        [table_key] = joined
+    return sdata.tables[choose_key(sdata.tables, table_key, kind="table", argument="key")]
 
 
 @dataclass(frozen=True)
@@ -162,6 +171,7 @@ class Used:
     # holds the elements, all of which lie in the coordinate system that was used, where one that lies there tells how.
     sdata: SpatialData
     record: Mapping[str, str]  # as `as_record` made it
+    name: str | None  # of the first of them; what is named as of the same field or sample comes before what is not
     taken: TranscriptParams = TranscriptParams()  # which of the transcripts were taken
 
     @classmethod
@@ -178,14 +188,14 @@ class Used:
         if own := record.get("coordinate_system"):
             sdata = _in_system(sdata, own, [*names, record.get("image_key"), record.get("points_key")])
         try:
-            return cls(sdata, record, Params.of({"transcripts": taken}).transcripts)
+            return cls(sdata, record, names[0], Params.of({"transcripts": taken}).transcripts)
         except ParameterError as error:
             raise DataError(f"What the table of {names[0]!r} tells is of another version of sslcst: {error}") from error
 
     def transcripts(self, points_key: str | None, gene_key: str | None, count_key: str | None) -> dict[str, str | None]:
         """Points and their columns: as asked for, as they were used, or as `sslcst.tl.segment` chooses."""
         own = self._there("points_key", self.sdata.points)
-        points_key = choose_points(self.sdata, own if points_key is None else points_key)
+        points_key = choose_points(self.sdata, own if points_key is None else points_key, beside=self.name)
         if points_key == own:
             columns = self.sdata.points[points_key].columns
             gene_key = self._there("gene_key", columns) if gene_key is None else gene_key
@@ -213,7 +223,7 @@ class Used:
         if image_key is None and not self.sdata.images:
             return None
         try:
-            beside = self.record.get("nuclei_key", self.record.get("points_key"))  # named as of the same field
+            beside = self.record.get("nuclei_key", self.record.get("points_key", self.name))
             return choose_image(self.sdata, image_key, beside=beside)
         except KeyMissingError as error:
             if image_key is not None or "image_key" in self.record or "nuclei_key" not in self.record:
@@ -296,7 +306,9 @@ def _as_named(sdata: SpatialData, table: AnnData) -> Mapping[str, Any]:
     if not isinstance(about, Mapping):
         return {}
     every = [name for each in (about, *about.get("fields", {}).values()) for name in each.get("results", {})]
-    samples = {place.removeprefix(name) for place in regions_of(table) for name in every if f"{name}-" in place}
+    samples = {
+        place.removeprefix(name) for place in regions_of(table) for name in every if place.startswith(f"{name}-")
+    }
     if len(samples) != 1:
         return about
     [sample] = samples

@@ -46,9 +46,7 @@ def choose_input(
     """
     if not fields[0].name:
         return choose_sources(sdata, keys, params=params, method=method)
-    rule = (
-        "goes with one field: leave out fields, or segment those in which it lies and choose among their cells"
-    )
+    rule = "goes with one field: leave out fields, or segment those in which it lies and choose among their cells"
     check(keys["region"] is None, "region", keys["region"], rule)
     chosen: list[Input] = []
     with progress("fields", len(fields), unit="field") as bar:
