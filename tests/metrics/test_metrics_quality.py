@@ -25,6 +25,11 @@ def test_sizes_known_by_hand() -> None:
     assert diameters(np.zeros((2, 2), int)).shape == (0,)
 
 
+def test_a_diameter_is_of_one_plane() -> None:
+    with pytest.raises(DataError, match=r"labels have shape \(2, 3, 3\)"):
+        diameters(np.ones((2, 3, 3), int))
+
+
 @pytest.mark.parametrize("pixel_size", [0, -1, float("nan"), float("inf")])
 def test_a_pixel_has_a_size(pixel_size: float) -> None:
     with pytest.raises(ParameterError, match="pixel_size="):

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sslcst._arguments import checked
 from sslcst._section import check
+from sslcst.errors import DataError
 from sslcst.metrics._overlap import check_ids
 
 
@@ -49,8 +50,10 @@ def diameters(labels: ArrayLike, *, pixel_size: float = 1.0) -> NDArray[np.float
     Raises
     ------
     ParameterError, DataError
-        `pixel_size` is not a positive number; as in :func:`n_cells`.
+        `pixel_size` is not a positive number; the labels are of several planes, or as in :func:`n_cells`.
     """
+    if np.ndim(labels) != 2:
+        raise DataError(f"labels have shape {np.shape(labels)}: a diameter is of one plane (y, x).")
     check(0 < pixel_size < np.inf, "pixel_size", pixel_size, "must be a positive number")
     return 2 * pixel_size * np.sqrt(_areas(labels) / np.pi)
 
