@@ -326,7 +326,7 @@ def test_one_run_at_a_time(path, tmp_path):
         pass
 
 
-FILES = ["transcripts/*.bin", "spots/*.npz", "spots.counts/*.npz", "of_bins.distance/*.npz", "cores/*.npz"]
+FILES = ["transcripts/*.bin", "spots/*.npz", "spots.counts/*.npz", "of_bins.around.distance/*.npz", "cores/*.npz"]
 FILES += ["of_spots.probability/*.npz", "prediction/*.done", "nuclei.npz", "nuclei.zarr/c/*/*"]
 FILES += ["nuclei.zarr/zarr.json", "fit/model.safetensors", "fit/model.json", "run.json"]
 

@@ -50,9 +50,13 @@ def choose_method(
     ``device`` and ``progress`` of the method. Raises a `ParameterError` for a method, section or parameter that is not
     known, or a value out of bounds.
     """
+    from sslcst.methods.base import check_passes
+
     kind = method_class(method)
     shared, own = split(params, kind)
-    return Params.of(shared), kind(kind.Params.of(own), **settings)
+    chosen = kind(kind.Params.of(own), **settings)
+    check_passes(chosen)
+    return Params.of(shared), chosen
 
 
 def section_names() -> set[str]:

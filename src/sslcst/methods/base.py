@@ -7,6 +7,7 @@ window is arrays, wherever they come from: the runner cuts a chip into tiles, an
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -16,7 +17,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+from scipy import sparse
 
+from sslcst._section import check
 from sslcst.core.cells import to_pixels
 from sslcst.core.density import LocalDensity
 from sslcst.core.geometry import Regions
@@ -25,6 +28,7 @@ from sslcst.errors import DataError
 from sslcst.params import NucleiParams, Sections
 
 Fit = Any  # what a method learns of the whole tissue; its own matter
+_TAKEN = ("cells", "fit", "spots", "transcripts")  # names of what a run makes beside the passes
 
 
 class Model(Protocol):
@@ -33,7 +37,7 @@ class Model(Protocol):
     method: ClassVar[str]
 
     def sha256(self) -> str:
-        """Hash of all that bears on the cells that it makes; of models that are kept (`Method.pack`)."""
+        """Hash of all that bears on the cells that it makes; without it, that of what `Method.pack` gives is taken."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +194,32 @@ class Pass:
     #: From the statistics of all windows, the tissue and the fit so far to the fit
     fit: Callable[[Sequence[Mapping[str, Any]], Tissue, Fit], Fit] = _same
 
+    def look(self, window: Window, fit: Fit) -> Part:
+        """What `map` finds in a window; a `ParameterError` unless it is what a `Part` may hold."""
+        part = self.map(window, fit)
+        for name in (*part.statistics, *part.of_spots, *part.of_bins):
+            check(name.isidentifier(), f"pass {self.name!r}", name, "what a pass gives is named as variables are")
+        for name, value in part.statistics.items():
+            plain = sparse.issparse(value) or np.asarray(value).dtype != object
+            check(plain, f"{self.name}: {name}", value, "statistics are numbers, arrays or sparse matrices")
+        for name, values in part.of_bins.items():
+            self._check_shape(name, values.shape, window.grid.view(window.own).shape, "the window's own bins")
+        for name, values in part.of_spots.items():
+            self._check_shape(name, values.shape[:1], (np.count_nonzero(window.owned),), "the window's own spots")
+        return part
+
+    def _check_shape(self, name: str, shape: tuple[int, ...], wanted: tuple[int, ...], of: str) -> None:
+        check(shape == wanted, f"{self.name}: {name}", shape, f"must be of the shape {wanted}, a value of each of {of}")
+
+
+def check_passes(method: Method) -> None:
+    """Raise a `ParameterError` unless a method's passes have names of their own, of which files can be made."""
+    names = [each.name for each in (*method.learning, method.prediction)]
+    for name in names:
+        ok = re.fullmatch(r"\w[\w -]*", name) and name not in _TAKEN and names.count(name) == 1
+        rule = f"is made of letters, digits, '_', '-' and spaces, and is no other's, nor one of {', '.join(_TAKEN)}"
+        check(bool(ok), "method", method.name, f"the name of a pass {rule}; one is {name!r}")
+
 
 def check_scale(bin_size: float, grid: Grid) -> None:
     """Raise a `DataError` unless spots are as large as those that a model was learnt on."""
@@ -257,7 +287,11 @@ class Method(ABC):
 
     def label_pixels(self, window: Window, fit: Fit, nuclei: np.ndarray) -> np.ndarray:
         """Labels of the pixels in view (y, x) by what is decided of bins; those of nuclei, given likewise, stay."""
-        return to_pixels(self.decide(window, fit), window.grid, nuclei)
+        cells = self.decide(window, fit)
+        check(
+            cells.shape == window.grid.shape, "decide", cells.shape, f"must be of the bins in view, {window.grid.shape}"
+        )
+        return to_pixels(cells, window.grid, nuclei)
 
     @property
     def cell_params(self) -> NucleiParams | None:

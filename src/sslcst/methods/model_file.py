@@ -6,6 +6,7 @@ card is checked field by field, the weights against the card, and a hash covers 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -35,21 +36,30 @@ def pack(method: type[Method], model: Model) -> Kept | None:
     if packed is None:
         return None
     card, weights = packed
-    about = {"format": _FORMAT, "method": method.name, "sha256": model.sha256()} | card
+    about = {"format": _FORMAT, "method": method.name, "sha256": sha256_of(method, model)} | card
     return Kept(json.dumps(about, indent=1).encode(), weights)
 
 
-def unpack(kept: Kept, where: str) -> Model:
+def sha256_of(method: type[Method], model: Model) -> str:
+    """Hash of a model: its own, or that of what is kept of it."""
+    if hasattr(model, "sha256"):
+        return model.sha256()
+    card, weights = method.pack(model)
+    return hashlib.sha256(json.dumps(card, sort_keys=True).encode() + (weights or b"")).hexdigest()
+
+
+def unpack(kept: Kept, where: str, method: type[Method] | None = None) -> Model:
     """The model of what was kept, by `pack` or by anyone; errors call it `where`.
 
-    Raises a `DataError` if it is damaged, of another format, changed, or its parts do not belong together.
+    It is of this method, or of the one of the package that it names. Raises a `DataError` if it is damaged, of another
+    format, changed, or its parts do not belong together.
     """
     try:
         about = _read_card(kept.card)
-        kind = _method_of(about)
+        kind = _method_of(about, method)
         expected = about.pop("sha256", None)
         model = kind.unpack(about, kept.weights)
-        if model.sha256() != expected:
+        if sha256_of(kind, model) != expected:
             raise DataError("they do not belong together, or one was changed since write_model wrote them.")
     except (ValueError, RecursionError) as error:  # ours among them, which say what is wrong
         raise DataError(f"{where} is no model that can be used: {error}") from error
@@ -146,9 +156,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _method_of(about: dict[str, Any]) -> type[Method]:
+def _method_of(about: dict[str, Any], wanted: type[Method] | None) -> type[Method]:
     """The method that a card names; a card of an earlier version names none, and is of the one that had files."""
     name = about.pop("method", "ssl-cst")
+    if wanted is not None and name == wanted.name:
+        return wanted
     if name not in list(METHODS):
         raise DataError(f"it is of a method {name!r}, and this version of sslcst knows {', '.join(METHODS)}.")
     return method_class(name)

@@ -82,7 +82,7 @@ def learn(method: Method, window: Window) -> Fit:
     """The fit of a method to a tissue in memory."""
     fit = None
     for each in method.learning:
-        part = each.map(window, fit)
+        part = each.look(window, fit)
         _keep(window, part)
         fit = each.fit([part.statistics], window.tissue, fit)
     return fit
@@ -90,7 +90,7 @@ def learn(method: Method, window: Window) -> Fit:
 
 def predict(method: Method, window: Window, fit: Fit) -> Part:
     """The method's last pass."""
-    part = method.prediction.map(window, fit)
+    part = method.prediction.look(window, fit)
     _keep(window, part)
     return part
 

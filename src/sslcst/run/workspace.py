@@ -78,7 +78,7 @@ class Workspace:
     def local_density(self, ranges: Ranges) -> LocalDensity:
         """Nuclei and counts around all bins."""
         nuclei, distance, counts, density, wide = (
-            self.of_bins(name, ranges, fill)
+            self.of_bins(f"around.{name}", ranges, fill)
             for name, fill in (("nuclei", 0), ("distance", np.inf), ("counts", 0), ("density", 0), ("wide", 0))
         )
         return LocalDensity(nuclei.astype(np.uint32), distance, counts.astype(np.int64), density, wide.astype(np.int64))
@@ -113,7 +113,7 @@ class Workspace:
             inner = within(ranges, tile.ranges)
             for key, values in part.of_bins.items():
                 files.append(f"of_bins.{key}/{block}.npz")
-                self.scratch.save(files[-1], {"values": _narrow(values[..., *inner])})
+                self.scratch.save(files[-1], {"values": values[..., *inner]})
         return files
 
     def _of_blocks(self, name: str, ranges: Ranges) -> list[Any]:
@@ -165,13 +165,6 @@ def _file(name: str, tile: Tile) -> str:
 
 def _mark(name: str, tile: Tile) -> str:
     return f"{name}/{tile.name}.done"
-
-
-def _narrow(values: np.ndarray) -> np.ndarray:
-    """Whole numbers that are not negative in the smallest type that holds them."""
-    if values.dtype.kind not in "iu":
-        return values
-    return values.astype(np.min_scalar_type(int(values.max(initial=0))))
 
 
 def read_labels(scratch: Scratch, file: str, pixels: tuple[slice, slice]) -> np.ndarray:

@@ -10,7 +10,7 @@ from spatialdata import SpatialData
 from sslcst._logging import logger
 from sslcst.errors import DataError
 from sslcst.methods.base import Method, Model
-from sslcst.methods.model_file import pack, unpack
+from sslcst.methods.model_file import pack, sha256_of, unpack
 from sslcst.run.results import keep, kept_in
 
 _LATE = {"cells.min_counts", "cells.min_area"}  # parameters of what comes after learning, whatever the method
@@ -19,7 +19,7 @@ _LATE = {"cells.min_counts", "cells.min_area"}  # parameters of what comes after
 def keep_model(method: Method, model: Model) -> dict[str, Any]:
     """What a method has learnt, as a table keeps it; nothing where the method keeps none."""
     kept = pack(type(method), model)
-    return {} if kept is None else {"sha256": model.sha256()} | keep(kept)
+    return {} if kept is None else {"sha256": sha256_of(type(method), model)} | keep(kept)
 
 
 def learning_params(method: Method, params: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -31,7 +31,7 @@ def learning_params(method: Method, params: Mapping[str, Mapping[str, Any]]) -> 
     }
 
 
-def learnt_before(sdata: SpatialData, table: str, learning: str) -> Model | None:
+def learnt_before(sdata: SpatialData, table: str, learning: str, method: Method) -> Model | None:
     """What the run that a table is of has learnt, if that is what this run would learn."""
     if table not in sdata.tables or sdata.tables[table].uns.get("sslcst", {}).get("learning") != learning:
         return None
@@ -39,7 +39,7 @@ def learnt_before(sdata: SpatialData, table: str, learning: str) -> Model | None
     if kept is None:
         return None
     try:
-        model = unpack(kept, f"What table {table!r} keeps")
+        model = unpack(kept, f"What table {table!r} keeps", type(method))
     except DataError as error:
         logger.warning("%s It is learnt anew.", error)
         return None

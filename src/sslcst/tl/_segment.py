@@ -226,7 +226,7 @@ def segment(
         learning = None
         if model is None:
             learning = digest(about | {"results": None, "params": learning_params(call.method, about["params"])})
-            model = learnt_before(sdata, table, learning)
+            model = learnt_before(sdata, table, learning, call.method)
         told = {name: about[name] for name in ("results", "seed", "method", "params", "versions")}
         told |= {"run": run_id, "unit": unit, "region": call.keys["region"], "learning": learning}
         scratch = Scratch(folder, run_id)

@@ -52,4 +52,4 @@ def _map(workspace: Workspace, tiles, tissue: Tissue, method: Method, each: Pass
 def _of_tile(job: _Job, tile: Tile) -> tuple[Part, None]:
     each = next(each for each in (*job.method.learning, job.method.prediction) if each.name == job.name)
     ranges = tile.around(each.halo(job.tissue, job.fit), job.tissue.grid.whole_shape)
-    return each.map(Window(job.tissue, tile.ranges, ranges, job.workspace), job.fit), None
+    return each.look(Window(job.tissue, tile.ranges, ranges, job.workspace), job.fit), None

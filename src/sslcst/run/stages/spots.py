@@ -80,4 +80,10 @@ def _of_tile(job: _Job, tile: Tile) -> tuple[Part, Spots]:
         "n_bins": occupancy.n_bins,
         "n_occupied": occupancy.n_spots,
     }
-    return Part(totals, of_bins=vars(around)), Spots(spots.grid, spots.index, narrow(spots.counts))
+    of_bins = {f"around.{name}": _narrow(values) for name, values in vars(around).items()}
+    return Part(totals, of_bins=of_bins), Spots(spots.grid, spots.index, narrow(spots.counts))
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    """Whole numbers, of which none is negative, in the smallest type that holds them."""
+    return values.astype(np.min_scalar_type(int(values.max(initial=0)))) if values.dtype.kind in "iu" else values
