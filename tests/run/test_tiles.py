@@ -163,6 +163,23 @@ def test_partitions_tiles_without_transcripts_and_transcripts_off_the_image():
     assert np.isnan(empty["mean_prob"])
 
 
+def test_cells_without_a_nucleus_reach_into_tiles_without_transcripts():
+    """Where spots are few, each speaks for many bins around."""
+
+    def made():
+        sdata = chip()
+        nuclei = sdata["true_nuclei"].to_numpy()[:64, :64].copy()
+        nuclei[16:] = 0
+        frame = sdata["transcripts"].compute()
+        there = frame[(frame["y"] < 15.9) & (frame["x"] < 32)].sample(20, random_state=0)
+        return with_transcripts(with_nuclei(sdata, nuclei), there)
+
+    params = params_of({"flow": {"orphans": True, "min_orphan_area": 5}})
+    one, other = made(), made()
+    segment(one, params)
+    assert_whole(one, other, segment_whole(other, params))
+
+
 def test_coordinate_systems_and_several_scales(tmp_path):
     """Pixels and transcripts meet through an affine; image and labels of several scales are read at their finest."""
     one, whole_chip = chip(), chip()

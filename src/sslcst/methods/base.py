@@ -273,6 +273,11 @@ class Method(ABC):
         return set()
 
     @property
+    def anywhere(self) -> bool:
+        """Whether cells may lie where no nucleus is within reach, and no transcript: all of a tissue is looked at."""
+        return False
+
+    @property
     @abstractmethod
     def prediction(self) -> Pass:
         """The pass that gives ``probability``, of lying in a cell, of the spots or of the bins, and what else helps."""

@@ -115,7 +115,7 @@ def run(
         alignment.check(
             workspace, regions, whole_cells=method.whole_cells, pixel_size=raster.pixel_size, pair=given.pair
         )
-    tiles = _tiles(workspace, regions, reach, params)
+    tiles = _tiles(workspace, regions, reach, params, method)
     tissue = find_spots(workspace, tiles, regions=regions, radius=layout.radius, max_distance=reach, genes=genes)
     logger.info(
         "%d spots of %.3g, expected cell radius %.3g, in coordinate system %r, where a pixel is %.4g wide.",
@@ -174,12 +174,14 @@ def _find_regions(given: Input, params: Params, scratch: Scratch, method: Method
     return cells, match(scratch, shape, cells, params)
 
 
-def _tiles(workspace: Workspace, regions: Regions, reach: float, params: Params) -> list[Tile]:
+def _tiles(workspace: Workspace, regions: Regions, reach: float, params: Params, method: Method) -> list[Tile]:
     """The tiles that hold a transcript, or that a cell may reach into, row by row."""
     step = workspace.grid.step
     low, high = regions.low / step - reach, regions.high / step + reach
 
     def is_empty(tile: Tile) -> bool:
+        if method.anywhere:
+            return False
         start, stop = np.array(tile.ranges).T
         near_nucleus = ((low < stop) & (high > start)).all(axis=1).any()
         return not near_nucleus and not any(

@@ -69,6 +69,11 @@ class SslCst(Method):
         ]
 
     @property
+    def anywhere(self) -> bool:
+        """Cells without a nucleus, on request."""
+        return self.params.flow.orphans
+
+    @property
     def after_learning(self) -> set[str]:
         """How the directions are followed."""
         return {f"flow.{each.name}" for each in fields(FlowParams)}
