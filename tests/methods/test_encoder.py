@@ -289,7 +289,6 @@ LINE = [(20, 5), (20, 7)]
 def test_a_batch_holds_the_spot_first_and_at_the_origin() -> None:
     inputs = inputs_of(SQUARE, sparse_counts(4))
     batch = inputs.tokens(torch.tensor([3, 0]))
-    assert inputs.complete
     assert batch.present is None
     assert batch.spot.tolist() == [[3, 1, 2, 0], [0, 1, 2, 3]]
     assert batch.position.tolist() == [
@@ -303,9 +302,9 @@ def test_a_batch_tells_which_neighbours_are_missing() -> None:
     inputs = inputs_of(SQUARE + LINE, sparse_counts(6))
     batch = inputs.tokens(torch.tensor([0, 5]))
     assert len(inputs) == 6
-    assert not inputs.complete
     assert batch.present.tolist() == [[True] * 4, [True, True, False, False]]
     assert batch.spot[1, :2].tolist() == [5, 4]
+    assert inputs.tokens(torch.tensor([0, 3])).present is None, "by the batch, whatever else is in view"
 
 
 @torch.no_grad()

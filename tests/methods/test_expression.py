@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,9 +78,14 @@ def owners(nuclei: np.ndarray, spots: Spots, *, weight: float) -> np.ndarray:
     return predict_cells(load_network(), *told, **whole(nuclei), expression=expression)[1]
 
 
-def test_likelihoods_are_those_of_loops_over_windows() -> None:
-    """Recomputed bin by bin from dense counts: multinomial, the bin's own transcripts taken out of its cell's mix."""
+@pytest.mark.parametrize("molecules", [1, 2**28])
+def test_likelihoods_are_those_of_loops_over_windows(molecules: int) -> None:
+    """Recomputed bin by bin from dense counts: multinomial, the bin's own transcripts taken out of its cell's mix.
+
+    Each transcript may be of many molecules, more of which are in a cell than 32 bits hold.
+    """
     _, nuclei, spots = tissue(seed=1, differ=True)
+    spots = replace(spots, counts=spots.counts * molecules)
     around = local_density(spots.totals(), nuclei, radius=RADIUS, reach=14)
     rng = np.random.default_rng(0)
     owner = np.where(rng.random(nuclei.shape) < 0.9, around.nuclei[0], 0)  # some bins lie in no cell

@@ -78,7 +78,9 @@ class Expression:
         counts = self.spots.counts
         counts.sort_indices()  # sums of logarithms depend on their order
         counts = (counts.indptr, counts.indices, counts.data)
-        profile = _sum_profiles(places, owner, counts, len(ids) + 1, len(self.gene_total))
+        kind = np.int32 if counts[2].sum() <= np.iinfo(np.int32).max else np.int64  # as much as all could add up to
+        profile = np.zeros((len(ids) + 1, len(self.gene_total)), kind)
+        _sum_profiles(places, owner, counts, profile)
         return _compare(
             candidates,
             outside & asked,
@@ -93,16 +95,14 @@ class Expression:
 
 
 @compiled(nogil=True)
-def _sum_profiles(places, owner, counts, n_cells, n_genes):  # pragma: no cover (compiled)
+def _sum_profiles(places, owner, counts, profile):  # pragma: no cover (compiled)
     start, gene, count = counts
-    profile = np.zeros((n_cells, n_genes), np.int32)
     for row in range(places.shape[0]):
         for column in range(places.shape[1]):
             spot, cell = places[row, column] - 1, owner[row, column]
             if spot >= 0 and cell > 0:
                 for e in range(start[spot], start[spot + 1]):
                     profile[cell, gene[e]] += count[e]
-    return profile
 
 
 @parallel()

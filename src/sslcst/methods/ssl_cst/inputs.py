@@ -58,7 +58,6 @@ class Inputs(ABC):
     def __init__(self, features: Features, params: EncoderParams, *, radius: float, device: str = "cpu") -> None:
         settle()
         self.radius = radius
-        self.complete = bool((features.neighbors >= 0).all())
         self.neighbors = torch.from_numpy(features.neighbors).to(device)
         self.index = torch.from_numpy(features.index).to(device)
         self.distance = torch.from_numpy(normalize_distance(features.distance, radius)).to(device)
@@ -93,9 +92,11 @@ class SpotInputs(Inputs):
     def tokens(self, spot: torch.Tensor) -> Tokens:
         """Tokens of these spots, int64 (b,)."""
         neighbors = self.neighbors[spot].long()
-        present = None if self.complete else neighbors >= 0
+        present = neighbors >= 0
         neighbors = neighbors.clamp_min(0)
-        return Tokens(neighbors, self.offsets(spot), self.distance[neighbors], present)
+        # By what the batch holds, not all in view: whether there is a mask decides which kernel computes.
+        mask = None if present.all() else present
+        return Tokens(neighbors, self.offsets(spot), self.distance[neighbors], mask)
 
     def training_batches(
         self, targets: Targets, params: TrainingParams, generator: torch.Generator
