@@ -105,7 +105,7 @@ STEPS = [
     ("sslcst._sdata.store", "_add_to_group", 3),
     ("sslcst._sdata.store", "_move", 2),
     ("sslcst._sdata.store", "consolidate", 1),
-    ("sslcst._sdata.store", "_retire", 1),
+    ("sslcst._sdata.scratch", "remove_trash", 2),
 ]
 
 

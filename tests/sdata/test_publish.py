@@ -12,6 +12,7 @@ from stopped_runs import Killed, before, kill
 
 import sslcst
 from sslcst._sdata import store
+from sslcst._sdata.scratch import Scratch
 from sslcst.errors import KeyMissingError, SslcstError, StoreError
 from sslcst.methods.density.method import DensityFit
 
@@ -318,8 +319,14 @@ def test_files_are_flushed_before_what_names_them(path, monkeypatch):
     """Staged results before the note that they are whole, that before anything moves, the list before the end."""
     flushed = []
     monkeypatch.setattr("sslcst._sdata.durable.os.fsync", flushed.append)
-    seen = {}
-    for step in ("_swap", "_unlist", "_move", "_retire"):
+    seen, remove = {}, Scratch.remove
+
+    def removed(folder):  # for the last time where the run ends
+        seen["remove"] = len(flushed)
+        remove(folder)
+
+    monkeypatch.setattr(Scratch, "remove", removed)
+    for step in ("_swap", "_unlist", "_move"):
         before(store, step, 1, lambda step=step: seen.setdefault(step, len(flushed)), monkeypatch.setattr)
     segment(sd.read_zarr(path))
-    assert 0 < seen["_swap"] < seen["_unlist"] < seen["_retire"] <= len(flushed)
+    assert 0 < seen["_swap"] < seen["_unlist"] < seen["remove"] <= len(flushed)
