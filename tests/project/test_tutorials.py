@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from patience import PATIENCE
 
 # Of those on real data, the variable that names the folder, which lies where the real data do.
 REAL = {
@@ -28,7 +29,8 @@ def test_tutorial_runs(
         variable, folder = REAL[path.stem]
         monkeypatch.setenv(variable, str(request.getfixturevalue("shared") / "data" / folder))
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    patience = {"timeout": 2 * PATIENCE, "startup_timeout": PATIENCE}
+    NotebookClient(notebook, **patience, resources={"metadata": {"path": str(tmp_path)}}).execute()
 
 
 @each_tutorial
