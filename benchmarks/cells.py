@@ -31,11 +31,10 @@ from tissues import TISSUES
 import sslcst
 from sslcst._sdata.raster import raster_of
 from sslcst._sdata.transcripts import read_transcripts
-from sslcst.core.cells import fill_holes, keep_attached
+from sslcst.core.cells import decide, fill_holes, keep_attached
 from sslcst.core.density import cell_share, local_density, measure_levels
 from sslcst.core.geometry import Regions
 from sslcst.core.spots import Grid, Spots, bin_transcripts
-from sslcst.methods.network.cells import decide
 from sslcst.methods.network.expression import Expression, draw_blocks, tally_ratios, weight_of
 from sslcst.methods.network.inputs import REACH
 from sslcst.methods.network.load import load_network

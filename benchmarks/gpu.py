@@ -42,13 +42,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import sslcst.core.nuclei.sslcst as nuclei_network
+from sslcst.core.cells import decide
 from sslcst.core.counts import count_matrix, owners
 from sslcst.core.density import Levels, levels_of, local_density, measure_levels, tally_rings, tally_spread
 from sslcst.core.geometry import Regions
 from sslcst.core.nuclei.flows import decode
 from sslcst.core.nuclei.network import NucleusNetwork
 from sslcst.methods.network.blocks import BLOCK, MARGIN
-from sslcst.methods.network.cells import decide
 from sslcst.methods.network.inputs import N_PLANES, REACH
 from sslcst.methods.network.load import load_network
 from sslcst.methods.network.predict import predict_cells

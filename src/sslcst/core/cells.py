@@ -36,6 +36,15 @@ class Occupancy:
         return cls(int(np.count_nonzero(nuclei)), int(np.count_nonzero(nucleus)))
 
 
+def decide(probability: np.ndarray, owner: np.ndarray, nuclei: np.ndarray, *, threshold: float = 0.5) -> np.ndarray:
+    """Cells (rows, columns) of what is likely in one, each in one piece around its nucleus and without holes.
+
+    Bins of nuclei stay theirs; others of a probability below the threshold are outside every cell.
+    """
+    labels = np.where(nuclei > 0, nuclei, np.where(probability >= threshold, owner, 0))
+    return fill_holes(keep_attached(labels, nuclei))
+
+
 def keep_attached(cells: np.ndarray, nuclei: np.ndarray) -> np.ndarray:
     """Cells without the pieces that do not hang together (4-neighbours) with their nucleus."""
     piece = label(cells, connectivity=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numba
 import numpy as np
@@ -44,7 +44,7 @@ class Regions:
 
     def take(self, chosen: np.ndarray) -> Regions:
         """Some of the regions."""
-        return Regions(**{name: getattr(self, name)[chosen] for name in _FIELDS})
+        return Regions(*(values[chosen] for values in vars(self).values()))
 
     @classmethod
     def of(cls, labels: np.ndarray, corner: tuple[int, int] = (0, 0)) -> Regions:
@@ -64,9 +64,8 @@ class Regions:
     @classmethod
     def join(cls, parts: Sequence[Regions]) -> Regions:
         """Regions of the whole from those of its parts, which share no pixel."""
-        fields = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS}
-        ids, member = np.unique(fields["ids"], return_inverse=True)
-        return cls(**fields)._gathered(ids, member)
+        every = cls(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(cls)))
+        return every._gathered(*np.unique(every.ids, return_inverse=True))
 
     def _gathered(self, ids: np.ndarray, member: np.ndarray) -> Regions:
         def total(values: np.ndarray) -> np.ndarray:  # exact, as long as sums stay below 2^53
@@ -77,9 +76,6 @@ class Regions:
         np.maximum.at(high, member, self.high)
         sums = np.stack([total(axis) for axis in self.sums.T], axis=1)
         return Regions(ids, total(self.areas), sums, low, high)
-
-
-_FIELDS = ("ids", "areas", "sums", "low", "high")
 
 
 def _runs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

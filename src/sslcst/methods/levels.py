@@ -11,6 +11,8 @@ from math import isfinite
 from operator import add
 from typing import Any, ClassVar, Self
 
+import numpy as np
+
 from sslcst.core.density import Levels, Rings, halo, levels_of, tally_rings, tally_spread, with_spread
 from sslcst.errors import DataError
 from sslcst.methods.base import Method, Part, Pass, Tissue, Window, check_scale
@@ -73,6 +75,10 @@ class LevelsMethod(Method):
             Pass("density of transcripts", _tally_rings, fit=self._of_rings),
             Pass("spread of density", _tally_spread, density_halo, _with_spread),
         ]
+
+    def halo(self, tissue: Tissue, fit: LevelsFit) -> int:
+        """A cell spans its nucleus, and the largest distance on either side."""
+        return int(np.ceil(tissue.extent + 2 * tissue.max_distance)) + 2
 
     def fit_of(self, model: LevelsFit, tissue: Tissue) -> LevelsFit:
         """The levels of a tissue whose bins are as large."""

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from sslcst.core.cells import fill_holes, keep_attached
+from sslcst.core.cells import decide
 from sslcst.core.density import cell_share
-from sslcst.methods.base import Part, Pass, Tissue, Window
+from sslcst.methods.base import Part, Pass, Window
 from sslcst.methods.density.params import DensityParams
 from sslcst.methods.levels import LevelsFit, LevelsMethod, density_halo
 
@@ -39,14 +39,10 @@ class Density(LevelsMethod):
         """The probability of each bin."""
         return Pass("cell probability", _probability, density_halo)
 
-    def halo(self, tissue: Tissue, fit: DensityFit) -> int:
-        """A cell spans its nucleus, and the largest distance on either side."""
-        return int(np.ceil(tissue.extent + 2 * tissue.max_distance)) + 2
-
     def decide(self, window: Window, fit: DensityFit) -> np.ndarray:
         """Each bin that is likely in a cell goes to its nearest nucleus."""
-        inside = (window.of_bins("probability") >= self.params.density.threshold) | (window.nuclei > 0)
-        return fill_holes(keep_attached(np.where(inside, window.local_density.nuclei[0], 0), window.nuclei))
+        nearest, threshold = window.local_density.nuclei[0], self.params.density.threshold
+        return decide(window.of_bins("probability"), nearest, window.nuclei, threshold=threshold)
 
 
 def _probability(window: Window, fit: DensityFit) -> Part:

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from sslcst.core.cells import decide
 from sslcst.methods.base import Part, Pass, Tissue, Window
 from sslcst.methods.levels import LevelsFit, LevelsMethod
 from sslcst.methods.network.blocks import MARGIN, halo_of
-from sslcst.methods.network.cells import decide, halo
 from sslcst.methods.network.expression import NO_RATIOS, Expression, draw_blocks, tally_ratios, weight_of
 from sslcst.methods.network.inputs import REACH
 from sslcst.methods.network.load import load_network, read_card
@@ -56,10 +56,6 @@ class Network(LevelsMethod):
     def prediction(self) -> Pass:
         """The probability of each bin, and whose it would be."""
         return Pass("cell probability", self._predict, _halo)
-
-    def halo(self, tissue: Tissue, fit: NetworkFit) -> int:
-        """A cell spans its nucleus, and the largest distance on either side."""
-        return halo(tissue.extent, reach=tissue.max_distance)
 
     def decide(self, window: Window, fit: NetworkFit) -> np.ndarray:
         """Each bin that is likely in a cell goes to the nucleus that the network prefers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sslcst.core.spots import in_ranges
+from sslcst.core.spots import in_ranges, ranges_of, within
 from sslcst.methods.base import Window
 from sslcst.methods.ssl_cst.erosion import erode_and_report
 from sslcst.methods.ssl_cst.params import ErosionParams
@@ -28,10 +28,7 @@ def cores_of(window: Window, params: ErosionParams, seed: int) -> tuple[np.ndarr
     cores, report = erode_and_report(
         window.source.nuclei(wide), image=window.source.stain(wide), params=params, seed=seed
     )
-    inner = tuple(
-        slice(part.start - whole.start, part.stop - whole.start)
-        for part, whole in zip(grid.pixels(), wide, strict=True)
-    )
+    inner = within(ranges_of(*grid.pixels()), ranges_of(*wide))
     own = tissue.regions.ids[in_ranges(tissue.centers, window.own)]
     n_small, n_irregular = (int(np.isin(ids, own).sum()) for ids in (report.too_small, report.irregular))
     return grid.from_raster(cores[inner]), n_small, n_irregular
