@@ -1,6 +1,6 @@
 """Train the cell network that comes with the package, on real and simulated cells; write its weights.
 
-    python benchmarks/train_cells.py --out cells.safetensors [--data ../shared] [--steps 14000] [--device cuda]
+    python benchmarks/train_cells.py --out cells.safetensors [--data ../shared] [--steps 24000] [--device cuda]
 
 The tissues are those of real_cells.py. A pool of varied tissues is made first, and one of them made anew every few
 steps. Every `--every` steps, and at the end, the weights are written, a running average over some hundred steps, and a
@@ -208,7 +208,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
     parser.add_argument("--out", type=Path, required=True, help="weights file to write")
     parser.add_argument("--start", type=Path, help="weights to go on from")
-    parser.add_argument("--steps", type=int, default=14000)
+    parser.add_argument("--steps", type=int, default=24000)
     parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--average", type=float, default=0.998, help="decay of the running average of the weights")
