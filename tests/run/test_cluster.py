@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest import mock
 
 import dask
 import pytest
@@ -17,6 +19,13 @@ from sslcst.errors import ClusterError
 from sslcst.run import execute
 
 distributed = pytest.importorskip("distributed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _environment() -> Iterator[None]:
+    """dask tells its workers by variables of this process to take one thread each; later ones are to take all cores."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(scope="module")

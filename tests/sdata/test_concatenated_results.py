@@ -8,13 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import spatialdata as sd
-from tiny_chips import chip
+from tiny_chips import chip as shared_chip
 
 import sslcst
 from sslcst.errors import DataError, KeyMissingError
 from sslcst.params import Params
 
 HOW = {"method": "density", "nuclei_key": "true_nuclei", "image_key": "stain"}
+
+
+def chip(seed: int = 0) -> sd.SpatialData:
+    """A tissue of its own: `spatialdata.concatenate` renames coordinate systems in place."""
+    return sd.deepcopy(shared_chip(seed))
 
 
 @pytest.mark.parametrize(("key", "sample"), [("sslcst", "old"), ("my-run", "2nd-of-two")])

@@ -239,7 +239,7 @@ def test_fields_of_which_one_has_no_image_are_told(bare):
 
 
 def test_samples_that_were_concatenated():
-    samples = {name: chip(seed, n_cells=60) for seed, name in enumerate(("old", "young-1"))}
+    samples = {name: sd.deepcopy(chip(seed, n_cells=60)) for seed, name in enumerate(("old", "young-1"))}
     sdata = sd.concatenate(samples, concatenate_tables=False)
     for _, _, element in [*sdata.gen_spatial_elements()]:  # which lie in another system too
         [(system, own)] = get_transformation(element, get_all=True).items()

@@ -40,8 +40,8 @@ class ErosionReport:
 def turned_element(angle: float, length: float) -> np.ndarray:
     """A bar, 1 pixel wide and `length` pixels long, turned by an angle in radians: bool, odd square.
 
-    The turn is the paper's affine warp of the element with a rotation matrix M. Of a short bar that lies askew, the ends
-    may be spread over several pixels, none of them by half: then the middle alone is left, which erodes nothing.
+    The turn is the paper's affine warp of the element with a rotation matrix M. Of a short bar that lies askew, the
+    ends may be spread over several pixels, none of them by half: the middle alone is left, which erodes nothing.
     """
     half = int(np.ceil(length / 2))
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
