@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sslcst._files import check_folder
+from sslcst._files import check_folder, writing
 from sslcst.errors import DataError, ParameterError, StoreError
 from sslcst.methods import METHODS, method_class
 from sslcst.methods.base import Method, Model
@@ -73,16 +74,12 @@ def write_model(model: Model, path: str | Path) -> None:
     kind = method_class(model.method)
     files = new_files(kind, path)
     kept = pack(kind, model)
-    made = []
-    try:
+    with writing(files[0]), ExitStack() as on_error:
         for file in files:
             with file.open("xb") as out:
-                made.append(file)
+                on_error.callback(file.unlink)
                 out.write(kept.card if file.suffix == ".json" else kept.weights)
-    except OSError as error:
-        for file in made:
-            file.unlink()
-        raise StoreError(f"{files[0]} could not be written: {error}.") from error
+        on_error.pop_all()
 
 
 def new_files(method: type[Method], path: str | Path) -> list[Path]:

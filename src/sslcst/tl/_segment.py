@@ -253,9 +253,7 @@ class _Call:
     results: dict[str, str]  # name -> kind of these
     family: dict[str, str]  # name -> kind of all that runs of this `key_added` may have added
     about: dict[str, Any]  # what the results depend on beside what is read, in plain values
-    prefix: (
-        str  # of the run's id, where results take the place of what is read: then the call alone tells whose they are
-    )
+    prefix: str  # of the run's id; of the call alone, which tells whose results are that replaced what was read
 
 
 def _call_of(sdata: SpatialData, arguments: dict[str, Any]) -> _Call:
