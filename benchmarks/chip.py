@@ -9,7 +9,8 @@ node, 500 x 500 micron. A chip is made of n x n such patches, each mirrored and 
 0.5 micron, with 1.46 molecules a spot, as a Stereo-seq brain has on average, three times as dense in cells as outside.
 Every run is a process of its own: its stages, its peak memory (with that of its workers), and, where the same chip was
 segmented in several ways, whether the results are the same. ``--nuclei`` takes the patches' own nuclei instead of
-finding them in the stain. ``--rates`` measures tracking, bucketing and counting by themselves.
+finding them in the stain, ``--load`` holds the table in memory in the end, as a notebook does and ``sslcst segment``
+does not. ``--rates`` measures tracking, bucketing and counting by themselves.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +35,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import spatialdata as sd
+import zarr
 from scipy import ndimage
 from skimage.draw import polygon
 from spatialdata.models import Image2DModel, Labels2DModel, PointsModel
@@ -120,7 +123,7 @@ def make_store(path: Path, folder: Path, n: int) -> None:
     ).write(path)
 
 
-def one_run(store: Path, tile: int, workers: int, *, nuclei: bool, method: str) -> None:
+def one_run(store: Path, tile: int, workers: int, *, nuclei: bool, method: str, load: bool) -> None:
     """Segment a chip and print, as JSON, what it took."""
     import sslcst
 
@@ -129,7 +132,7 @@ def one_run(store: Path, tile: int, workers: int, *, nuclei: bool, method: str) 
     handler.emit = lambda record: lines.append(record.getMessage())
     logging.getLogger("sslcst").addHandler(handler)
     logging.getLogger("sslcst").setLevel(logging.INFO)
-    peak = [0.0]
+    peak = [0.0, 0.0]
     threading.Thread(target=_watch, args=(peak,), daemon=True).start()
     cluster = _cluster(workers) if workers else None
     sdata = sd.read_zarr(store)
@@ -141,27 +144,30 @@ def one_run(store: Path, tile: int, workers: int, *, nuclei: bool, method: str) 
         method=method,
         params={"nuclei": {"method": "sslcst"}, "tiles": {"size": tile}},
         key_added=f"t{tile}w{workers}",
+        load_table=load,
         overwrite=True,
     )
-    seconds, most = time.perf_counter() - start, peak[0]
+    seconds, most = time.perf_counter() - start, list(peak)
     if cluster is not None:
         cluster.close()
     labels = sdata.labels[f"t{tile}w{workers}_cells"].data
     digest = hashlib.sha256()
     for band in range(0, labels.shape[0], SIDE):
         digest.update(labels[band : band + SIDE].compute().tobytes())
-    table = sdata.tables[f"t{tile}w{workers}_table"]
-    for values in (table.X.data, table.X.indices):
-        digest.update(values)
+    table = zarr.open_group(store, mode="r")[f"tables/t{tile}w{workers}_table"]
+    for values in (table["X/data"], table["X/indices"]):
+        for first in range(0, values.shape[0], 2**24):
+            digest.update(values[first : first + 2**24])
     [done] = (line for line in lines if line.startswith("Done in "))
     stages = re.findall(r"([a-z ]+) ([\d.]+) s", done.split(": ", 1)[1])
     print(
         json.dumps(
             {
                 "seconds": seconds,
-                "peak": most,
+                "peak": most[0],
+                "own": most[1],
                 "stages": {name.strip(): float(took) for name, took in stages},
-                "cells": table.n_obs,
+                "cells": table["obs/cell_id"].shape[0],
                 "digest": digest.hexdigest()[:12],
             }
         )
@@ -169,16 +175,15 @@ def one_run(store: Path, tile: int, workers: int, *, nuclei: bool, method: str) 
 
 
 def _watch(peak: list[float]) -> None:
-    """Follow the resident memory of this process and its children, GiB."""
+    """Follow the resident memory of this process and its children, GiB: all, and without pages of files."""
     process = psutil.Process()
     while True:
-        total = process.memory_info().rss
+        held = [process.memory_info()]
         for child in process.children(recursive=True):
-            try:
-                total += child.memory_info().rss
-            except psutil.NoSuchProcess:
-                continue
-        peak[0] = max(peak[0], total / 2**30)
+            with suppress(psutil.NoSuchProcess):
+                held.append(child.memory_info())
+        peak[0] = max(peak[0], sum(each.rss for each in held) / 2**30)
+        peak[1] = max(peak[1], sum(each.rss - each.shared for each in held) / 2**30)
         time.sleep(0.05)
 
 
@@ -252,6 +257,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[0], help="worker processes; 0: threads")
     parser.add_argument("--out", type=Path, help="where the stores are made, and kept")
     parser.add_argument("--nuclei", action="store_true")
+    parser.add_argument("--load", action="store_true", help="hold the table in memory in the end")
     parser.add_argument("--method", default="network", help="network, density or ssl-cst")
     parser.add_argument("--rates", action="store_true")
     parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)  # one run, in a process of its own
@@ -260,31 +266,36 @@ def main() -> None:
         rates()
         return
     if args.run:
-        one_run(Path(args.run[0]), int(args.run[1]), int(args.run[2]), nuclei=args.nuclei, method=args.method)
+        how = {"nuclei": args.nuclei, "method": args.method, "load": args.load}
+        one_run(Path(args.run[0]), int(args.run[1]), int(args.run[2]), **how)
         return
     with tempfile.TemporaryDirectory() as temporary:
         out = args.out or Path(temporary)
         out.mkdir(parents=True, exist_ok=True)
-        print("| spots of the grid | tile | workers | cells | seconds | peak GiB | stages, s | result |")
-        print("|---|---|---|---|---|---|---|---|")
+        print(
+            "| spots of the grid | tile | workers | cells | seconds | peak GiB | without files | stages, s | result |"
+        )
+        print("|---|---|---|---|---|---|---|---|---|")
         for n in args.patches:
             store = out / f"chip{n}.zarr"
             if not store.exists():
                 make_store(store, args.data, n)
             for tile in args.tiles:
                 for workers in args.workers:
-                    print(row(store, n, tile, workers, nuclei=args.nuclei, method=args.method), flush=True)
+                    print(
+                        row(store, n, tile, workers, nuclei=args.nuclei, method=args.method, load=args.load), flush=True
+                    )
 
 
-def row(store: Path, n: int, tile: int, workers: int, *, nuclei: bool, method: str) -> str:
+def row(store: Path, n: int, tile: int, workers: int, *, nuclei: bool, method: str, load: bool) -> str:
     command = [sys.executable, __file__, "--run", str(store), str(tile), str(workers), "--method", method]
-    command += ["--nuclei"] * nuclei
+    command += ["--nuclei"] * nuclei + ["--load"] * load
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     took = json.loads(done.stdout.splitlines()[-1])
     stages = ", ".join(f"{name} {seconds:.0f}" for name, seconds in took["stages"].items())
     return (
         f"| {n * SIDE:,} x {n * SIDE:,} | {tile} | {workers or 'threads'} | {took['cells']:,} | "
-        f"{took['seconds']:.0f} | {took['peak']:.2f} | {stages} | {took['digest']} |"
+        f"{took['seconds']:.0f} | {took['peak']:.2f} | {took['own']:.2f} | {stages} | {took['digest']} |"
     )
 
 

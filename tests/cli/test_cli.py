@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import spatialdata as sd
 import typer.main
@@ -36,6 +37,13 @@ def store(tmp_path: Path) -> Path:
     return tmp_path / "run.zarr"
 
 
+def add_table(sdata: sd.SpatialData, key: str, n_cells: int) -> None:
+    """Write the table of a run to a store."""
+    obs = pd.DataFrame({"cell_id": np.arange(n_cells)}, index=[*map(str, range(n_cells))])
+    sdata.tables[f"{key}_table"] = AnnData(np.zeros((n_cells, 1), np.float32), obs)
+    sdata.write_element(f"{key}_table")
+
+
 @pytest.fixture
 def segmented_with(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Options that `tl.segment` was called with; it finds three cells."""
@@ -43,7 +51,7 @@ def segmented_with(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def segment(sdata: sd.SpatialData, **given: Any) -> None:
         options.update(given)
-        sdata.tables[f"{given['key_added']}_table"] = AnnData(np.zeros((3, 1), np.float32))
+        add_table(sdata, given["key_added"], 3)
 
     monkeypatch.setattr(sslcst.tl, "segment", segment)
     return options
@@ -342,7 +350,7 @@ def test_log_goes_to_stderr_and_the_logger_is_left_as_it_was(store: Path, monkey
 
     def segment(sdata: sd.SpatialData, **_: Any) -> None:
         logger.info("looking for nuclei")
-        sdata.tables["sslcst_table"] = AnnData(np.zeros((1, 1), np.float32))
+        add_table(sdata, "sslcst", 1)
 
     monkeypatch.setattr(sslcst.tl, "segment", segment)
     result = run("segment", store)
@@ -354,7 +362,7 @@ def test_log_goes_to_stderr_and_the_logger_is_left_as_it_was(store: Path, monkey
 def test_the_log_names_options_too(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def segment(sdata: sd.SpatialData, **_: Any) -> None:
         logging.getLogger("sslcst").info("The channel of image 'a' is %r, unless channel= says otherwise.", "DAPI")
-        sdata.tables["sslcst_table"] = AnnData(np.zeros((1, 1), np.float32))
+        add_table(sdata, "sslcst", 1)
 
     monkeypatch.setattr(sslcst.tl, "segment", segment)
     assert "The channel of image 'a' is 'DAPI', unless --channel says otherwise." in run("segment", store).stderr

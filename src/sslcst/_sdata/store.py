@@ -131,6 +131,11 @@ def written(store: Path, table: str) -> dict[str, str]:
     return dict(told) if isinstance(told, Mapping) else {}
 
 
+def n_rows(store: Path, table: str) -> int:
+    """How many rows a table in a store has."""
+    return zarr.open_array(store / "tables" / table / "obs" / "cell_id", mode="r").shape[0]
+
+
 def scratch_folder(store: Path, key_added: str) -> Path:
     """Where a run keeps what it has done so far: beside the store, on the same disk."""
     return store.parent / f"{_prefix(store)}{key_added}"
@@ -205,12 +210,13 @@ def commit(
     *,
     former: Mapping[str, str] | None = None,
     folder: Path | None = None,
+    unloaded: Iterable[str] = (),
 ) -> None:
     """Add results to an object and, where it has one, to its store; all of them or none (`StoreError`).
 
     `elements` come in the order in which they are to appear, and take the place of `former`, name -> kind
     (`check_free`); by default of what is there of their names. They are written to `folder` first, on the store's disk;
-    by default to one that is removed in the end.
+    by default to one that is removed in the end. Those that are `unloaded` are added to the store alone.
     """
     if sdata.path is not None:
         finish(real_store(sdata))
@@ -222,8 +228,8 @@ def commit(
     if sdata.path is not None:
         store = real_store(sdata)
         lies = _publish(store, elements, kinds, former, folder or scratch_folder(store, "write"))
-        elements = {name: lies.get(name, element) for name, element in elements.items()}
-    add_to_object(sdata, elements, kinds, former)
+        elements = {name: lies.get(name, element) for name, element in elements.items() if name not in unloaded}
+    add_to_object(sdata, elements, kinds, {*former, *unloaded})
 
 
 def _places(kinds: Mapping[str, str]) -> set[str]:

@@ -52,6 +52,8 @@ def segment(
     sslcst segment two.zarr --model model.json
     ```
     """
+    from sslcst._sdata.store import n_rows
+
     learnt = None if model is None else sslcst.io.read_model(model)
     if asked["method"] is None and learnt is not None:
         asked["method"] = learnt.method
@@ -69,12 +71,13 @@ def segment(
         key_added=key_added,
         shapes=shapes,
         assign_points=assign_points,
+        load_table=save_model is not None,
         overwrite=overwrite,
     )
     if save_model is not None:
         sslcst.io.write_model(sslcst.io.read_model(sdata, key=key_added), save_model)
     labels = f"{key_added}_cells" if asked["fields"] is None else f"{key_added}_FIELD_cells"
-    typer.echo(f"{store}: {sdata.tables[f'{key_added}_table'].n_obs} cells in {labels} and {key_added}_table.")
+    typer.echo(f"{store}: {n_rows(store, f'{key_added}_table')} cells in {labels} and {key_added}_table.")
 
 
 @asks
@@ -87,5 +90,5 @@ def plan(store: Store, asked: dict[str, Any]) -> None:
     sslcst plan run.zarr --image-key dapi
     ```
     """
-    result = sslcst.tl.plan(read_store(store), **asked)
+    result = sslcst.tl.plan(read_store(store), **asked, load_table=False)
     typer.echo(result)

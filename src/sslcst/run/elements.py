@@ -19,16 +19,23 @@ from sslcst.run.warnings import warnings_of
 
 
 def elements(
-    outcome: Outcome, given: Input, names: Mapping[tuple[str, str], str], about: Mapping[str, Any], *, in_memory: bool
+    outcome: Outcome,
+    given: Input,
+    names: Mapping[tuple[str, str], str],
+    about: Mapping[str, Any],
+    *,
+    in_memory: bool,
+    load_table: bool,
 ) -> dict[str, Any]:
     """The elements of a run's results.
 
     `names` are by field, "" where there are none and for the table, and by kind: nuclei, cells, table and, if asked
     for, boundaries, of fields that have cells, and transcripts. `about` becomes the table's ``uns["sslcst"]``, with
-    what the outcome knows. In memory the elements hold their data, else they read what lies in the scratch folder.
+    what the outcome knows. In memory the elements hold their data, else they read what lies in the scratch folder;
+    the table holds its own unless it is not to be loaded.
     """
     scratch, tiles, tissue, found = outcome.workspace.scratch, outcome.tiles, outcome.tissue, outcome.found
-    cells = results.join_cells(scratch, tiles)
+    cells = results.join_cells(scratch, tiles, in_memory=load_table)
     home = given.home(cells.center)
     outlined = np.zeros(0, int)
     if any(kind == "boundaries" for _, kind in names):
@@ -70,7 +77,7 @@ def _table(
 ) -> Any:
     """The table of the cells, each of which is of one field: that of its centroid."""
     tissue, found, area, fields = outcome.tissue, outcome.found, given.area, list(given.fields.values())
-    held = cells.counts.data.sum(dtype=np.int64) / max(found.n_counts.sum(), 1)
+    held = cells.n_counts.sum() / max(found.total_counts.sum(), 1)
     where = "on the raster" if area is None else f"in {area.name}"
     logger.info("%d cells hold %.1f%% of the transcripts %s.", len(cells), 100 * held, where)
     source = given.nuclei if outcome.matched is None else given.cells
@@ -94,7 +101,7 @@ def _table(
     else:
         table.obs["n_nuclei"] = outcome.matched.n_nuclei(cells.id)
         n_nuclei = np.bincount(home, table.obs["n_nuclei"], len(fields)).astype(int)
-    told = [{"n_nuclei": int(n), "total_counts": int(m)} for n, m in zip(n_nuclei, found.n_counts, strict=True)]
+    told = [{"n_nuclei": int(n), "total_counts": int(m)} for n, m in zip(n_nuclei, found.total_counts, strict=True)]
     made = about["results"]
     of_fields = {
         field: own.record
@@ -110,7 +117,7 @@ def _table(
             "radius": tissue.radius * tissue.grid.bin_size,
             "n_nuclei": int(n_nuclei.sum()),
             "n_dropped": len(found.small),
-            "total_counts": int(found.n_counts.sum()),
+            "total_counts": int(found.total_counts.sum()),
             "warnings": "\n".join(warnings_of(outcome.workspace.scratch)),  # lists in uns crash copies under some numpy
         }
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import dask.array as da
@@ -10,7 +11,6 @@ import numpy as np
 import pandas as pd
 import zarr
 from anndata import AnnData
-from scipy import sparse
 from spatialdata.models import PointsModel, TableModel
 from spatialdata.transformations import get_transformation
 
@@ -28,7 +28,7 @@ from sslcst.run.workspace import Workspace, statistics
 
 CELLS = "cells.zarr"
 _OWNERS = {"owner": np.uint32, "probability": np.float32}  # files of all rows of the points element
-_ROWS = 2**20  # of points, written at once
+_ROWS = 2**20  # of a file, written at once
 
 
 def join_labels(workspace: Workspace, tiles: list[Tile]) -> None:
@@ -41,9 +41,20 @@ def join_labels(workspace: Workspace, tiles: list[Tile]) -> None:
             bar.update()
 
 
-def join_cells(scratch: Scratch, tiles: list[Tile]) -> Cells:
-    """The measures of the cells of all tiles."""
-    return Cells.join(lambda name: (statistics(scratch, STAGE, tile, name)[name] for tile in tiles))
+def join_cells(scratch: Scratch, tiles: list[Tile], *, in_memory: bool) -> Cells:
+    """The measures of the cells of all tiles; their counts in memory, or else in files that are mapped to it."""
+    number = count()
+    empty = np.empty if in_memory else lambda n, kind: _mapped(scratch, f"counts.{next(number)}", n, kind)
+    return Cells.join(lambda name: (statistics(scratch, STAGE, tile, name)[name] for tile in tiles), empty)
+
+
+def _mapped(scratch: Scratch, name: str, n: int, kind: np.dtype) -> np.ndarray:
+    """Zeros in a file, as an array (n,) whose memory the system takes back when it needs it."""
+    path = scratch.path(name)
+    with path.open("wb") as file:
+        for start in range(0, n, _ROWS):  # a full disk is met here: met by a map of memory, it would kill
+            np.zeros(min(_ROWS, n - start), kind).tofile(file)
+    return np.memmap(path, kind, "r+") if n else np.zeros(0, kind)  # an empty file cannot be mapped
 
 
 def as_table(
@@ -71,20 +82,11 @@ def as_table(
     # Columns of our own come after parsing, which would reorder and retype them.
     table.obs["area"] = cells.area * pixel_size**2
     table.obs["nucleus_area"] = cells.nucleus_area * pixel_size**2
-    table.obs["n_counts"] = _row_sums(cells.counts)
-    table.obs["n_genes"] = np.diff(cells.counts.indptr)
-    for name in ("n_spots", "mean_prob", "touches_border"):
+    for name in ("n_counts", "n_genes", "n_spots", "mean_prob", "touches_border"):
         table.obs[name] = getattr(cells, name)
     if source_ids is not None:
         table.obs["source_id"] = of_cells(source_ids, cells.id).array
     return table
-
-
-def _row_sums(counts: sparse.csr_matrix) -> np.ndarray:
-    """Sums of the rows, some at a time: scipy copies what it sums, as wide integers."""
-    starts = range(0, counts.shape[0], 2**16)
-    sums = [counts[start : start + 2**16].sum(axis=1) for start in starts]
-    return np.concatenate([np.zeros(0, np.int64), *(np.asarray(part).ravel() for part in sums)])
 
 
 def keep(kept: Kept) -> dict[str, Any]:
@@ -158,13 +160,7 @@ def transcripts_element(
 
 
 def _lay_out_owners(scratch: Scratch, tiles: list[Tile], n_rows: int, dropped: np.ndarray, source: int) -> None:
-    out = {}
-    for name, kind in _OWNERS.items():
-        path = scratch.path(f"{name}.{source}")
-        with path.open("wb") as file:
-            for start in range(0, n_rows, _ROWS):  # a full disk is met here: met by a map of memory, it would kill
-                np.zeros(min(_ROWS, n_rows - start), kind).tofile(file)
-        out[name] = np.memmap(path, kind, "r+")
+    out = {name: _mapped(scratch, f"{name}.{source}", n_rows, np.dtype(kind)) for name, kind in _OWNERS.items()}
     for tile in tiles:
         part = statistics(scratch, STAGE, tile, "row", *_OWNERS)
         own, row = np.divmod(part["row"], ROWS_OF_A_SOURCE)

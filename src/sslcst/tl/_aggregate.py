@@ -108,7 +108,7 @@ def aggregate(
         used.record, **molecules, nuclei_key=nuclei_key, coordinate_system=coordinate_system
     )
     total = of_spots.X.sum()
-    held = 100 * measured.counts.sum() / max(1, total)
+    held = 100 * measured.n_counts.sum() / max(1, total)
     logger.info("%d cells hold %.1f%% of the transcripts on the raster.", len(measured), held)
     if len(dropped):
         for key, labels in ((cells_key, cells), (nuclei_key, nuclei)):

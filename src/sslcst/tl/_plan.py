@@ -27,7 +27,7 @@ from sslcst.tl._sources import choose_keys
 # Rounded from what benchmarks/chip.py gave.
 _BASE_BYTES = 1.5 * 2**30  # the packages
 _IMAGE_BYTES_PER_PIXEL = 220  # where nuclei are found, with the bundled network
-_TABLE_BYTES_PER_TRANSCRIPT = 12  # of the whole chip: cells by genes, which the caller gets in memory
+_TABLE_BYTES_PER_TRANSCRIPT = 12  # of the whole chip: cells by genes, where the caller gets them in memory
 _DISK_BYTES = {"transcript": 45, "spot": 150, "bin": 8}  # beside the store
 
 
@@ -95,6 +95,7 @@ def plan(
     fields: str | Sequence[str] | None = None,
     method: str | type[Method] | None = None,
     params: Params | Mapping[str, Any] | None = None,
+    load_table: bool = True,
 ) -> Plan:
     """Say what `sslcst.tl.segment` will take with the same arguments, which are checked as it does.
 
@@ -106,7 +107,7 @@ def plan(
         As in `sslcst.tl.segment`.
     coordinate_system, unit, pixel_size, region, fields
         As in `sslcst.tl.segment`.
-    method, params
+    method, params, load_table
         As in `sslcst.tl.segment`.
 
     Returns
@@ -133,7 +134,7 @@ def plan(
     n_seen = seen(side, grid.whole_shape)
     at_work = tile_bytes(n_seen, min(largest * n_seen / side**2, n), chosen.bytes_per_spot)
     at_work *= min(THREADS, len(full))
-    memory = _BASE_BYTES + max(at_work, _image_bytes(given, params), _TABLE_BYTES_PER_TRANSCRIPT * n)
+    memory = _BASE_BYTES + max(at_work, _image_bytes(given, params), _TABLE_BYTES_PER_TRANSCRIPT * n * load_table)
     disk = _DISK_BYTES["transcript"] * n + _DISK_BYTES["spot"] * n_spots + _DISK_BYTES["bin"] * n_bins
     return Plan(
         bins=grid.whole_shape,

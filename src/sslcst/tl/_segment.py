@@ -66,6 +66,7 @@ def segment(
     key_added: str = "sslcst",
     shapes: bool = False,
     assign_points: bool = False,
+    load_table: bool = True,
     overwrite: bool = False,
 ) -> None:
     """Segment the cells of a tissue from its stain and its transcripts.
@@ -164,6 +165,9 @@ def segment(
     assign_points
         Whether the transcripts are added once more, as points ``{key_added}_transcripts`` with the columns ``cell_id``
         (0: in no cell) and ``probability`` (of lying in a cell).
+    load_table
+        Whether the table, which the store gets, is added to the object too. Without it memory does not grow with the
+        number of cells; the same call with it reads the table then (docs/large_data.md).
     overwrite
         Whether the results of an earlier run of this `key_added` may be replaced; those that this run does not make, as
         boundaries without `shapes`, are removed. Where that run had the same input and the same parameters of learning,
@@ -192,7 +196,7 @@ def segment(
     sslcst.pl.segmentation : look at the result.
     """
     call = _call_of(sdata, dict(locals()))
-    results, table = call.results, call.names["", "table"]
+    results, table, loaded = call.results, call.names["", "table"], call.loaded
     store = real_store(sdata)
     check_workers()
     with ExitStack() as stack:
@@ -202,7 +206,7 @@ def segment(
             finished = finish(store)
             done = None if overwrite else recorded(store, results)
         if call.prefix and any(run and run.startswith(call.prefix) for run in finished):
-            _take_over(sdata, store, table, results, call.family)
+            _take_over(sdata, store, table, loaded, call.family)
             return
         if done is None:
             former = check_free(sdata, results, overwrite=overwrite, family=call.family)
@@ -216,10 +220,10 @@ def segment(
         else:
             run_id, folder = call.prefix + digest(about), scratch_folder(store, key_added)
         if run_id in finished:
-            _take_over(sdata, store, table, results, call.family)
+            _take_over(sdata, store, table, loaded, call.family)
             return
         if run_id == done:
-            _take_over(sdata, store, table, {name: kind for name, kind in results.items() if name not in sdata})
+            _take_over(sdata, store, table, {name: kind for name, kind in loaded.items() if name not in sdata})
             return
         if done is not None:  # by a call with other arguments
             former = check_free(sdata, results, overwrite=overwrite, family=call.family)
@@ -234,9 +238,10 @@ def segment(
         with _kept(scratch, in_memory=store is None):
             if scratch.open(run_id):
                 logger.info("Going on with a run that was stopped, from what lies in %s.", folder)
-            made = _run(given, params, call.method, model, scratch, call.names, told, in_memory=store is None)
+            made = _run(given, params, call, model, scratch, told, in_memory=store is None)
             with progress("write results"):
-                commit(sdata, made, {name: results[name] for name in made}, former=former, folder=folder)
+                kinds, unloaded = {name: results[name] for name in made}, results.keys() - loaded
+                commit(sdata, made, kinds, former=former, folder=folder, unloaded=unloaded)
         logger.info("%s", stages)
 
 
@@ -251,6 +256,7 @@ class _Call:
     method: Method
     names: dict[tuple[str, str], str]  # of the results, by field and kind
     results: dict[str, str]  # name -> kind of these
+    loaded: dict[str, str]  # of those that the object gets, too
     family: dict[str, str]  # name -> kind of all that runs of this `key_added` may have added
     about: dict[str, Any]  # what the results depend on beside what is read, in plain values
     prefix: str  # of the run's id; of the call alone, which tells whose results are that replaced what was read
@@ -270,8 +276,11 @@ def _call_of(sdata: SpatialData, arguments: dict[str, Any]) -> _Call:
     fields = choose_fields(sdata, arguments["fields"], keys)
     every = _names(key_added, [field.name for field in fields])
     left_out = {"boundaries": not arguments["shapes"], "transcripts": not arguments["assign_points"]}
+    held, rule = arguments["load_table"] or sdata.path is not None, "the object has no store to leave the table in"
+    check(held, "load_table", False, f"{rule}: write it, and segment what is read from there")
     names = {place: name for place, name in every.items() if not left_out.get(place[1])}
     results, family = ({name: _KINDS[kind] for (_, kind), name in each.items()} for each in (names, every))
+    loaded = {name: kind for name, kind in results.items() if arguments["load_table"] or kind != "tables"}
     about = {
         "method": method.name,
         "params": params.to_dict() | method.params.to_dict(),
@@ -284,7 +293,7 @@ def _call_of(sdata: SpatialData, arguments: dict[str, Any]) -> _Call:
     inputs = [(name, own) for field in fields for name, own in keys_of(sdata, field, keys).items() if own]
     prefix = "" if results.keys().isdisjoint(key for _, key in inputs) else f"{digest(about | keys)}-"
     family = made_by(sdata, names["", "table"]) | family
-    return _Call(keys, inputs, fields, params, method, names, results, family, about, prefix)
+    return _Call(keys, inputs, fields, params, method, names, results, loaded, family, about, prefix)
 
 
 def _take_over(
@@ -342,15 +351,15 @@ def _check_kept(removed: Iterable[str], inputs: Iterable[tuple[str, str]]) -> No
 def _run(
     given: Input,
     params: Params,
-    method: Method,
+    call: _Call,
     model: Model | None,
     scratch: Scratch,
-    names: Mapping[tuple[str, str], str],
     about: Mapping[str, Any],
     *,
     in_memory: bool,
 ) -> dict[str, Any]:
     """The elements to add."""
+    method, names = call.method, call.names
     kinds = {kind for _, kind in names}
     asked = {"boundaries": "boundaries" in kinds, "transcripts": "transcripts" in kinds}
     outcome = run(given, scratch, params=params, method=method, model=model, **asked)
@@ -358,7 +367,9 @@ def _run(
     about = dict(about) | {"date": datetime.now(UTC).isoformat(timespec="minutes")} | method.about(learnt)
     if kept := keep_model(method, learnt):
         about["model"] = about.get("model", {}) | kept
-    return elements(outcome, given, names, _storable(about), in_memory=in_memory)
+    return elements(
+        outcome, given, names, _storable(about), in_memory=in_memory, load_table="tables" in call.loaded.values()
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -44,7 +44,7 @@ class Found:
 
     small: np.ndarray  # ids of those that are too small, which are in no result
     outside: np.ndarray  # ids of those whose nucleus lies off the area, likewise
-    n_counts: np.ndarray  # molecules in the area, of each source
+    total_counts: np.ndarray  # molecules in the area, of each source
 
     @property
     def left_out(self) -> np.ndarray:
@@ -60,11 +60,11 @@ def find_cells(tiles: list[Tile], job: Job) -> Found:
     known by all.
     """
     map_tiles(STAGE, _of_tile, job, tiles)
-    names = ("id", "small", "outside", "n_counts")
+    names = ("id", "small", "outside", "total_counts")
     parts = [statistics(job.workspace.scratch, STAGE, tile, *names) for tile in tiles]
     small, outside = (np.concatenate([part[name] for part in parts]) for name in ("small", "outside"))
     tell_dropped(len(small), len(small) + sum(len(part["id"]) for part in parts), job.params)
-    return Found(small, outside, sum(part["n_counts"] for part in parts))
+    return Found(small, outside, sum(part["total_counts"] for part in parts))
 
 
 def tell_dropped(n: int, n_cells: int, params: CellParams) -> None:
@@ -114,8 +114,8 @@ def _of_tile(job: Job, tile: Tile) -> tuple[Part, None]:
         for part, start in zip(grid.view(tile.ranges).owned_pixels(), corner, strict=True)
     )
     found = {"labels": labels[own], "small": small, "outside": outside} | vars(cells)
-    found["n_counts"] = np.zeros(job.n_sources, np.int64)
-    np.add.at(found["n_counts"], seen.transcript[counted] // ROWS_OF_A_SOURCE, seen.count[counted])
+    found["total_counts"] = np.zeros(job.n_sources, np.int64)
+    np.add.at(found["total_counts"], seen.transcript[counted] // ROWS_OF_A_SOURCE, seen.count[counted])
     if job.boundaries:
         found |= _boundaries(labels, cells.id, corner)
     if job.transcripts:
