@@ -230,6 +230,18 @@ def test_cells_stay_in_one_piece_when_they_are_smoothed(seed: int, step: float) 
         assert label(pixels == number, connectivity=1).max() == 1
 
 
+def test_a_cell_that_another_nucleus_cuts_in_two_keeps_the_piece_of_its_own() -> None:
+    """The other nucleus is so thin that no bin is its, but its pixels are."""
+    nuclei = np.zeros((9, 18), np.uint32)
+    nuclei[3:6, 3:6] = 1
+    nuclei[:, 11] = 2
+    grid = Grid(nuclei.shape, (3.0, 3.0), 3.0)
+    cells = np.ones(grid.shape, np.uint32)
+    pixels = to_pixels(cells, grid, nuclei)
+    assert (pixels[3:6, :11] == 1).all() and not (pixels[:, 12:] > 0).any()
+    assert np.array_equal(pixels == 2, nuclei == 2)
+
+
 def test_spacing_is_that_of_the_spots_in_nuclei() -> None:
     nuclei = np.zeros((20, 20), np.uint32)
     nuclei[:10] = 1

@@ -95,8 +95,9 @@ def to_pixels(cells: np.ndarray, grid: Grid, nuclei: np.ndarray) -> np.ndarray:
     if max(grid.step) > 1:
         (rows, below), (columns, right) = (_weights(axis) for axis in grid.pixel_places())
         labels = _smoothed(labels, np.pad(cells, 1), rows, columns, below, right)
-        labels = largest_pieces(labels, nuclei)  # smoothing cuts where a cell is a bin wide and bends
-    return np.where(nuclei > 0, nuclei, labels).astype(np.uint32)
+    labels = np.where(nuclei > 0, nuclei, labels).astype(np.uint32)
+    # Smoothing cuts where a cell is a bin wide and bends, nuclei where they are too thin for a bin.
+    return largest_pieces(labels, nuclei) if max(grid.step) > 1 else labels
 
 
 def _weights(place: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
