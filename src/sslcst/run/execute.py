@@ -101,13 +101,13 @@ def run(stage: str, task: Callable[[Any, T], Any], job: Any, items: Sequence[T],
                 for result in pool.map(partial(task, job), items):
                     results.append(result)
                     bar.update()
-            _give_back()
+                    _give_back()
             return results
         return _on_cluster(client, task, job, items, bar)
 
 
 def _give_back() -> None:
-    """Return what was freed to the system: glibc keeps up to 2 GiB of it after a stage in which a network has run."""
+    """Return what was freed to the system: glibc keeps up to 2 GiB of it after tiles in which a network has run."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
@@ -190,3 +190,4 @@ def _on_worker(item: T, *, task: Callable[[Any, T], Any], job: Any) -> Any:
         return task(job, item)
     finally:
         numba.set_num_threads(before)
+        _give_back()
