@@ -135,7 +135,7 @@ def one_run(store: Path, tile: int, workers: int, *, nuclei: bool, method: str, 
     peak = [0.0, 0.0]
     threading.Thread(target=_watch, args=(peak,), daemon=True).start()
     cluster = _cluster(workers) if workers else None
-    sdata = sd.read_zarr(store)
+    sdata = sd.read_zarr(store, selection=("images", "labels", "points"))  # no table of a run before
     start = time.perf_counter()
     sslcst.tl.segment(
         sdata,
