@@ -229,7 +229,7 @@ def commit(
         store = real_store(sdata)
         lies = _publish(store, elements, kinds, former, folder or scratch_folder(store, "write"))
         elements = {name: lies.get(name, element) for name, element in elements.items() if name not in unloaded}
-    add_to_object(sdata, elements, kinds, {*former, *unloaded})
+    add_to_object(sdata, elements, kinds, former)
 
 
 def _places(kinds: Mapping[str, str]) -> set[str]:

@@ -166,7 +166,7 @@ def segment(
         Whether the transcripts are added once more, as points ``{key_added}_transcripts`` with the columns ``cell_id``
         (0: in no cell) and ``probability`` (of lying in a cell).
     load_table
-        Whether the table, which the store gets, is added to the object too. Without it memory does not grow with the
+        Whether the table, which the store gets, is added to the object too. Without it memory hardly grows with the
         number of cells; the same call with it reads the table then (docs/large_data.md).
     overwrite
         Whether the results of an earlier run of this `key_added` may be replaced; those that this run does not make, as
