@@ -86,6 +86,7 @@ def test_defaults_are_those_of_tl_segment(store: Path, segmented_with: dict[str,
     keys += ("method", "channels", "cells_key", "fields")
     given = {"params": {}, "model": None, "seed": 0, "key_added": "sslcst", "overwrite": False}
     given |= {"unit": None, "pixel_size": None, "region": None, "shapes": False, "assign_points": False}
+    given |= {"load_table": False}  # nobody would look at it
     assert segmented_with == {**dict.fromkeys(keys), **given}
 
 
@@ -114,7 +115,7 @@ def test_every_option_reaches_tl_segment(store: Path, segmented_with: dict[str, 
     assert result.exit_code == 0, result.output
     flags = {"shapes": True, "assign_points": True, "overwrite": True}
     lists = {"channels": ["m", "n"], "fields": ["1", "2"]}
-    assert segmented_with == {**options, **flags, **lists, "params": {}, "model": None}
+    assert segmented_with == {**options, **flags, **lists, "params": {}, "model": None, "load_table": False}
 
 
 def test_a_region_is_a_name_or_four_numbers(store: Path, segmented_with: dict[str, Any]) -> None:
@@ -134,8 +135,8 @@ def test_a_region_is_a_name_or_four_numbers(store: Path, segmented_with: dict[st
     ],
 )
 def test_a_command_has_every_argument_of_its_function(command: str, function: Callable) -> None:
-    """What Python can ask for, a shell can too."""
-    arguments = set(inspect.signature(function).parameters) - {"sdata", "path"}
+    """What Python can ask for, a shell can too; it has no object that a table might be added to."""
+    arguments = set(inspect.signature(function).parameters) - {"sdata", "path", "load_table"}
     options = {option.name for option in typer.main.get_command(app).commands[command].params}
     assert arguments <= options
 
