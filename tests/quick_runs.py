@@ -60,7 +60,7 @@ def value_of(sdata: sd.SpatialData, name: str) -> int:
 def without_work(patch: pytest.MonkeyPatch, *, meanwhile=lambda: None) -> None:
     """Have runs do nothing but what is told."""
 
-    def run(sources, params, method, model, scratch, names, about, **_):
+    def run(sources, params, call, model, scratch, about, **_):
         meanwhile()
         results = about["results"]
         cells = next(name for name in results if name.endswith("_cells"))
