@@ -8,6 +8,7 @@ import pytest
 import spatialdata as sd
 from spatialdata.models import Image2DModel, Labels2DModel, PointsModel
 from spatialdata.transformations import Identity, Scale, set_transformation
+from store_files import files_of
 
 import sslcst
 from sslcst.errors import BackendError, DataError, KeyMissingError, ParameterError, StoreError, TrainingError
@@ -186,10 +187,6 @@ def test_refused_with_the_element_named_and_nothing_written(sdata, tmp_path, spo
     if store:
         assert files_of(store) == before
         assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
-
-
-def files_of(store):
-    return {str(p.relative_to(store)): p.read_bytes() for p in sorted(store.rglob("*")) if p.is_file()}
 
 
 @pytest.mark.parametrize("value", [0, 7, 65535])

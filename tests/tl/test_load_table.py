@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import spatialdata as sd
 import zarr
+from store_files import files_of
 from tiny_chips import assert_same_cells, chip
 
 import sslcst
@@ -24,10 +25,6 @@ def segmented(folder: Path, **kwargs: object) -> sd.SpatialData:
     sdata = sd.read_zarr(folder / "a.zarr")
     sslcst.tl.segment(sdata, nuclei_key="true_nuclei", method="density", params=SMALL, **kwargs)
     return sdata
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")

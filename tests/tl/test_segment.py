@@ -12,6 +12,7 @@ from scipy import sparse
 from shapely import Polygon
 from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesModel, TableModel
 from spatialdata.transformations import Affine, Identity, get_transformation, set_transformation
+from store_files import files_of
 from tiny_chips import chip, with_nuclei
 
 import sslcst
@@ -118,10 +119,6 @@ def test_a_store_gets_the_same_results_as_an_object_in_memory_and_keeps_all_it_h
     after = files_of(tmp_path / "a.zarr")
     assert {name for name in before if after.get(name) != before[name]} <= {"zarr.json", "labels/zarr.json"}
     assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]  # nothing left beside the store
-
-
-def files_of(store):
-    return {str(p.relative_to(store)): p.read_bytes() for p in sorted(store.rglob("*")) if p.is_file()}
 
 
 def test_segment_is_its_stages_in_order(tissue, simulated):

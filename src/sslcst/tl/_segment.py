@@ -367,9 +367,8 @@ def _run(
     about = dict(about) | {"date": datetime.now(UTC).isoformat(timespec="minutes")} | method.about(learnt)
     if kept := keep_model(method, learnt):
         about["model"] = about.get("model", {}) | kept
-    return elements(
-        outcome, given, names, _storable(about), in_memory=in_memory, load_table="tables" in call.loaded.values()
-    )
+    load_table = names["", "table"] in call.loaded
+    return elements(outcome, given, names, _storable(about), in_memory=in_memory, load_table=load_table)
 
 
 def _versions() -> dict[str, str]:
