@@ -231,14 +231,17 @@ def test_settings_win_over_the_file(suffix: str, store: Path, segmented_with: di
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.toml", "[cells]\nradius = 3.0\n"), ("a.json", '{"cells": {"radius": 3.0}}')]
+)
 def test_a_file_of_parameters_may_begin_with_a_byte_order_mark(
-    store: Path, segmented_with: dict[str, Any], tmp_path: Path
+    name: str, text: str, store: Path, segmented_with: dict[str, Any], tmp_path: Path
 ) -> None:
     """As editors on Windows write it."""
-    for name, text in (("a.toml", "[cells]\nradius = 3.0\n"), ("a.json", '{"cells": {"radius": 3.0}}')):
-        (tmp_path / name).write_text(text, encoding="utf-8-sig")
-        assert run("segment", store, "--params", tmp_path / name).exit_code == 0
-        assert segmented_with.pop("params") == {"cells": {"radius": 3.0}}
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    result = run("segment", store, "--params", tmp_path / name)
+    assert result.exit_code == 0, result.output
+    assert segmented_with["params"] == {"cells": {"radius": 3.0}}
 
 
 @pytest.mark.parametrize("setting", ["training", "training=1", "training.max_epochs", ".max_epochs=1", "training.=1"])

@@ -276,8 +276,8 @@ def _call_of(sdata: SpatialData, arguments: dict[str, Any]) -> _Call:
     fields = choose_fields(sdata, arguments["fields"], keys)
     every = _names(key_added, [field.name for field in fields])
     left_out = {"boundaries": not arguments["shapes"], "transcripts": not arguments["assign_points"]}
-    held, rule = arguments["load_table"] or sdata.path is not None, "the object has no store to leave the table in"
-    check(held, "load_table", False, f"{rule}: write it, and segment what is read from there")
+    rule = "the object has no store to leave the table in: write it, and segment what is read from there"
+    check(sdata.path is not None or arguments["load_table"], "load_table", False, rule)
     names = {place: name for place, name in every.items() if not left_out.get(place[1])}
     results, family = ({name: _KINDS[kind] for (_, kind), name in each.items()} for each in (names, every))
     loaded = {name: kind for name, kind in results.items() if arguments["load_table"] or kind != "tables"}
