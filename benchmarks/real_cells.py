@@ -130,6 +130,11 @@ def vary(tissue: Tissue, rng: np.random.Generator) -> Tissue:
     return replace(tissue, nuclei=np.where(missing[tissue.nuclei], 0, tissue.nuclei))
 
 
+def is_enough(tissue: Tissue) -> bool:
+    """Whether a varied tissue has cells and transcripts left to learn from."""
+    return len(np.unique(tissue.nuclei)) > 10 and len(tissue.yx) > 500
+
+
 def stretched(tissue: Tissue, rng: np.random.Generator) -> Tissue:
     """In bins of another size, and stretched along one axis, at most 512 bins wide; turned or mirrored."""
     zoom = np.exp(rng.uniform(np.log(0.8), np.log(1.5))) * np.exp(rng.uniform(-0.12, 0.12, 2))

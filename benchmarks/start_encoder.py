@@ -26,7 +26,7 @@ import pandas as pd
 import spatialdata as sd
 import torch
 from cells import Field, fields, grown, score
-from real_cells import Tissue, vary
+from real_cells import Tissue, is_enough, vary
 from safetensors.torch import load_file, save_file
 from spatialdata.models import Labels2DModel, PointsModel
 from torch.optim.lr_scheduler import OneCycleLR
@@ -81,7 +81,7 @@ def trained(data: Path, steps: int, seed: int = 0) -> Encoder:
     losses, start = [], time.perf_counter()
     while len(losses) < steps:
         varied = vary(tissues[rng.integers(len(tissues))], rng)
-        if len(np.unique(varied.nuclei)) <= 10 or len(varied.yx) <= 500:
+        if not is_enough(varied):
             continue
         inputs, targets = example(varied)
         for batch, truth in inputs.training_batches(targets, TRAINING, generator):

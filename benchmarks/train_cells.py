@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
-from real_cells import HELD_OUT, PLANES, Tissue, embryo, embryo_fields, lymph_node, simulated, vary
+from real_cells import HELD_OUT, PLANES, Tissue, embryo, embryo_fields, is_enough, lymph_node, simulated, vary
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -106,7 +106,7 @@ class Sampler:
         tissue = self.tissues[self.order[self.next % len(self.order)]]
         while True:
             varied = vary(tissue, self.rng)
-            if len(np.unique(varied.nuclei)) > 10 and len(varied.yx) > 500:
+            if is_enough(varied):
                 break
         self.pool[self.next % len(self.pool)] = example(varied)
         self.next += 1

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
 import anndata
 import numpy as np
 import pandas as pd
@@ -80,12 +77,3 @@ def results_in(sdata: sd.SpatialData, key: str = "sslcst") -> dict[str, int]:
     """What there is of a prefix, and of which run."""
     names = [name for name in (f"{key}_{ending}" for ending in KINDS) if name in sdata]
     return {name.removeprefix(f"{key}_"): value_of(sdata, name) for name in names}
-
-
-def files(folder: Path) -> dict[str, str]:
-    """Hash of each file below a folder."""
-    return {
-        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }

@@ -350,7 +350,7 @@ def test_more_cells_than_16_bits_count(tmp_path):
     sdata = sd.SpatialData.init_from_elements(
         {"nuclei": raster(Labels2DModel, nuclei, ("y", "x")), "transcripts": points(frame, feature_key="gene")}
     )
-    sslcst.tl.segment(sdata, nuclei_key="nuclei", method="density")
+    sslcst.tl.segment(sdata, nuclei_key="nuclei")
     check_result(sdata)
     table = sdata["sslcst_table"]
     assert table.n_obs == 257**2

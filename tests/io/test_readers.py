@@ -286,6 +286,6 @@ def test_all_fields_of_view_in_one_call(tmp_path: Path) -> None:
                 frame = sslcst.tl.quality(sdata, key=f"in_{unit}_{field}")
                 own = table[table.obs["fov"] == field].obs
                 assert frame["n_counts"].tolist() == own["n_counts"].tolist()
-            sslcst.pl.segmentation(sdata, key=f"in_{unit}_{field}")
+                sslcst.pl.segmentation(sdata, key=f"in_{unit}_{field}")
     one, other = (np.sort(table.obs["area"][table.obs["fov"] == roi]) for roi in fields["seqfish"])
     np.testing.assert_allclose(one, other, rtol=0.05)  # twice one tissue, on other places of a network's grid

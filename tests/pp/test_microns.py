@@ -25,6 +25,7 @@ from spatialdata.transformations import (
     remove_transformation,
     set_transformation,
 )
+from store_files import files_of
 
 import sslcst
 from sslcst._sdata.listing import LISTING, entries, read_metadata
@@ -57,10 +58,6 @@ def systems(sdata: sd.SpatialData) -> dict[str, str]:
         for kind, key, element in sdata.gen_elements()
         if kind != "tables"
     }
-
-
-def files(store: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(store)): file.read_bytes() for file in store.rglob("*") if file.is_file()}
 
 
 def test_a_run_in_microns_is_the_run_in_pixels_told_otherwise() -> None:
@@ -161,9 +158,9 @@ def test_what_a_reader_leaves_tells_the_pixel(reader: str, tmp_path: Path) -> No
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the readers
         read(tmp_path / "run").write(tmp_path / "run.zarr")
-    before = files(tmp_path / "run.zarr")
+    before = files_of(tmp_path / "run.zarr")
     assert sslcst.pp.add_microns(sd.read_zarr(tmp_path / "run.zarr")) == "micron"
-    after = files(tmp_path / "run.zarr")
+    after = files_of(tmp_path / "run.zarr")
     assert after.keys() == before.keys()
     assert all(after[file] == before[file] for file in before if not file.endswith(LISTING))
 
@@ -254,10 +251,10 @@ def test_where_there_is_nothing_an_error_says_so(tables: dict) -> None:
 def test_added_twice_is_added_once(tmp_path: Path) -> None:
     chip().write(tmp_path / "run.zarr")
     sslcst.pp.add_microns(sd.read_zarr(tmp_path / "run.zarr"), pixel_size=PIXEL)
-    before = files(tmp_path / "run.zarr")
+    before = files_of(tmp_path / "run.zarr")
     sdata = sd.read_zarr(tmp_path / "run.zarr")
     assert sslcst.pp.add_microns(sdata) == "micron"
-    assert files(tmp_path / "run.zarr") == before
+    assert files_of(tmp_path / "run.zarr") == before
     sslcst.tl.segment(sdata, nuclei_key="true_nuclei", unit="micron")  # and a run takes it as it lies there
     assert sdata["sslcst_table"].uns["sslcst"]["coordinate_system"] == "micron"
 
@@ -266,7 +263,7 @@ def test_a_store_that_cannot_be_written_stays_as_it_was(tmp_path: Path, monkeypa
     """And so does the object: the disk is full at the second element."""
     chip().write(tmp_path / "run.zarr")
     sdata = sd.read_zarr(tmp_path / "run.zarr")
-    before, write, done = (files(tmp_path / "run.zarr"), systems(sdata)), sd.SpatialData.write_transformations, []
+    before, write, done = (files_of(tmp_path / "run.zarr"), systems(sdata)), sd.SpatialData.write_transformations, []
 
     def full(self: sd.SpatialData, name: str) -> None:
         if done:
@@ -278,7 +275,7 @@ def test_a_store_that_cannot_be_written_stays_as_it_was(tmp_path: Path, monkeypa
     with pytest.raises(StoreError, match="No space left"):
         sslcst.pp.add_microns(sdata, pixel_size=PIXEL)
     assert done
-    assert (files(tmp_path / "run.zarr"), systems(sdata)) == before
+    assert (files_of(tmp_path / "run.zarr"), systems(sdata)) == before
 
 
 def test_elements_that_are_in_the_object_alone_get_it_there(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ import spatialdata as sd
 from patience import wait_until
 from spatialdata.transformations import Scale, set_transformation
 from stopped_runs import COMMIT, PARAMS, assert_opens, before, beside, exit_code, hashes, start
+from store_files import files_of
 from tiny_chips import assert_same_cells, chip, params_of, segment, with_nuclei, with_transcripts
 
 import sslcst
@@ -403,10 +404,10 @@ def test_in_memory_nothing_is_left(tmp_path, monkeypatch):
 
 def test_what_cannot_be_segmented_leaves_nothing(path):
     """Neither in the store nor beside it."""
-    before_us = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    before_us = files_of(path)
     sdata = sd.read_zarr(path)
     with_nuclei(sdata, np.ones(sdata["true_nuclei"].shape))
     with pytest.raises(DataError):
         segment(sdata, PARAMS)
-    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before_us
+    assert files_of(path) == before_us
     assert beside(path) == []

@@ -18,7 +18,8 @@ import spatialdata as sd
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from quick_runs import KINDS, files, result, results_in, segment, tissue, without_work
+from quick_runs import KINDS, result, results_in, segment, tissue, without_work
+from store_files import files_of
 
 from sslcst._sdata import durable, store
 from sslcst._sdata.repair import repair
@@ -60,7 +61,7 @@ class Machine(RuleBasedStateMachine):
         return sd.read_zarr(self.path)
 
     def hash(self, place: str) -> dict[str, str]:
-        return files(self.path / place)
+        return files_of(self.path / place)
 
     def half_published(self) -> bool:
         return any(self.folder.glob(".s.zarr.sslcst-*/whole.json"))
@@ -156,9 +157,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def it_is_repaired(self) -> None:
-        held = files(self.folder)
+        held = files_of(self.folder)
         planned = repair(self.path, dry_run=True)
-        assert files(self.folder) == held
+        assert files_of(self.folder) == held
         assert repair(self.path) == planned
         self.settled()
 

@@ -7,8 +7,9 @@ import json
 import pytest
 import spatialdata as sd
 import zarr
-from quick_runs import KINDS, files, result, results_in, segment, tissue, value_of, without_work
+from quick_runs import KINDS, result, results_in, segment, tissue, value_of, without_work
 from stopped_runs import Killed, before, kill
+from store_files import files_of
 
 import sslcst
 from sslcst._sdata import store
@@ -33,7 +34,7 @@ def original(tmp_path_factory):
 
 def everything(path):
     """All bytes of a store and of what lies beside it."""
-    return files(path.parent)
+    return files_of(path.parent)
 
 
 WHERE = [
@@ -250,10 +251,10 @@ def test_a_store_that_cannot_be_read_back_is_as_before(path):
     """Another's labels are broken while the run is at work: an error says so, and nothing of ours is in the store."""
     sdata = sd.read_zarr(path)
     (path / "labels" / "given" / "zarr.json").write_text('{"zarr_')
-    held = files(path)
+    held = files_of(path)
     with pytest.raises(StoreError, match=r"cannot be read.*not added"):
         store.commit(sdata, {"a": result("labels", 1)}, {"a": "labels"})
-    assert files(path) == held
+    assert files_of(path) == held
 
 
 @pytest.mark.parametrize("kind", ["images", "labels", "points", "shapes", "tables"])

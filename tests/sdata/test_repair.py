@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 import spatialdata as sd
 import zarr
-from quick_runs import files, result, results_in, segment, tissue, value_of, without_work
+from quick_runs import result, results_in, segment, tissue, value_of, without_work
 from spatialdata.models import Labels2DModel, PointsModel
 from stopped_runs import kill
+from store_files import files_of
 
 from sslcst._sdata.lock import locked
 from sslcst._sdata.repair import repair
@@ -45,20 +46,20 @@ def orphan(store: Path) -> None:
 
 
 def test_a_whole_store_stays_as_it_is(store: Path) -> None:
-    before = files(store.parent)
+    before = files_of(store.parent)
     assert repair(store) == []
-    assert files(store.parent) == before
+    assert files_of(store.parent) == before
 
 
 def test_an_orphaned_group_goes_and_the_store_opens(store: Path) -> None:
     """With it, spatialdata cannot read the store; without it, all else is there, bit by bit."""
-    kept = {name: value for name, value in files(store).items() if "zarr.json" not in name}
+    kept = {name: value for name, value in files_of(store).items() if "zarr.json" not in name}
     orphan(store)
     with pytest.raises(KeyError):
         sd.read_zarr(store)
     said = repair(store)
     assert any(line.startswith("labels/half") for line in said)
-    assert {name: value for name, value in files(store).items() if "zarr.json" not in name} == kept
+    assert {name: value for name, value in files_of(store).items() if "zarr.json" not in name} == kept
     assert list(sd.read_zarr(store).labels) == ["a"]
     assert json.loads((store / "labels" / "zarr.json").read_text())["attributes"]["ome"]["labels"] == ["a"]
     assert repair(store) == []
@@ -68,9 +69,9 @@ def test_a_dry_run_only_says(store: Path) -> None:
     """The same words, and nothing changes."""
     orphan(store)
     (store.parent / ".run.zarr.sslcst-cells").mkdir()
-    before = files(store.parent)
+    before = files_of(store.parent)
     said = repair(store, dry_run=True)
-    assert files(store.parent) == before
+    assert files_of(store.parent) == before
     assert (store.parent / ".run.zarr.sslcst-cells").exists()
     assert repair(store) == said
 
@@ -109,7 +110,7 @@ def test_no_store_is_refused(tmp_path: Path) -> None:
 
 def chunks(folder: Path) -> dict[str, str]:
     """All files but those of metadata."""
-    return {name: value for name, value in files(folder).items() if not name.endswith("zarr.json")}
+    return {name: value for name, value in files_of(folder).items() if not name.endswith("zarr.json")}
 
 
 @pytest.fixture
@@ -125,12 +126,12 @@ def test_an_element_with_damaged_metadata_keeps_its_data(tissue_store: Path, pla
     file = tissue_store / place / "zarr.json"
     whole = json.loads(file.read_text())
     file.write_text('{"zarr_form') if damage == "cut short" else file.unlink()
-    held = files(tissue_store / place)
+    held = files_of(tissue_store / place)
     planned = repair(tissue_store, dry_run=True)
     said = repair(tissue_store)
     assert said == planned
     assert any(line.startswith(place) and "write it anew" in line for line in said)
-    assert files(tissue_store / place) == held
+    assert files_of(tissue_store / place) == held
     assert place.split("/")[1] not in sd.read_zarr(tissue_store)
     told = json.loads((tissue_store.parent / "run.zarr.unlisted.json").read_text())
     whole.pop("consolidated_metadata", None)  # which some versions of zarr note of every group in a list
@@ -157,10 +158,10 @@ def test_half_written_elements_that_are_not_listed_stay_so(store: Path, kind: st
     """They are told of, as long as there is data in them; the store opens before and after."""
     group = zarr.open_group(store, mode="r+", use_consolidated=False).require_group(kind).create_group("half")
     group.create_array("s0", data=np.ones(4))
-    before = files(store)
+    before = files_of(store)
     said = repair(store)
     assert [line.split(" ")[0] for line in said] == [f"{kind}/half"]
-    assert files(store) == before
+    assert files_of(store) == before
     assert "half" not in sd.read_zarr(store)
 
 
@@ -168,18 +169,18 @@ def test_half_written_elements_that_are_not_listed_stay_so(store: Path, kind: st
 def test_a_user_s_folder_is_left_alone(store: Path, place: str) -> None:
     (store / place).mkdir(parents=True)
     (store / place / "read.me").write_text("mine")
-    before = files(store.parent)
+    before = files_of(store.parent)
     assert repair(store) == []
-    assert files(store.parent) == before
+    assert files_of(store.parent) == before
 
 
 @pytest.mark.parametrize("file", ["zarr.json", "labels/zarr.json"])
 def test_unreadable_metadata_of_the_store_are_told_in_words(store: Path, file: str) -> None:
     (store / file).write_text("")
-    before = files(store.parent)
+    before = files_of(store.parent)
     with pytest.raises(StoreError, match=rf"{file} cannot be read.*put it back from a copy"):
         repair(store)
-    assert files(store.parent) == before
+    assert files_of(store.parent) == before
 
 
 def in_other_case(store: Path, names: list[str]) -> None:
@@ -232,10 +233,10 @@ def test_of_two_runs_named_alike_case_apart_the_later_leaves_the_list(tissue_sto
 
 def test_of_raw_elements_named_alike_none_is_chosen(tissue_store: Path) -> None:
     in_other_case(tissue_store, ["labels/given"])
-    before = files(tissue_store)
+    before = files_of(tissue_store)
     said = repair(tissue_store)
     assert any("labels/GIVEN and labels/given differ in case alone" in line and "move" in line for line in said)
-    assert files(tissue_store) == before
+    assert files_of(tissue_store) == before
 
 
 def test_a_link_in_the_place_of_a_scratch_folder_is_left(store: Path) -> None:
@@ -257,18 +258,18 @@ def test_a_journal_that_leads_elsewhere_is_not_followed(store: Path, places) -> 
     folder = store.parent / ".run.zarr.sslcst-cells"
     folder.mkdir()
     (folder / "whole.json").write_text(json.dumps({"new": [], "former": places}))
-    before = files(store)
+    before = files_of(store)
     repair(store)
-    assert victim.is_dir() and files(store) == before
+    assert victim.is_dir() and files_of(store) == before
 
 
 def test_a_killed_write_is_finished(tissue_store: Path, monkeypatch) -> None:
     """A dry run says so, and what else it would do."""
     without_work(monkeypatch)
     kill("_move", 2, lambda: segment(sd.read_zarr(tissue_store), 1, shapes=True))
-    before = files(tissue_store.parent)
+    before = files_of(tissue_store.parent)
     said = repair(tissue_store, dry_run=True)
-    assert files(tissue_store.parent) == before
+    assert files_of(tissue_store.parent) == before
     assert repair(tissue_store) == said and "put in their places" in said[0]
     assert set(results_in(sd.read_zarr(tissue_store)).values()) == {1}
     assert repair(tissue_store) == []

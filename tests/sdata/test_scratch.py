@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from patience import PATIENCE
+from store_files import files_of
 
 from sslcst._sdata.places import temporary_folder
 from sslcst._sdata.scratch import Scratch, checksum, fingerprint_in
@@ -42,10 +43,6 @@ def scratch(tmp_path):
     scratch.path("nuclei/c").write_bytes(b"chunk")
     scratch.finish("spots.done", ["spots/a.npz", "nuclei"])
     return scratch
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def test_what_is_done_is_known_again(scratch):
@@ -105,17 +102,17 @@ def test_what_no_run_made_is_refused_and_left_alone(tmp_path, victim, planted, e
     else:
         victim.rename(there)
         victim.mkdir()
-    before = contents(tmp_path)
+    before = files_of(tmp_path)
     with pytest.raises(StoreError, match="is in the way: no run of sslcst made it"):
         Scratch(place).open(FINGERPRINT)
-    assert contents(tmp_path) == before
+    assert files_of(tmp_path) == before
     assert not (tmp_path / "nowhere").exists()
 
 
 @pytest.mark.parametrize("name", ["spots", "spots/b.npz", "nuclei/c"])
 def test_links_in_the_folder_are_not_followed(scratch, victim, name):
     """All is made anew, and only the link itself is removed."""
-    before = contents(victim)
+    before = files_of(victim)
     place = scratch.folder / name
     if name == "spots":
         (place / "a.npz").unlink()
@@ -124,17 +121,17 @@ def test_links_in_the_folder_are_not_followed(scratch, victim, name):
     place.symlink_to(victim / "spots" if name == "spots" else victim / "spots" / "a.npz")
     assert not scratch.open(FINGERPRINT)
     scratch.save("spots/a.npz", {"x": np.zeros(3)})
-    assert contents(victim) == before
+    assert files_of(victim) == before
 
 
 def test_no_file_is_written_through_a_link(scratch, victim):
-    before = contents(victim)
+    before = files_of(victim)
     for name in ("spots/.a.npz.new", "spots/a.npz", ".spots.done.new", "spots.done"):
         (scratch.folder / name).unlink(missing_ok=True)
         (scratch.folder / name).symlink_to(victim / "spots" / "a.npz")
     scratch.save("spots/a.npz", {"x": np.zeros(3)})
     scratch.finish("spots.done", ["spots/a.npz"])
-    assert contents(victim) == before
+    assert files_of(victim) == before
     assert scratch.is_finished("spots.done")
     assert not (scratch.folder / "spots" / "a.npz").is_symlink()
 
@@ -169,13 +166,13 @@ def test_what_comes_too_late_is_not_taken_for_another_runs(scratch):
     late.save("spots/a.npz", {"x": np.zeros(3)})
     assert not own.open("other")
     own.save("spots/a.npz", {"x": np.ones(3)})
-    before = contents(scratch.folder)
+    before = files_of(scratch.folder)
     for name in ("spots/a.npz", "spots/b.npz"):
         with pytest.raises(StoreError, match="no longer that of the run"):
             late.save(name, {"x": np.zeros(3)})
     with pytest.raises(StoreError, match="no longer that of the run"):
         late.finish("spots/a.done", ["spots/a.npz"])
-    assert contents(scratch.folder) == before
+    assert files_of(scratch.folder) == before
 
 
 def test_checksums_know_names_sizes_and_links(tmp_path):

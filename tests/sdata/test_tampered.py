@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import spatialdata as sd
-from quick_runs import files, results_in, segment, tissue, without_work
+from quick_runs import results_in, segment, tissue, without_work
 from stopped_runs import kill
+from store_files import files_of
 
 from sslcst._sdata import store
 from sslcst.errors import StoreError
@@ -77,9 +78,9 @@ def test_no_place_leads_out_of_the_store(path, victim, place, part):
     noted = json.loads(note.read_text())
     noted[part] = noted[part] | {str(place): [0, 0]} if part == "new" else [place]
     note.write_text(json.dumps(noted))
-    before = files(victim)
+    before = files_of(victim)
     segment(sd.read_zarr(path), 3, key_added="other")
-    assert files(victim) == before
+    assert files_of(victim) == before
     assert results_in(sd.read_zarr(path)) == {}
 
 
@@ -93,13 +94,13 @@ def test_what_only_bears_the_name_of_a_run_is_left_alone(path, victim, ending, p
     else:
         (victim / "run.json").unlink()
         victim.rename(place)
-    before = files(path.parent)
+    before = files_of(path.parent)
     if ending == "sslcst":
         with pytest.raises(StoreError, match="is in the way"):
             segment(sd.read_zarr(path), 1)
     else:
         segment(sd.read_zarr(path), 1)
-    after = files(path.parent)
+    after = files_of(path.parent)
     kept = {name: value for name, value in before.items() if not name.startswith("a.zarr/")}
     assert {name: value for name, value in after.items() if not name.startswith("a.zarr/")} == kept
 
@@ -109,8 +110,8 @@ def test_links_in_the_folder_of_a_killed_run_are_refused(path, victim):
     cells = scratch_of(path) / "new.zarr" / "labels" / "sslcst_cells"
     cells.rename(path.parent / "aside")
     cells.symlink_to(victim)
-    before = files(victim)
+    before = files_of(victim)
     with pytest.raises(StoreError, match="holds links"):
         segment(sd.read_zarr(path), 3, key_added="other")
-    assert files(victim) == before
+    assert files_of(victim) == before
     assert results_in(sd.read_zarr(path)) == {}
